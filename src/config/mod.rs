@@ -1,0 +1,1 @@
+//! Files become checked types; unknown keys are errors.

@@ -1,0 +1,1 @@
+//! WHIP, WHEP, player pages, dashboard and the admin listener.

@@ -1,0 +1,24 @@
+//! tableside: a WebRTC live-streaming edge gateway for live-dealer casino tables.
+//!
+//! # The rooms, and which may use which
+//!
+//! ```text
+//! config ← media ← rtc ← fanout ← shard ← { net, fleet, telemetry, http, demo } ← main
+//! ```
+//!
+//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `rtc`,
+//! `fanout` and the core of `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
+//! `now` as an argument and are driven through `handle_*` and `poll_*`. `tests/architecture.rs` checks both rules.
+//!
+//! `docs/architecture.md` follows one packet through the rooms.
+
+pub mod config;
+pub mod demo;
+pub mod fanout;
+pub mod fleet;
+pub mod http;
+pub mod media;
+pub mod net;
+pub mod rtc;
+pub mod shard;
+pub mod telemetry;

@@ -1,0 +1,9 @@
+//! What a media packet is: RTP views, codec facts, frame boundaries, and the ring that keeps a track's recent past.
+//!
+//! Enters: clear RTP packets of one publisher. Leaves: packets with a track-wide index and timestamp, the facts a
+//! forwarder needs (frame start and end, keyframe, safe join point), and the cached group of pictures.
+//! Refuses to know: sockets, clocks, encryption, players.
+
+mod codec;
+
+pub use codec::{Codec, MediaKind};

@@ -1,0 +1,1 @@
+//! Batched UDP with GSO and GRO, socket buffers, verification of node tuning.

@@ -1,0 +1,1 @@
+//! Owns the sessions and streams of one core.

@@ -1,0 +1,1 @@
+//! The metrics registry and logs; sums what shards report.
