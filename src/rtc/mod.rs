@@ -1,1 +1,8 @@
 //! The sans-IO WebRTC endpoint, answerer only: SDP, ICE-lite, DTLS, SRTP, RTCP, SCTP.
+//!
+//! Enters: an SDP offer, then datagrams with their source address and `now`. Leaves: an SDP answer, datagrams to send,
+//! decrypted RTP and RTCP, data channel messages, and the end of the session with its cause.
+//! Refuses to know: sockets, clocks, which table is watched, and who else is.
+
+pub mod sdp;
+pub mod srtp;

@@ -1,0 +1,176 @@
+//! What a shard tells the control plane, once a second: cumulative values since its start, and gauges.
+//!
+//! Plain numbers, no registry: the shard counts without locks, `telemetry` replaces the last report by this one and
+//! sums over shards.
+
+use std::collections::BTreeMap;
+
+/// Why a datagram or packet was dropped. Exported as `tableside_packets_dropped_total{reason}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum DropReason {
+    /// First byte belongs to no protocol we speak (RFC 7983), or the datagram is empty or too long.
+    Unrecognised,
+    /// STUN that does not parse, or lacks USERNAME, MESSAGE-INTEGRITY or FINGERPRINT.
+    StunMalformed,
+    /// STUN for a ufrag that is not ours.
+    StunUnknownUfrag,
+    /// STUN whose MESSAGE-INTEGRITY or FINGERPRINT is wrong.
+    StunIntegrity,
+    /// DTLS, SRTP or SRTCP from an address that passed no connectivity check.
+    UnknownSource,
+    /// DTLS that ended the session: handshake failed or wrong fingerprint.
+    Dtls,
+    /// SRTP before the keys are known.
+    NoKeys,
+    /// RTP that does not parse.
+    RtpMalformed,
+    /// RTCP that does not parse.
+    RtcpMalformed,
+    /// SRTP or SRTCP whose tag is wrong.
+    SrtpAuthentication,
+    /// SRTP or SRTCP seen before, or older than the replay window.
+    SrtpReplay,
+    /// RTP from a player, an unknown SSRC, or an unknown payload type.
+    UnexpectedRtp,
+    /// A publisher's packet older than the ring.
+    TooLate,
+    /// A data channel message that is too large, on an unknown label, or malformed.
+    DataChannel,
+    /// A packet for another shard whose channel was full.
+    ShardQueueFull,
+    /// The kernel refused a datagram (send buffer full).
+    SendBufferFull,
+    /// The kernel refused a datagram (unreachable and the like).
+    SendError,
+}
+
+impl DropReason {
+    /// Every reason with its label value, in the order of the discriminants.
+    pub const ALL: [(DropReason, &'static str); 17] = [
+        (DropReason::Unrecognised, "unrecognised"),
+        (DropReason::StunMalformed, "stun_malformed"),
+        (DropReason::StunUnknownUfrag, "stun_unknown_ufrag"),
+        (DropReason::StunIntegrity, "stun_integrity"),
+        (DropReason::UnknownSource, "unknown_source"),
+        (DropReason::Dtls, "dtls"),
+        (DropReason::NoKeys, "no_keys"),
+        (DropReason::RtpMalformed, "rtp_malformed"),
+        (DropReason::RtcpMalformed, "rtcp_malformed"),
+        (DropReason::SrtpAuthentication, "srtp_authentication"),
+        (DropReason::SrtpReplay, "srtp_replay"),
+        (DropReason::UnexpectedRtp, "unexpected_rtp"),
+        (DropReason::TooLate, "too_late"),
+        (DropReason::DataChannel, "data_channel"),
+        (DropReason::ShardQueueFull, "shard_queue_full"),
+        (DropReason::SendBufferFull, "send_buffer_full"),
+        (DropReason::SendError, "send_error"),
+    ];
+}
+
+/// Why a session ended. Exported as `tableside_sessions_ended_total{role,cause}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum EndCause {
+    /// DELETE on the session URL.
+    Deleted,
+    /// The peer closed DTLS.
+    PeerClosed,
+    /// No valid connectivity check for the consent time (RFC 7675).
+    ConsentExpired,
+    /// Never connected within the setup time.
+    SetupTimeout,
+    /// The DTLS handshake failed or the certificate did not match.
+    DtlsFailed,
+    /// The table stopped: grace time over, or it came back with another codec.
+    TableEnded,
+    /// The node shuts down.
+    Shutdown,
+}
+
+impl EndCause {
+    /// Every cause with its label value, in the order of the discriminants.
+    pub const ALL: [(EndCause, &'static str); 7] = [
+        (EndCause::Deleted, "deleted"),
+        (EndCause::PeerClosed, "peer_closed"),
+        (EndCause::ConsentExpired, "consent_expired"),
+        (EndCause::SetupTimeout, "setup_timeout"),
+        (EndCause::DtlsFailed, "dtls_failed"),
+        (EndCause::TableEnded, "table_ended"),
+        (EndCause::Shutdown, "shutdown"),
+    ];
+}
+
+/// Publisher or player.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Role {
+    /// Came through WHIP.
+    Publisher,
+    /// Came through WHEP.
+    Player,
+}
+
+/// Counters and gauges of one table on one shard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableReport {
+    /// Gauge: players connected on this shard.
+    pub players: u64,
+    /// Gauge: the publisher is connected on this shard and sends.
+    pub live: bool,
+    /// RTP packets received from the publisher, first copies only.
+    pub packets_ingested: u64,
+    /// Their payload bytes.
+    pub bytes_ingested: u64,
+    /// Video frames received whole and offered to players.
+    pub frames_forwarded: u64,
+    /// Video frames of which a packet never came from the publisher.
+    pub frames_dropped_ingest_loss: u64,
+    /// RTP packets sealed for players, retransmissions excluded.
+    pub packets_forwarded: u64,
+    /// Bytes of them on the wire (UDP payload).
+    pub bytes_forwarded: u64,
+    /// RTX packets sent to players.
+    pub retransmissions: u64,
+    /// Sequence numbers players asked for that the ring no longer had.
+    pub retransmissions_missed: u64,
+    /// PLI and FIR received from players.
+    pub keyframe_requests_received: u64,
+    /// PLI or FIR sent to the publisher.
+    pub keyframe_requests_sent: u64,
+    /// Gauge: frames per second ingested over the last seconds.
+    pub ingest_fps: f64,
+    /// Gauge: video and audio payload bits per second ingested over the last seconds.
+    pub ingest_bits_per_second: f64,
+    /// Gauge: the ring holds a complete GOP, so that a joiner starts at once.
+    pub gop_cached: bool,
+}
+
+/// One shard's report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShardReport {
+    /// By [`DropReason`] discriminant.
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// By [`Role`], then [`EndCause`] discriminant.
+    pub ended: [[u64; EndCause::ALL.len()]; 2],
+    /// By [`Role`]: sessions whose answer was sent.
+    pub created: [u64; 2],
+    /// By [`Role`]: sessions that completed DTLS.
+    pub connected: [u64; 2],
+    /// Gauge, by [`Role`]: sessions that exist now.
+    pub sessions: [u64; 2],
+    /// Datagrams received and sent, and their UDP payload bytes.
+    pub datagrams_received: u64,
+    /// See `datagrams_received`.
+    pub bytes_received: u64,
+    /// See `datagrams_received`.
+    pub datagrams_sent: u64,
+    /// See `datagrams_received`.
+    pub bytes_sent: u64,
+    /// `sendmsg`-equivalents: runs handed to the kernel.
+    pub runs_sent: u64,
+    /// Thread CPU seconds of the shard.
+    pub cpu_seconds: f64,
+    /// By table name.
+    pub tables: BTreeMap<String, TableReport>,
+}
