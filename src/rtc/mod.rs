@@ -4,5 +4,6 @@
 //! decrypted RTP and RTCP, data channel messages, and the end of the session with its cause.
 //! Refuses to know: sockets, clocks, which table is watched, and who else is.
 
+pub mod rtcp;
 pub mod sdp;
 pub mod srtp;
