@@ -1,8 +1,12 @@
-//! The directory of tables on this node, and the placement of sessions on shards.
+//! The directory of tables on this node, the placement of sessions on shards, and the shards' threads.
 //!
 //! Enters: offers and session ends from `http`. Leaves: answers, refusals with their reason, the state of tables.
 //! Refuses to know: HTTP, packets.
 
+mod directory;
 mod node;
+mod refusal;
+mod shard_thread;
 
-pub use node::{Created, Node, Refusal, SessionId, TableStatus};
+pub use node::{Created, LocalPublisher, Node, SessionId, StartError, TableStatus};
+pub use refusal::Refusal;

@@ -1,10 +1,44 @@
 //! One node: its tables, its sessions, its shards.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::shard::{Role, ShardReport};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::{Config, TableName};
+use crate::media::{MediaKind, PlayoutDelay};
+use crate::net::{Dscp, Markings, Setting, UdpOptions, host_addresses, verify_sysctls};
+use crate::rtc::EndpointConfig;
+use crate::rtc::data_channel::SctpConfig;
+use crate::rtc::dtls::{DtlsIdentity, IdentityError};
+use crate::rtc::rtcp::NtpTime;
+use crate::rtc::sdp::{
+    LocalDescription, Negotiated, Offer, TableMedia, negotiate_player, negotiate_publisher, write_answer,
+};
+use crate::shard::{
+    Added, EndCause, LocalMedia, Role, ShardConfig, ShardEvent, ShardId, ShardReport, TableId, TableSpec, TableState,
+};
+
+use super::directory::{Directory, Publisher, Session, TableSeed};
+use super::refusal::Refusal;
+use super::shard_thread::{self, Command, Seat, ShardHandle};
+
+/// The largest data channel message we accept.
+const MAX_MESSAGE_SIZE: u32 = 65_536;
+
+/// A publisher that sent nothing for so long has left, as far as players are concerned: they are to know within 2 s,
+/// and shards look every quarter of a second.
+const SILENCE: Duration = Duration::from_millis(1200);
+
+/// The least rate of a joiner's replay: eight times a table of 2.5 Mbit/s.
+const REPLAY_BITS_PER_SECOND: u64 = 20_000_000;
+
+/// How long shards may take to say goodbye to their sessions.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 /// The unguessable name of a session, 128 random bits: whoever knows the session URL may end it (RFC 9725 §5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,41 +81,6 @@ pub struct Created {
     pub etag: String,
 }
 
-/// Why an offer was not accepted. `http` turns it into a problem document.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// 404: no such table in the configuration.
-    #[error("there is no table of this name")]
-    UnknownTable,
-    /// 409 with Retry-After: nobody publishes the table now.
-    #[error("the table is not live")]
-    NotLive {
-        /// When to ask again.
-        retry_after: Duration,
-    },
-    /// 409: somebody else publishes the table.
-    #[error("the table is already published")]
-    AlreadyPublished,
-    /// 400: the body is not SDP.
-    #[error("the offer is not valid SDP: {0}")]
-    Malformed(String),
-    /// 422: valid SDP that we do not support; says which part.
-    #[error("the offer cannot be accepted: {0}")]
-    Unsupported(String),
-    /// 422: no codec of the table is in the offer.
-    #[error("no codec in common: {0}")]
-    NoCommonCodec(String),
-    /// 503 with Retry-After.
-    #[error("the node is full")]
-    Full {
-        /// When to ask again.
-        retry_after: Duration,
-    },
-    /// 503 with Retry-After: the node is on its way out.
-    #[error("the node is shutting down")]
-    ShuttingDown,
-}
-
 /// A table as others see it; names and counts only.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -102,54 +101,451 @@ pub struct TableStatus {
     pub bits_per_second: f64,
 }
 
+/// Why the node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The DTLS certificate could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A shard's socket or thread.
+    #[error("cannot listen on UDP {address}: {source} (media.listen, media.first_port)")]
+    Bind {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// No address to put into candidates.
+    #[error("the host has no address to announce to players; set media.announce")]
+    NoAddress,
+    /// The addresses of the host cannot be read.
+    #[error("cannot read the host's addresses: {0}")]
+    Addresses(std::io::Error),
+    /// The system's random number generator.
+    #[error("no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
 /// The node's control plane. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    identity: Arc<DtlsIdentity>,
+    shards: Vec<ShardHandle>,
+    addresses: Vec<IpAddr>,
+    tuning: Vec<Setting>,
+    directory: Mutex<Directory>,
+    draining: AtomicBool,
+}
 
 impl Node {
+    /// Starts the shards. Must be called inside a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`]: ports in use, no addresses.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let identity = Arc::new(DtlsIdentity::generate()?);
+        let addresses = announced(config)?;
+        let options = udp_options(config);
+        let count = match config.media.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let (events, said) = mpsc::unbounded_channel();
+        let epoch = epoch();
+        let mut tuning = Vec::new();
+        let mut shards = Vec::new();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| shard_thread::queue()).unzip();
+        for (n, commands) in receivers.into_iter().enumerate() {
+            let address = SocketAddr::new(config.media.listen, config.media.first_port + n as u16);
+            let (report, reports) = watch::channel(ShardReport::default());
+            let seat = Seat {
+                config: ShardConfig {
+                    id: ShardId(n as u16),
+                    endpoint: EndpointConfig {
+                        identity: identity.clone(),
+                        sctp: SctpConfig::new(MAX_MESSAGE_SIZE),
+                        setup_timeout: config.sessions.setup_timeout,
+                        consent_timeout: config.sessions.consent_timeout,
+                    },
+                    silence: SILENCE,
+                    grace: config.sessions.publisher_grace,
+                    replay_bits_per_second: REPLAY_BITS_PER_SECOND,
+                    epoch,
+                },
+                address,
+                options: options.clone(),
+                commands,
+                peers: senders.clone(),
+                events: events.clone(),
+                report,
+            };
+            let (bound, granted) =
+                shard_thread::start(seat).await.map_err(|source| StartError::Bind { address, source })?;
+            merge_tuning(&mut tuning, granted.settings);
+            shards.push(ShardHandle { commands: senders[n].clone(), report: reports, port: bound.port() });
+        }
+        merge_tuning(&mut tuning, verify_sysctls("/proc/sys".as_ref(), &options).settings);
+        let inner = Inner {
+            config: config.clone(),
+            identity,
+            shards,
+            addresses,
+            tuning,
+            directory: Mutex::default(),
+            draining: AtomicBool::new(false),
+        };
+        let node = Self { inner: Arc::new(inner) };
+        tokio::spawn(node.clone().listen(said));
+        Ok(node)
+    }
+
     /// WHIP: takes an offer to publish `table`.
     ///
     /// # Errors
     /// Every [`Refusal`] but `NotLive`.
-    pub async fn publish(&self, _table: &str, _offer: &[u8]) -> Result<Created, Refusal> {
-        Err(Refusal::ShuttingDown)
+    pub async fn publish(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        self.admitting(table)?;
+        let negotiated = negotiate_publisher(&Offer::parse(offer)?)?;
+        let spec = self.reserve(table)?;
+        // A task of its own: a client that goes away in mid-request must not leave the reservation behind.
+        let (node, table) = (self.clone(), table.to_owned());
+        let created = tokio::spawn(async move {
+            let created = node.create(Role::Publisher, &spec, negotiated, spec.home).await;
+            if let Some(entry) = node.directory().table_mut(&table) {
+                entry.publisher = match &created {
+                    Ok(created) => Publisher::Session(created.session),
+                    Err(_) => Publisher::None,
+                };
+            }
+            created
+        });
+        created.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
     /// WHEP: takes an offer to watch `table`.
     ///
     /// # Errors
     /// Every [`Refusal`] but `AlreadyPublished`.
-    pub async fn play(&self, _table: &str, _offer: &[u8]) -> Result<Created, Refusal> {
-        Err(Refusal::ShuttingDown)
+    pub async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        self.admitting(table)?;
+        let offer = Offer::parse(offer)?;
+        let (spec, media) = self
+            .directory()
+            .table(table)
+            .filter(|entry| entry.state == TableState::Live)
+            .map(|entry| (entry.spec.clone(), entry.media.clone()))
+            .ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })?;
+        let negotiated = negotiate_player(&offer, &media)?;
+        let shard = self.place_player()?;
+        let node = self.clone();
+        let created = tokio::spawn(async move { node.create(Role::Player, &spec, negotiated, shard).await });
+        created.await.unwrap_or(Err(Refusal::ShuttingDown))
+    }
+
+    /// Publishes `table` from inside this process: the demo's dealer.
+    ///
+    /// # Errors
+    /// The table is already published, or the node is on its way out.
+    pub async fn publish_local(&self, table: &str, media: TableMedia) -> Result<LocalPublisher, Refusal> {
+        self.admitting(table)?;
+        let spec = self.reserve(table)?;
+        if let Some(entry) = self.directory().table_mut(table) {
+            entry.publisher = Publisher::Local;
+        }
+        let commands = self.inner.shards[usize::from(spec.home.0)].commands.clone();
+        let id = spec.id;
+        commands.send(Command::AddLocalPublisher { spec, media }).await.map_err(|_| Refusal::ShuttingDown)?;
+        Ok(LocalPublisher { commands, table: id })
     }
 
     /// DELETE on a session URL: ends the session and frees all of it. `false` if there is none of this role and table.
-    pub async fn close(&self, _role: Role, _table: &str, _session: SessionId) -> bool {
-        false
+    pub async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
+        let found = self.directory().session(session).filter(|s| s.role == role && s.table == table).cloned();
+        let Some(found) = found else { return false };
+        let (reply, done) = oneshot::channel();
+        let command = Command::Close { key: found.key, cause: EndCause::Deleted, reply };
+        if self.inner.shards[usize::from(found.shard.0)].commands.send(command).await.is_err() {
+            return false;
+        }
+        let closed = done.await.unwrap_or(false);
+        // The shard's own word comes a moment later; who asked must not find the session again.
+        self.directory().end_session(found.shard, found.key);
+        closed
     }
 
     /// The current entity-tag of a session, `None` if there is no such session.
-    pub fn etag(&self, _role: Role, _table: &str, _session: SessionId) -> Option<String> {
-        None
+    pub fn etag(&self, role: Role, table: &str, session: SessionId) -> Option<String> {
+        let directory = self.directory();
+        directory.session(session).filter(|s| s.role == role && s.table == table).map(|s| s.etag.clone())
     }
 
     /// Whether the configuration knows the table (in the demo: any valid name).
-    pub fn knows(&self, _table: &str) -> bool {
-        false
+    pub fn knows(&self, table: &str) -> bool {
+        table.parse::<TableName>().is_ok_and(|name| self.inner.config.knows(&name))
     }
 
-    /// The tables, by name.
+    /// The tables, by name: those that are configured and those that have been published.
     pub fn tables(&self) -> Vec<TableStatus> {
-        Vec::new()
+        let reports = self.reports();
+        let directory = self.directory();
+        let configured = self.inner.config.tables.keys().map(|name| name.as_str().to_owned());
+        let mut names: Vec<String> = directory.tables().map(|t| t.spec.name.to_string()).chain(configured).collect();
+        names.sort();
+        names.dedup();
+        names.into_iter().map(|name| status(&directory, &reports, name)).collect()
     }
 
     /// The last report of every shard.
     pub fn reports(&self) -> Vec<ShardReport> {
-        Vec::new()
+        self.inner.shards.iter().map(|s| s.report.borrow().clone()).collect()
+    }
+
+    /// What the kernel and the host granted of what was asked.
+    pub fn tuning(&self) -> &[Setting] {
+        &self.inner.tuning
+    }
+
+    /// The UDP ports, one per shard.
+    pub fn ports(&self) -> Vec<u16> {
+        self.inner.shards.iter().map(|s| s.port).collect()
+    }
+
+    /// The addresses in candidates.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.inner.addresses
     }
 
     /// What serving depends on, each with its name and, if it fails, why (for `/readyz`).
     pub fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
-        Vec::new()
+        let stopped = self.inner.shards.iter().filter(|s| s.commands.is_closed()).count();
+        let shards = if stopped == 0 { Ok(()) } else { Err(format!("{stopped} shards have stopped")) };
+        let draining = self.inner.draining.load(Ordering::Relaxed);
+        let admission = if draining { Err("the node is draining".to_owned()) } else { Ok(()) };
+        vec![("config", Ok(())), ("certificate", Ok(())), ("sockets", shards), ("admission", admission)]
     }
+
+    /// Stops admitting; sessions go on.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends every session with an authenticated alert and stops the shards.
+    pub async fn shutdown(&self) {
+        self.drain();
+        let mut goodbyes = Vec::new();
+        for shard in &self.inner.shards {
+            let (reply, done) = oneshot::channel();
+            if shard.commands.send(Command::Shutdown { reply }).await.is_ok() {
+                goodbyes.push(done);
+            }
+        }
+        let all = async {
+            for goodbye in goodbyes {
+                let _ = goodbye.await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
+            tracing::warn!("not every session could be ended in time");
+        }
+    }
+
+    fn admitting(&self, table: &str) -> Result<(), Refusal> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::ShuttingDown);
+        }
+        if self.knows(table) { Ok(()) } else { Err(Refusal::UnknownTable) }
+    }
+
+    /// The right to publish, for one. A publisher that fell silent loses it to the next.
+    fn reserve(&self, table: &str) -> Result<TableSpec, Refusal> {
+        let mut random = [0; 12];
+        getrandom::fill(&mut random).map_err(|_| Refusal::ShuttingDown)?;
+        let seed = TableSeed {
+            random,
+            playout_delay: self.playout_delay(table),
+            ring_packets: self.inner.config.media.ring_packets.next_power_of_two(),
+            shards: self.inner.shards.len() as u16,
+        };
+        let mut directory = self.directory();
+        let entry = directory.ensure_table(table, seed);
+        let silent = entry.state == TableState::Paused && matches!(entry.publisher, Publisher::Session(_));
+        if entry.publisher != Publisher::None && !silent {
+            return Err(Refusal::AlreadyPublished);
+        }
+        entry.publisher = Publisher::Reserved;
+        Ok(entry.spec.clone())
+    }
+
+    fn playout_delay(&self, table: &str) -> PlayoutDelay {
+        let configured = table.parse::<TableName>().ok().and_then(|name| self.inner.config.tables.get(&name).cloned());
+        let (min, max) = configured.and_then(|t| t.playout_delay()).unwrap_or_default();
+        PlayoutDelay { min_ms: min.as_millis() as u16, max_ms: max.as_millis() as u16 }
+    }
+
+    /// The shard with the fewest players.
+    fn place_player(&self) -> Result<ShardId, Refusal> {
+        let directory = self.directory();
+        let (players, shard) = (0..self.inner.shards.len() as u16)
+            .map(|n| (directory.players_on(ShardId(n)), ShardId(n)))
+            .min()
+            .ok_or(Refusal::ShuttingDown)?;
+        if players >= self.inner.config.sessions.max_players_per_shard {
+            return Err(Refusal::Full { retry_after: Duration::from_secs(5) });
+        }
+        Ok(shard)
+    }
+
+    async fn create(
+        &self,
+        role: Role,
+        spec: &TableSpec,
+        negotiated: Negotiated,
+        shard: ShardId,
+    ) -> Result<Created, Refusal> {
+        let mut random = [0; 32];
+        let mut id = [0; 16];
+        let mut session_id = [0; 8];
+        for bytes in [&mut random[..], &mut id[..], &mut session_id[..]] {
+            getrandom::fill(bytes).map_err(|_| Refusal::ShuttingDown)?;
+        }
+        let handle = &self.inner.shards[usize::from(shard.0)];
+        let (reply, added) = oneshot::channel();
+        let boxed = Box::new(negotiated.clone());
+        let command = match role {
+            Role::Publisher => Command::AddPublisher { spec: spec.clone(), negotiated: boxed, random, reply },
+            Role::Player => Command::AddPlayer { spec: spec.clone(), negotiated: boxed, random, reply },
+        };
+        handle.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
+        let Added { key, ice } = added.await.map_err(|_| Refusal::ShuttingDown)?;
+        let etag = format!("\"{}\"", ice.ufrag);
+        let local = LocalDescription {
+            // RFC 8866 §5.2: fits a signed 64-bit number, since browsers read it so.
+            session_id: u64::from_be_bytes(session_id) >> 1,
+            ice,
+            fingerprint: self.inner.identity.fingerprint(),
+            candidates: self.inner.addresses.iter().map(|ip| SocketAddr::new(*ip, handle.port)).collect(),
+            video_ssrc: spec.video_ssrc,
+            video_rtx_ssrc: spec.video_rtx_ssrc,
+            audio_ssrc: spec.audio_ssrc,
+            stream_id: spec.name.to_string(),
+            max_message_size: MAX_MESSAGE_SIZE,
+        };
+        let session = SessionId(id);
+        let entry = Session { role, table: spec.name.to_string(), shard, key, etag: etag.clone() };
+        self.directory().add_session(session, entry);
+        Ok(Created { session, answer: write_answer(&negotiated, &local), etag })
+    }
+
+    /// Keeps the directory in step with the shards.
+    async fn listen(self, mut said: mpsc::UnboundedReceiver<(ShardId, ShardEvent)>) {
+        while let Some((shard, event)) = said.recv().await {
+            match event {
+                ShardEvent::SessionEnded { key, role, cause } => {
+                    tracing::debug!(?role, ?cause, shard = shard.0, slot = key.slot, "session ended");
+                    self.directory().end_session(shard, key);
+                }
+                ShardEvent::Table { table, state, media } => self.table_changed(table, state, media),
+                ShardEvent::Peer { .. } => {}
+            }
+        }
+    }
+
+    fn table_changed(&self, id: TableId, state: TableState, media: TableMedia) {
+        let mut directory = self.directory();
+        let Some(table) = directory.table_by_id(id) else { return };
+        if table.state != state {
+            tracing::info!(table = &*table.spec.name, ?state, "table state changed");
+        }
+        table.state = state;
+        table.media = media;
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        // The directory is plain data and every change to it is one call: a panic elsewhere leaves it whole.
+        self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a table from inside the process.
+#[derive(Clone, Debug)]
+pub struct LocalPublisher {
+    commands: mpsc::Sender<Command>,
+    table: TableId,
+}
+
+impl LocalPublisher {
+    /// Sends the packets of a frame; `false` when the node is gone.
+    pub async fn send(&self, media: Vec<LocalMedia>) -> bool {
+        self.commands.send(Command::Local { table: self.table, media }).await.is_ok()
+    }
+}
+
+fn status(directory: &Directory, reports: &[ShardReport], name: String) -> TableStatus {
+    let entry = directory.table(&name);
+    let of_table = || reports.iter().filter_map(|r| r.tables.get(&name));
+    let codec = |kind: MediaKind| {
+        let media = entry.map(|e| &e.media)?;
+        let stream = if kind == MediaKind::Video { &media.video } else { &media.audio };
+        stream.as_ref().map(|(codec, _)| codec.to_string())
+    };
+    TableStatus {
+        live: entry.is_some_and(|e| e.state == TableState::Live),
+        players: of_table().map(|t| t.players).sum(),
+        video_codec: codec(MediaKind::Video),
+        audio_codec: codec(MediaKind::Audio),
+        fps: of_table().map(|t| t.ingest_fps).sum(),
+        bits_per_second: of_table().map(|t| t.ingest_bits_per_second).sum(),
+        name,
+    }
+}
+
+fn announced(config: &Config) -> Result<Vec<IpAddr>, StartError> {
+    if !config.media.announce.is_empty() {
+        return Ok(config.media.announce.clone());
+    }
+    let listen = config.media.listen;
+    if !listen.is_unspecified() {
+        return Ok(vec![listen]);
+    }
+    let mut addresses = host_addresses(config.demo).map_err(StartError::Addresses)?;
+    addresses.retain(|a| listen.is_ipv6() || a.is_ipv4());
+    if addresses.is_empty() { Err(StartError::NoAddress) } else { Ok(addresses) }
+}
+
+fn udp_options(config: &Config) -> UdpOptions {
+    let dscp = |code_point| Dscp::new(code_point).unwrap_or(Dscp::DEFAULT);
+    UdpOptions {
+        receive_buffer: config.media.receive_buffer_bytes,
+        send_buffer: config.media.send_buffer_bytes,
+        busy_poll_micros: None,
+        markings: Markings {
+            control: Dscp::DEFAULT,
+            audio: dscp(config.media.dscp.audio),
+            video: dscp(config.media.dscp.video),
+        },
+    }
+}
+
+/// A setting counts as granted when every shard got it.
+fn merge_tuning(all: &mut Vec<Setting>, more: Vec<Setting>) {
+    for setting in more {
+        match all.iter_mut().find(|s| s.name == setting.name) {
+            Some(known) if known.ok => *known = setting,
+            Some(_) => {}
+            None => all.push(setting),
+        }
+    }
+}
+
+/// One reading of both clocks, from which the shards compute NTP time.
+#[allow(clippy::disallowed_methods)]
+fn epoch() -> (Instant, NtpTime) {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (Instant::now(), NtpTime::from_unix(unix))
 }

@@ -1,5 +1,27 @@
 //! Owns the sessions and streams of one core.
+//!
+//! [`Shard`] joins `rtc`, `media` and `fanout`, and does no I/O: `fleet` drives one on each of its threads. Shards share
+//! nothing: what crosses is a [`PeerMessage`].
+//!
+//! Enters: datagrams, sessions to be made and ended, messages of other shards, time. Leaves: batches of datagrams,
+//! [`ShardEvent`]s, a [`ShardReport`]. Refuses to know: sockets, clocks, threads, HTTP, where other shards are.
+//!
+//! # Driving a shard
+//!
+//! Mutate it (`handle_*`, `add_*`, `close_*`), then drain it: [`Shard::poll_transmit`] until it has nothing more to
+//! send, [`Shard::poll_event`] until it is empty; then wait for input or [`Shard::poll_timeout`].
 
+mod channels;
+mod core;
+mod egress;
+mod feedback;
+mod ingest;
+mod message;
 mod report;
+mod session;
+mod table;
+mod timers;
 
+pub use self::core::{Shard, ShardConfig};
+pub use message::*;
 pub use report::*;

@@ -86,11 +86,13 @@ pub enum EndCause {
     TableEnded,
     /// The node shuts down.
     Shutdown,
+    /// A silent publisher whose table was published anew.
+    Replaced,
 }
 
 impl EndCause {
     /// Every cause with its label value, in the order of the discriminants.
-    pub const ALL: [(EndCause, &'static str); 7] = [
+    pub const ALL: [(EndCause, &'static str); 8] = [
         (EndCause::Deleted, "deleted"),
         (EndCause::PeerClosed, "peer_closed"),
         (EndCause::ConsentExpired, "consent_expired"),
@@ -98,6 +100,7 @@ impl EndCause {
         (EndCause::DtlsFailed, "dtls_failed"),
         (EndCause::TableEnded, "table_ended"),
         (EndCause::Shutdown, "shutdown"),
+        (EndCause::Replaced, "replaced"),
     ];
 }
 

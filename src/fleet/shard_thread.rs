@@ -1,0 +1,262 @@
+//! A shard's thread: the thin shell that moves bytes between a socket and a [`Shard`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::fanout::SendBatch;
+use crate::net::{RecvBatch, ShardSocket, TuningReport, UdpOptions, thread_cpu_time};
+use crate::rtc::sdp::{Negotiated, TableMedia};
+use crate::shard::{
+    Added, DropReason, EndCause, LocalMedia, PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
+    SlotKey, TableId, TableSpec,
+};
+
+/// Commands and peers' packets that wait for a shard. A GOP of a new subscription fits several times. When it is full,
+/// the control plane waits and a peer drops the packet and counts it: a slow shard never delays another.
+const QUEUE: usize = 16 * 1024;
+
+/// Commands taken before the socket is looked at again.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// Receive batches taken before timers and commands are looked at again.
+const BATCHES_PER_TURN: usize = 4;
+
+/// How often a shard reports.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What the control plane and other shards ask of a shard.
+#[derive(Debug)]
+pub(super) enum Command {
+    AddPublisher { spec: TableSpec, negotiated: Box<Negotiated>, random: [u8; 32], reply: oneshot::Sender<Added> },
+    AddPlayer { spec: TableSpec, negotiated: Box<Negotiated>, random: [u8; 32], reply: oneshot::Sender<Added> },
+    AddLocalPublisher { spec: TableSpec, media: TableMedia },
+    Local { table: TableId, media: Vec<LocalMedia> },
+    Close { key: SlotKey, cause: EndCause, reply: oneshot::Sender<bool> },
+    Peer(PeerMessage),
+    Shutdown { reply: oneshot::Sender<()> },
+}
+
+/// A running shard.
+#[derive(Clone, Debug)]
+pub(super) struct ShardHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) report: watch::Receiver<ShardReport>,
+    pub(super) port: u16,
+}
+
+/// What a shard's thread needs to run.
+pub(super) struct Seat {
+    pub(super) config: ShardConfig,
+    pub(super) address: SocketAddr,
+    pub(super) options: UdpOptions,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) peers: Vec<mpsc::Sender<Command>>,
+    /// Unbounded: one message per beginning or end of a session or table, so the sessions bound it; losing one would
+    /// leak a session.
+    pub(super) events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
+    pub(super) report: watch::Sender<ShardReport>,
+}
+
+pub(super) fn queue() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(QUEUE)
+}
+
+/// Starts the thread; returns when its socket is bound, with the bound address and what the kernel granted.
+///
+/// # Errors
+/// The socket cannot be bound, or the thread cannot be started.
+pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> {
+    let (bound, outcome) = oneshot::channel();
+    thread::Builder::new().name(format!("shard-{}", seat.config.id.0)).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(bound.send(Err(error))),
+        };
+        runtime.block_on(async {
+            match ShardSocket::bind(seat.address, &seat.options) {
+                Ok((socket, tuning)) => {
+                    let _ = bound.send(Ok((socket.local_address(), tuning)));
+                    Turn::new(seat, socket).run().await;
+                }
+                Err(error) => drop(bound.send(Err(error))),
+            }
+        });
+    })?;
+    outcome.await.unwrap_or_else(|_| Err(io::Error::other("the shard's thread ended")))
+}
+
+/// The loop of a shard.
+struct Turn {
+    shard: Shard,
+    id: ShardId,
+    socket: ShardSocket,
+    arrivals: RecvBatch,
+    departures: SendBatch,
+    commands: mpsc::Receiver<Command>,
+    peers: Vec<mpsc::Sender<Command>>,
+    /// Messages other than media that found a peer's queue full. Few, and must arrive: they are offered again.
+    unheard: VecDeque<(ShardId, PeerMessage)>,
+    events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
+    report: watch::Sender<ShardReport>,
+    report_due: Instant,
+}
+
+impl Turn {
+    fn new(seat: Seat, socket: ShardSocket) -> Self {
+        Self {
+            id: seat.config.id,
+            shard: Shard::new(seat.config),
+            socket,
+            arrivals: RecvBatch::new(),
+            departures: Shard::send_batch(),
+            commands: seat.commands,
+            peers: seat.peers,
+            unheard: VecDeque::new(),
+            events: seat.events,
+            report: seat.report,
+            report_due: now(),
+        }
+    }
+
+    /// Until the control plane is gone or says so.
+    async fn run(mut self) {
+        loop {
+            let wake = self.shard.poll_timeout().map_or(self.report_due, |at| at.min(self.report_due));
+            let first = tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => Some(command),
+                    None => return,
+                },
+                readable = self.socket.readable() => match readable {
+                    Ok(()) => None,
+                    // The descriptor itself failed: without it the shard is of no use; its end shows in readiness.
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep_until(wake.into()) => None,
+            };
+            if self.take_commands(first).is_break() {
+                return;
+            }
+            self.take_datagrams();
+            let now = now();
+            self.shard.handle_timeout(now);
+            self.drain(now);
+            if now >= self.report_due {
+                self.send_report(now);
+            }
+        }
+    }
+
+    fn take_commands(&mut self, first: Option<Command>) -> std::ops::ControlFlow<()> {
+        let now = now();
+        let mut next = first.or_else(|| self.commands.try_recv().ok());
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = next else { break };
+            if let Command::Shutdown { reply } = command {
+                self.shard.close_all(now);
+                self.drain(now);
+                self.send_report(now);
+                // The control plane may have given up waiting.
+                let _ = reply.send(());
+                return std::ops::ControlFlow::Break(());
+            }
+            self.obey(now, command);
+            next = self.commands.try_recv().ok();
+        }
+        if let Some(command) = next {
+            self.obey(now, command);
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, now: Instant, command: Command) {
+        // Who asked may have gone away: then the session is left to its setup timeout.
+        match command {
+            Command::AddPublisher { spec, negotiated, random, reply } => {
+                let _ = reply.send(self.shard.add_publisher(now, &spec, &negotiated, &random));
+            }
+            Command::AddPlayer { spec, negotiated, random, reply } => {
+                let _ = reply.send(self.shard.add_player(now, &spec, &negotiated, &random));
+            }
+            Command::AddLocalPublisher { spec, media } => self.shard.add_local_publisher(now, &spec, media),
+            Command::Local { table, media } => {
+                media.iter().for_each(|packet| self.shard.handle_local(now, table, packet));
+            }
+            Command::Close { key, cause, reply } => {
+                let _ = reply.send(self.shard.close_session(now, key, cause));
+            }
+            Command::Peer(message) => self.shard.handle_peer(now, message),
+            Command::Shutdown { .. } => unreachable!("taken by the caller"),
+        }
+    }
+
+    fn take_datagrams(&mut self) {
+        for _ in 0..BATCHES_PER_TURN {
+            match self.socket.recv_batch(&mut self.arrivals) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+            let now = now();
+            for (source, datagram) in self.arrivals.datagrams_mut() {
+                self.shard.handle_datagram(now, source, datagram);
+            }
+            self.shard.dropped(DropReason::Unrecognised, self.arrivals.unusable());
+            self.drain(now);
+        }
+    }
+
+    /// Sends and says everything the shard has.
+    fn drain(&mut self, now: Instant) {
+        while self.shard.poll_transmit(now, &mut self.departures) {
+            let sent = self.socket.send_batch(&self.departures);
+            self.shard.count_sent(
+                sent.datagrams,
+                sent.bytes,
+                sent.runs,
+                sent.dropped_buffer_full,
+                sent.dropped_error,
+            );
+        }
+        for (to, message) in std::mem::take(&mut self.unheard) {
+            self.tell_peer(to, message);
+        }
+        while let Some(event) = self.shard.poll_event() {
+            match event {
+                ShardEvent::Peer { to, message } => self.tell_peer(to, message),
+                event => {
+                    // Only at the node's end is nobody listening.
+                    let _ = self.events.send((self.id, event));
+                }
+            }
+        }
+    }
+
+    fn tell_peer(&mut self, to: ShardId, message: PeerMessage) {
+        let Some(peer) = self.peers.get(usize::from(to.0)) else { return };
+        match peer.try_send(Command::Peer(message)) {
+            Err(mpsc::error::TrySendError::Full(Command::Peer(PeerMessage::Media { .. }))) => {
+                self.shard.dropped(DropReason::ShardQueueFull, 1);
+            }
+            Err(mpsc::error::TrySendError::Full(Command::Peer(message))) => self.unheard.push_back((to, message)),
+            _ => {}
+        }
+    }
+
+    fn send_report(&mut self, now: Instant) {
+        let mut report = self.shard.report(now);
+        report.cpu_seconds = thread_cpu_time().as_secs_f64();
+        self.report.send_replace(report);
+        self.report_due = now + REPORT_INTERVAL;
+    }
+}
+
+/// The clock of the media plane. The core takes it as an argument.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,122 @@
+//! What is said over a player's data channels (DESIGN: `bets`, `events`, `qos`), as far as the edge answers by itself.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::rtc::data_channel::{ChannelEvent, ChannelId};
+
+use super::core::Shard;
+use super::report::DropReason;
+use super::session::Player;
+
+/// The largest message a player may send on any of its channels.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+/// From a player.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum FromPlayer {
+    Bet {
+        bet_id: String,
+    },
+    Stats {},
+    Timing {},
+}
+
+/// To a player.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum ToPlayer<'a> {
+    Ack { bet_id: &'a str, status: &'static str, reason: &'static str },
+    Notice { code: &'a str },
+    Latency { rtt_ms: f64 },
+}
+
+impl Shard {
+    pub(super) fn handle_channel(&mut self, now: Instant, slot: u32, event: ChannelEvent) {
+        let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else { return };
+        match event {
+            ChannelEvent::Opened { id, label } => {
+                let place = match label.as_str() {
+                    "bets" => &mut player.channels.bets,
+                    "events" => &mut player.channels.events,
+                    "qos" => &mut player.channels.qos,
+                    _ => return self.dropped(DropReason::DataChannel, 1),
+                };
+                *place = Some(id);
+                if label == "events" {
+                    self.greet(now, slot);
+                }
+            }
+            ChannelEvent::Message { id, data } => {
+                if self.handle_message(now, slot, id, &data).is_none() {
+                    self.dropped(DropReason::DataChannel, 1);
+                }
+            }
+            ChannelEvent::Violation => self.dropped(DropReason::DataChannel, 1),
+            ChannelEvent::Lost => player.channels = Default::default(),
+        }
+    }
+
+    /// Tells players a notice; who has no `events` channel sees the media stop.
+    pub(super) fn notify(&mut self, now: Instant, players: &[u32], code: &str) {
+        for slot in players {
+            self.send_event(now, *slot, &ToPlayer::Notice { code });
+        }
+    }
+
+    /// A channel that opens while the table is paused has missed the notice.
+    fn greet(&mut self, now: Instant, slot: u32) {
+        let table = self.sessions[slot as usize].session.as_ref().and_then(|s| self.tables.get(&s.table));
+        if table.is_some_and(|t| t.state == super::message::TableState::Paused) {
+            self.notify(now, &[slot], "publisher_left");
+        }
+    }
+
+    /// `None` for a message that is not understood.
+    fn handle_message(&mut self, now: Instant, slot: u32, id: ChannelId, data: &[u8]) -> Option<()> {
+        let session = self.sessions[slot as usize].session.as_ref()?;
+        let player = session.player()?;
+        let message = (data.len() <= MAX_MESSAGE).then(|| serde_json::from_slice(data).ok()).flatten();
+        match message {
+            Some(FromPlayer::Bet { bet_id }) if player.channels.bets == Some(id) => {
+                // No signal is lost silently (B3): without a bet service each is refused, and says so.
+                self.send_on(now, slot, id, &ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" });
+                Some(())
+            }
+            Some(FromPlayer::Stats {} | FromPlayer::Timing {}) if player.channels.qos == Some(id) => {
+                if let Some(rtt_ms) = round_trip_ms(player) {
+                    self.send_on(now, slot, id, &ToPlayer::Latency { rtt_ms });
+                }
+                Some(())
+            }
+            _ if player.channels.bets == Some(id) => {
+                let reason = if data.len() > MAX_MESSAGE { "too_large" } else { "malformed" };
+                self.send_on(now, slot, id, &ToPlayer::Ack { bet_id: "", status: "refused", reason });
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn send_event(&mut self, now: Instant, slot: u32, message: &ToPlayer<'_>) {
+        let session = self.sessions[slot as usize].session.as_ref();
+        if let Some(id) = session.and_then(|s| s.player()).and_then(|p| p.channels.events) {
+            self.send_on(now, slot, id, message);
+        }
+    }
+
+    fn send_on(&mut self, now: Instant, slot: u32, id: ChannelId, message: &ToPlayer<'_>) {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let Ok(text) = serde_json::to_string(message) else { return };
+        if session.endpoint.send_message(now, id, &text, &mut self.dtls, &mut self.control).is_err() {
+            self.dropped(DropReason::DataChannel, 1);
+        }
+        self.reschedule(slot);
+    }
+}
+
+fn round_trip_ms(player: &Player) -> Option<f64> {
+    player.round_trip.map(|d: Duration| d.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,543 @@
+//! The shard itself: sessions in slots, tables, and the way of a datagram in.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fanout::{DownTrack, Rtx, SendBatch, TrafficClass};
+use crate::media::{MediaKind, Packet};
+use crate::rtc::demux::{PacketKind, classify};
+use crate::rtc::dtls::DtlsScratch;
+use crate::rtc::ice_lite::{Binding, Ufrag};
+use crate::rtc::rtcp::NtpTime;
+use crate::rtc::sdp::Negotiated;
+use crate::rtc::srtp::SrtpError;
+use crate::rtc::stun::BindingRequest;
+use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit};
+
+use super::egress::Flush;
+use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
+use super::report::{DropReason, EndCause, Role, ShardReport};
+use super::session::{Channels, Part, Player, Publisher, RepairBudget, Session};
+use super::table::Table;
+use super::timers::Timers;
+
+/// Bytes and messages of a send batch. A batch is filled, sent, and filled again: it has to hold a burst of answers to
+/// one batch of arrivals (64 buffers), and to stay in the second-level cache.
+const BATCH_BYTES: usize = 512 * 1024;
+const BATCH_MESSAGES: usize = 512;
+
+/// How often tables are looked at: silence of publishers, ends of grace times.
+const TABLE_TICK: Duration = Duration::from_millis(250);
+
+/// How long a shard away from home keeps a table's tracks after its last player left.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Parameters of a shard.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which shard of the node this is.
+    pub id: ShardId,
+    /// For its endpoints.
+    pub endpoint: EndpointConfig,
+    /// A publisher that sent nothing for so long has left, as far as players are concerned.
+    pub silence: Duration,
+    /// How long players wait for a publisher's return.
+    pub grace: Duration,
+    /// The rate of a joiner's replay of the cached GOP, bits per second, at least.
+    pub replay_bits_per_second: u64,
+    /// Maps `Instant`s to NTP time: an instant and the wall clock at it. Taken once, so that a clock step changes
+    /// nothing for the sender reports of a running node.
+    pub epoch: (Instant, NtpTime),
+}
+
+/// One core's share of the node, without I/O.
+pub struct Shard {
+    pub(super) config: ShardConfig,
+    pub(super) sessions: Vec<Slot>,
+    free: Vec<u32>,
+    by_address: HashMap<SocketAddr, u32>,
+    pub(super) tables: HashMap<TableId, Table>,
+    pub(super) control: Control,
+    pub(super) timers: Timers,
+    next_table_tick: Option<Instant>,
+    pub(super) dtls: DtlsScratch,
+    pub(super) events: VecDeque<ShardEvent>,
+    pub(super) report: ShardReport,
+    /// Tracks with something to send, in the order in which they got it.
+    pub(super) ready: VecDeque<(TableId, MediaKind)>,
+    pub(super) flush: Option<Flush>,
+    pub(super) catching_up: Vec<u32>,
+    pub(super) catch_up_due: Option<Instant>,
+    pub(super) catch_up_next: usize,
+    pub(super) scratch: Vec<Arc<Packet>>,
+    pub(super) catch_up_layout: crate::fanout::Layout,
+}
+
+/// A place for a session; the generation counts its tenants.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) generation: u32,
+    pub(super) session: Option<Box<Session>>,
+}
+
+/// Everything that is not media: answers to checks, DTLS, RTCP, repairs.
+pub(super) struct Control {
+    pub(super) batch: SendBatch,
+    pub(super) overflowed: u64,
+}
+
+impl Transmit for Control {
+    fn transmit(&mut self, destination: SocketAddr, datagram: &[u8]) {
+        if !self.batch.has_room(datagram.len()) {
+            self.overflowed += 1;
+            return;
+        }
+        self.batch.push(destination, TrafficClass::Control, datagram.len(), |out| {
+            out.copy_from_slice(datagram);
+            datagram.len()
+        });
+    }
+}
+
+impl Shard {
+    /// A shard without sessions.
+    pub fn new(config: ShardConfig) -> Self {
+        Self {
+            config,
+            sessions: Vec::new(),
+            free: Vec::new(),
+            by_address: HashMap::new(),
+            tables: HashMap::new(),
+            control: Control { batch: Self::send_batch(), overflowed: 0 },
+            timers: Timers::default(),
+            next_table_tick: None,
+            dtls: DtlsScratch::default(),
+            events: VecDeque::new(),
+            report: ShardReport::default(),
+            ready: VecDeque::new(),
+            flush: None,
+            catching_up: Vec::new(),
+            catch_up_due: None,
+            catch_up_next: 0,
+            scratch: Vec::new(),
+            catch_up_layout: crate::fanout::Layout::default(),
+        }
+    }
+
+    /// A batch of the size that [`Shard::poll_transmit`] wants.
+    pub fn send_batch() -> SendBatch {
+        SendBatch::with_capacity(BATCH_BYTES, BATCH_MESSAGES)
+    }
+
+    /// Admits a publisher. One that the table still has, silent, is ended: it has been replaced.
+    pub fn add_publisher(&mut self, now: Instant, spec: &TableSpec, negotiated: &Negotiated, random: &[u8; 32]) -> Added {
+        let previous = self.table(spec).home.as_ref().and_then(|h| h.publisher);
+        if let Some(key) = previous.and_then(|slot| self.key_of(slot)) {
+            self.close_session(now, key, EndCause::Replaced);
+        }
+        let part = Part::Publisher(Box::new(Publisher::new(negotiated)));
+        let added = self.add_session(now, spec.id, negotiated, random, part);
+        if let Some(home) = &mut self.table(spec).home {
+            home.publisher = Some(added.key.slot);
+        }
+        added
+    }
+
+    /// Admits a player.
+    pub fn add_player(&mut self, now: Instant, spec: &TableSpec, negotiated: &Negotiated, random: &[u8; 32]) -> Added {
+        let table = self.table(spec);
+        let seed = |at: usize| u32::from_be_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]);
+        let mut down = |kind: MediaKind, traffic, seed| {
+            let (_, stream) = negotiated.stream(kind)?;
+            let class = table.ensure_track(kind, stream.codec).class_of(stream, spec.ssrc(kind));
+            let rtx = stream
+                .rtx_payload_type
+                .filter(|_| stream.feedback.nack && kind == MediaKind::Video)
+                .map(|payload_type| Rtx { payload_type, ssrc: spec.video_rtx_ssrc });
+            Some(DownTrack::new(class, traffic, rtx, seed))
+        };
+        let player = Player {
+            video: down(MediaKind::Video, TrafficClass::Video, seed(24)),
+            audio: down(MediaKind::Audio, TrafficClass::Audio, seed(28)),
+            transport_number: 0,
+            catching_up: false,
+            channels: Channels::default(),
+            round_trip: None,
+            repairs: RepairBudget::default(),
+        };
+        self.add_session(now, spec.id, negotiated, random, Part::Player(Box::new(player)))
+    }
+
+    /// Ends a session from our side: DELETE, replacement, shutdown.
+    ///
+    /// `false` if there is none of this key.
+    pub fn close_session(&mut self, now: Instant, key: SlotKey, cause: EndCause) -> bool {
+        let Some(session) = self.session_mut(key) else { return false };
+        // `session_mut` borrows all of self; look the fields up again, apart.
+        let _ = session;
+        if let Some(session) = &mut self.sessions[key.slot as usize].session {
+            session.endpoint.close(now, &mut self.dtls, &mut self.control);
+        }
+        self.remove_session(now, key.slot, cause);
+        true
+    }
+
+    /// Ends every session, for the node's shutdown.
+    pub fn close_all(&mut self, now: Instant) {
+        for slot in 0..self.sessions.len() as u32 {
+            if let Some(key) = self.key_of(slot) {
+                self.close_session(now, key, EndCause::Shutdown);
+            }
+        }
+    }
+
+    /// Takes one datagram; it is decrypted in place.
+    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &mut [u8]) {
+        self.report.datagrams_received += 1;
+        self.report.bytes_received += datagram.len() as u64;
+        let result = match classify(datagram) {
+            PacketKind::Stun => self.handle_stun(now, source, datagram),
+            PacketKind::Dtls => self.handle_dtls(now, source, datagram),
+            PacketKind::Rtp => self.handle_rtp(now, source, datagram),
+            PacketKind::Rtcp => self.handle_rtcp(now, source, datagram),
+            PacketKind::Unrecognised => Err(DropReason::Unrecognised),
+        };
+        if let Err(reason) = result {
+            self.dropped(reason, 1);
+        }
+    }
+
+    /// Takes a message from another shard.
+    pub fn handle_peer(&mut self, now: Instant, message: PeerMessage) {
+        match message {
+            PeerMessage::Subscribe { table, from } => self.subscribe(table, from),
+            PeerMessage::Unsubscribe { table, from } => {
+                if let Some(home) = self.tables.get_mut(&table).and_then(|t| t.home.as_mut()) {
+                    home.subscribers.retain(|s| *s != from);
+                }
+            }
+            PeerMessage::Media { table, kind, packet } => self.accept_packet(table, kind, packet),
+            PeerMessage::Track { table, kind, codec } => {
+                if let Some(table) = self.tables.get_mut(&table) {
+                    table.ensure_track(kind, codec);
+                }
+            }
+            PeerMessage::Clock { table, kind, clock } => {
+                if let Some(track) = self.tables.get_mut(&table).and_then(|t| t.track_mut(kind)) {
+                    track.clock = Some(clock);
+                }
+            }
+            PeerMessage::State { table, state } => self.table_state_changed(now, table, state),
+            PeerMessage::KeyframeWanted { table } => self.want_keyframe(now, table),
+        }
+    }
+
+    /// When to call [`Shard::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.next_table_tick, self.catch_up_due].into_iter().flatten().min()
+    }
+
+    /// Everything that time brings.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, key)) = self.timers.pop_due(now) {
+            let Some(session) = self.session_mut(key).filter(|s| s.scheduled == Some(at)) else { continue };
+            session.scheduled = None;
+            self.wake_session(now, key);
+        }
+        if self.next_table_tick.is_some_and(|at| now >= at) {
+            self.tick_tables(now);
+        }
+    }
+
+    /// What the shard has to say.
+    pub fn poll_event(&mut self) -> Option<ShardEvent> {
+        self.events.pop_front()
+    }
+
+    /// The counters and gauges as they are now.
+    pub fn report(&mut self, now: Instant) -> ShardReport {
+        let overflowed = std::mem::take(&mut self.control.overflowed);
+        self.dropped(DropReason::SendBufferFull, overflowed);
+        let mut sessions = [0; 2];
+        for session in self.sessions.iter().filter_map(|s| s.session.as_ref()) {
+            sessions[session.role() as usize] += 1;
+        }
+        self.report.sessions = sessions;
+        for table in self.tables.values_mut() {
+            table.refresh_report(now);
+            self.report.tables.insert(table.spec.name.to_string(), table.report.clone());
+        }
+        self.report.clone()
+    }
+
+    /// Counts what `net` did with a batch.
+    pub fn count_sent(&mut self, datagrams: u64, bytes: u64, runs: u64, buffer_full: u64, errors: u64) {
+        self.report.datagrams_sent += datagrams;
+        self.report.bytes_sent += bytes;
+        self.report.runs_sent += runs;
+        self.dropped(DropReason::SendBufferFull, buffer_full);
+        self.dropped(DropReason::SendError, errors);
+    }
+
+    /// Counts what was dropped before it reached the shard or after it left.
+    pub fn dropped(&mut self, reason: DropReason, count: u64) {
+        self.report.dropped[reason as usize] += count;
+    }
+
+    pub(super) fn key_of(&self, slot: u32) -> Option<SlotKey> {
+        Some(self.sessions.get(slot as usize)?.session.as_ref()?.key)
+    }
+
+    pub(super) fn session_mut(&mut self, key: SlotKey) -> Option<&mut Session> {
+        self.sessions.get_mut(key.slot as usize)?.session.as_deref_mut().filter(|s| s.key == key)
+    }
+
+    /// The table of `spec`, made if this shard has not seen it.
+    pub(super) fn table(&mut self, spec: &TableSpec) -> &mut Table {
+        let here = self.config.id;
+        self.tables.entry(spec.id).or_insert_with(|| Table::new(spec.clone(), here))
+    }
+
+    /// The session that has validated `source`.
+    pub(super) fn session_at(&self, source: SocketAddr) -> Result<u32, DropReason> {
+        self.by_address.get(&source).copied().ok_or(DropReason::UnknownSource)
+    }
+
+    fn add_session(
+        &mut self,
+        now: Instant,
+        table: TableId,
+        negotiated: &Negotiated,
+        random: &[u8; 32],
+        part: Part,
+    ) -> Added {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.sessions.push(Slot::default());
+            self.sessions.len() as u32 - 1
+        });
+        let place = &mut self.sessions[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        let key = SlotKey { slot, generation: place.generation };
+        let ice = Ufrag::credentials(self.config.id.0, slot, random);
+        let mut session = Box::new(Session {
+            key,
+            table,
+            endpoint: Endpoint::new(now, self.config.endpoint.clone(), &ice, negotiated),
+            ufrag: ice.ufrag.clone(),
+            addresses: Vec::new(),
+            scheduled: None,
+            rtcp_due: None,
+            part,
+        });
+        if let Some(at) = session.endpoint.poll_timeout() {
+            self.timers.schedule(key, at, &mut session.scheduled);
+        }
+        self.report.created[session.role() as usize] += 1;
+        place.session = Some(session);
+        self.next_table_tick.get_or_insert(now + TABLE_TICK);
+        Added { key, ice }
+    }
+
+    /// Frees everything of a session. The endpoint has said its last word.
+    fn remove_session(&mut self, now: Instant, slot: u32, cause: EndCause) {
+        let Some(session) = self.sessions[slot as usize].session.take() else { return };
+        let role = session.role();
+        for address in &session.addresses {
+            if self.by_address.get(address) == Some(&slot) {
+                self.by_address.remove(address);
+            }
+        }
+        self.catching_up.retain(|s| *s != slot);
+        self.free.push(slot);
+        self.report.ended[role as usize][cause as usize] += 1;
+        self.events.push_back(ShardEvent::SessionEnded { key: session.key, role, cause });
+        let Some(table) = self.tables.get_mut(&session.table) else { return };
+        table.players.retain(|s| *s != slot);
+        if table.players.is_empty() {
+            table.idle_since = Some(now);
+        }
+        let published = table.home.as_mut().is_some_and(|h| h.publisher == Some(slot));
+        if published {
+            table.home.as_mut().expect("just looked").publisher = None;
+            self.publisher_left(now, session.table);
+        }
+    }
+
+    fn handle_stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+        let request = match BindingRequest::parse(datagram) {
+            Ok(Some(request)) => request,
+            // An indication keeps a NAT open and wants no answer (RFC 8445 §11).
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_integrity() => return Err(DropReason::StunIntegrity),
+            Err(_) => return Err(DropReason::StunMalformed),
+        };
+        let slot = Ufrag::decode(request.local_ufrag())
+            .filter(|u| u.shard == self.config.id.0)
+            .map(|u| u.slot)
+            .ok_or(DropReason::StunUnknownUfrag)?;
+        let session = self
+            .sessions
+            .get_mut(slot as usize)
+            .and_then(|s| s.session.as_deref_mut())
+            .filter(|s| s.ufrag.as_bytes() == request.local_ufrag())
+            .ok_or(DropReason::StunUnknownUfrag)?;
+        let binding = session.endpoint.handle_binding(now, source, &request, &mut self.dtls, &mut self.control);
+        match binding {
+            Binding::Accepted { new_address } => {
+                if new_address {
+                    self.learn_addresses(slot);
+                }
+                self.after_input(now, slot);
+                Ok(())
+            }
+            Binding::BadIntegrity => Err(DropReason::StunIntegrity),
+            Binding::WrongUfrag => Err(DropReason::StunUnknownUfrag),
+            Binding::RoleConflict => Err(DropReason::StunMalformed),
+        }
+    }
+
+    /// Makes the address index agree with what the endpoint has validated.
+    fn learn_addresses(&mut self, slot: u32) {
+        let Some(session) = &mut self.sessions[slot as usize].session else { return };
+        let valid: Vec<SocketAddr> = session.endpoint.validated_addresses().collect();
+        for gone in session.addresses.iter().filter(|a| !valid.contains(a)) {
+            if self.by_address.get(gone) == Some(&slot) {
+                self.by_address.remove(gone);
+            }
+        }
+        for address in &valid {
+            // The newest check wins: a peer behind the same NAT mapping, or a page that joined again from one socket.
+            self.by_address.insert(*address, slot);
+        }
+        session.addresses = valid;
+    }
+
+    fn handle_dtls(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+        let slot = self.session_at(source)?;
+        let session = self.sessions[slot as usize].session.as_mut().ok_or(DropReason::UnknownSource)?;
+        let result = session.endpoint.handle_dtls(now, source, datagram, &mut self.dtls, &mut self.control);
+        self.after_input(now, slot);
+        result.map_err(drop_reason)
+    }
+
+    /// Reads an endpoint's events and schedules its next wake-up.
+    pub(super) fn after_input(&mut self, now: Instant, slot: u32) {
+        while let Some(event) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.endpoint.poll_event()) {
+            match event {
+                EndpointEvent::Connected => self.session_connected(now, slot),
+                EndpointEvent::Channel(event) => self.handle_channel(now, slot, event),
+                EndpointEvent::Closed(cause) => {
+                    let cause = match cause {
+                        CloseCause::PeerClosed => EndCause::PeerClosed,
+                        CloseCause::DtlsFailed => EndCause::DtlsFailed,
+                        CloseCause::ConsentExpired => EndCause::ConsentExpired,
+                        CloseCause::SetupTimeout => EndCause::SetupTimeout,
+                    };
+                    return self.remove_session(now, slot, cause);
+                }
+            }
+        }
+        self.reschedule(slot);
+    }
+
+    pub(super) fn reschedule(&mut self, slot: u32) {
+        let Some(session) = &mut self.sessions[slot as usize].session else { return };
+        if let Some(at) = [session.endpoint.poll_timeout(), session.rtcp_due].into_iter().flatten().min() {
+            self.timers.schedule(session.key, at, &mut session.scheduled);
+        }
+    }
+
+    fn wake_session(&mut self, now: Instant, key: SlotKey) {
+        let Some(session) = &mut self.sessions[key.slot as usize].session else { return };
+        session.endpoint.handle_timeout(now, &mut self.dtls, &mut self.control);
+        if session.rtcp_due.is_some_and(|at| now >= at) {
+            self.send_reports(now, key.slot);
+        }
+        self.after_input(now, key.slot);
+    }
+
+    fn session_connected(&mut self, now: Instant, slot: u32) {
+        let Some(session) = &mut self.sessions[slot as usize].session else { return };
+        let (role, table) = (session.role(), session.table);
+        session.rtcp_due = Some(now);
+        self.report.connected[role as usize] += 1;
+        if role == Role::Player {
+            self.player_connected(now, slot, table);
+        }
+    }
+
+    fn player_connected(&mut self, now: Instant, slot: u32, id: TableId) {
+        let here = self.config.id;
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        table.players.push(slot);
+        table.idle_since = None;
+        if table.home.is_none() && !table.subscribed {
+            table.subscribed = true;
+            let message = PeerMessage::Subscribe { table: table.spec.clone(), from: here };
+            self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
+        }
+        self.start_player(now, slot, id);
+    }
+
+    /// Home only: another shard has players of the table.
+    fn subscribe(&mut self, spec: TableSpec, from: ShardId) {
+        let table = self.table(&spec);
+        let Some(home) = &mut table.home else { return };
+        if !home.subscribers.contains(&from) {
+            home.subscribers.push(from);
+        }
+        let mut messages = Vec::new();
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let Some(track) = table.track(kind) else { continue };
+            messages.push(PeerMessage::Track { table: spec.id, kind, codec: track.codec });
+            if let Some(clock) = track.clock {
+                messages.push(PeerMessage::Clock { table: spec.id, kind, clock });
+            }
+            // The cached GOP, so that its players start at once as well.
+            let from = if kind == MediaKind::Video { track.ring.gop_start() } else { None };
+            for index in from.unwrap_or(track.ring.head())..track.ring.head() {
+                if let Some(packet) = track.ring.get(index) {
+                    messages.push(PeerMessage::Media { table: spec.id, kind, packet: packet.clone() });
+                }
+            }
+        }
+        messages.push(PeerMessage::State { table: spec.id, state: table.state.clone() });
+        self.events.extend(messages.into_iter().map(|message| ShardEvent::Peer { to: from, message }));
+    }
+
+    fn tick_tables(&mut self, now: Instant) {
+        let ids: Vec<TableId> = self.tables.keys().copied().collect();
+        for id in ids {
+            self.tick_publisher(now, id);
+            self.tick_subscription(now, id);
+        }
+        // Without tables there is nothing to look at: an idle shard sleeps.
+        self.next_table_tick = (!self.tables.is_empty()).then(|| now + TABLE_TICK);
+    }
+
+    fn tick_subscription(&mut self, now: Instant, id: TableId) {
+        let here = self.config.id;
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let over = table.players.is_empty() && table.idle_since.is_some_and(|since| now >= since + LINGER);
+        if table.home.is_none() && table.subscribed && over {
+            table.subscribed = false;
+            table.video = None;
+            table.audio = None;
+            table.state = TableState::Absent;
+            let message = PeerMessage::Unsubscribe { table: id, from: here };
+            self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
+        }
+    }
+}
+
+pub(super) fn drop_reason(error: EndpointError) -> DropReason {
+    match error {
+        EndpointError::UnknownSource => DropReason::UnknownSource,
+        EndpointError::NoKeys => DropReason::NoKeys,
+        EndpointError::Dtls => DropReason::Dtls,
+        EndpointError::Srtp(SrtpError::Replay) => DropReason::SrtpReplay,
+        EndpointError::Srtp(_) => DropReason::SrtpAuthentication,
+    }
+}

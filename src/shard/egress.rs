@@ -1,0 +1,285 @@
+//! The way of packets out: control first, then late packets, then what is new for all, then the replay for joiners.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fanout::{Layout, MAX_DATAGRAM, SendBatch};
+use crate::media::{MediaKind, Packet};
+
+use super::core::Shard;
+use super::message::TableId;
+
+/// The most packets that one flush lays out: a frame of 300 KB.
+const FLUSH_PACKETS: usize = 256;
+
+/// How often joiners get their next share of the cached GOP.
+const CATCH_UP_TICK: Duration = Duration::from_millis(2);
+
+/// A joiner's share is at least so many packets a tick.
+const CATCH_UP_CHUNK: usize = 16;
+
+/// A batch of a track's packets on its way to the table's players. Outlives a full send buffer: it goes on where it
+/// stopped.
+#[derive(Debug)]
+pub(super) struct Flush {
+    table: TableId,
+    kind: MediaKind,
+    /// The packets arrived too late for the flush that was theirs.
+    late: bool,
+    packets: Vec<Arc<Packet>>,
+    /// Track indices: players at `start` or within get the packets and then stand at `end`.
+    start: u64,
+    end: u64,
+    next_player: usize,
+}
+
+impl Shard {
+    /// Fills `batch` with datagrams to send; `false` when nothing is left.
+    ///
+    /// Late packets go first and nothing is sealed between their arrival and their flush, so that a player's cursor
+    /// still says what the player got when they arrived: this is what keeps a nonce from being used twice.
+    pub fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
+        batch.clear();
+        if !self.control.batch.is_empty() {
+            std::mem::swap(batch, &mut self.control.batch);
+            return true;
+        }
+        while self.flush.is_some() || self.begin_flush() {
+            if !self.run_flush(now, batch) {
+                return true;
+            }
+            self.end_flush();
+        }
+        if self.catch_up_due.is_some_and(|at| now >= at) && !self.catch_up(now, batch) {
+            return true;
+        }
+        !batch.is_empty()
+    }
+
+    /// Takes the next track that has something to send, and lays out its headers for every class.
+    fn begin_flush(&mut self) -> bool {
+        while let Some(&(id, kind)) = self.ready.front() {
+            let Some(table) = self.tables.get_mut(&id) else {
+                self.ready.pop_front();
+                continue;
+            };
+            let (playout_delay, state) = (table.spec.playout_delay, &mut table.players);
+            let no_players = state.is_empty();
+            let Some(track) = table.track_mut(kind).filter(|t| t.has_pending()) else {
+                if let Some(track) = table.track_mut(kind) {
+                    track.queued = false;
+                }
+                self.ready.pop_front();
+                continue;
+            };
+            let head = track.ring.head();
+            if no_players {
+                track.flushed = Some(head);
+                track.late.clear();
+                continue;
+            }
+            let mut packets = std::mem::take(&mut self.scratch);
+            packets.clear();
+            let late = !track.late.is_empty();
+            let (start, end) = if late {
+                let taken = track.late.len().min(FLUSH_PACKETS);
+                packets.extend(track.late.drain(..taken));
+                packets.sort_unstable_by_key(|p| p.index);
+                (0, 0)
+            } else {
+                let start = track.flushed.unwrap_or(head).max(track.ring.oldest());
+                let end = head.min(start + FLUSH_PACKETS as u64);
+                packets.extend((start..end).filter_map(|index| track.ring.get(index).cloned()));
+                track.flushed = Some(end);
+                (start, end)
+            };
+            let offset = track.clock.and_then(|c| c.offset);
+            for (class, layout) in track.classes.iter().zip(&mut track.layouts) {
+                layout.rebuild(class, playout_delay, offset, packets.iter().map(|p| &**p));
+            }
+            self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0 });
+            return true;
+        }
+        false
+    }
+
+    fn end_flush(&mut self) {
+        if let Some(mut flush) = self.flush.take() {
+            flush.packets.clear();
+            self.scratch = flush.packets;
+        }
+    }
+
+    /// Seals the batch for one player after the other; `false` when the send buffer is full.
+    fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
+        let Some(flush) = &mut self.flush else { return true };
+        let Some(table) = self.tables.get_mut(&flush.table) else { return true };
+        let report = &mut table.report;
+        let track = match flush.kind {
+            MediaKind::Audio => table.audio.as_ref(),
+            MediaKind::Video => table.video.as_ref(),
+        };
+        let Some(track) = track else { return true };
+        let mut lagging = Vec::new();
+        while let Some(&slot) = table.players.get(flush.next_player) {
+            let session = self.sessions[slot as usize].session.as_deref_mut();
+            let Some(session) = session else {
+                flush.next_player += 1;
+                continue;
+            };
+            let egress = session.endpoint.egress();
+            let super::session::Part::Player(player) = &mut session.part else { continue };
+            let catching_up = player.catching_up;
+            let transport_number = &mut player.transport_number;
+            let down = match flush.kind {
+                MediaKind::Audio => player.audio.as_mut(),
+                MediaKind::Video => player.video.as_mut(),
+            };
+            let (Some(down), Some(egress)) = (down, egress) else {
+                flush.next_player += 1;
+                continue;
+            };
+            let layout = &track.layouts[down.class];
+            if flush.late {
+                for (n, packet) in flush.packets.iter().enumerate() {
+                    if !down.wants_late(packet) {
+                        continue;
+                    }
+                    if !batch.has_room(MAX_DATAGRAM) {
+                        // Those already sent must not be sent again: drop them from the flush only when every player
+                        // had them. A late burst that overflows the buffer is cut short for this player instead.
+                        break;
+                    }
+                    down.send_late(packet, layout.get(n), transport_number, egress, batch);
+                    report.packets_forwarded += 1;
+                }
+                flush.next_player += 1;
+                if !batch.has_room(MAX_DATAGRAM) {
+                    return false;
+                }
+                continue;
+            }
+            // The source has changed: everybody goes on with its first packet, which the ring begins with.
+            if !catching_up && flush.packets.first().is_some_and(|p| down.is_before_epoch(p.epoch)) {
+                down.skip_to(flush.start);
+            }
+            match down.cursor() {
+                Some(cursor) if cursor >= flush.start && cursor < flush.end => {
+                    let first = flush.packets.partition_point(|p| p.index < cursor);
+                    for (n, packet) in flush.packets.iter().enumerate().skip(first) {
+                        if !batch.has_room(MAX_DATAGRAM) {
+                            return false;
+                        }
+                        down.skip_to(packet.index);
+                        down.send_next(packet, layout.get(n), transport_number, egress, batch);
+                        report.packets_forwarded += 1;
+                    }
+                    down.skip_to(flush.end);
+                }
+                Some(cursor) if cursor >= flush.end => {}
+                _ if !catching_up => lagging.push(slot),
+                _ => {}
+            }
+            flush.next_player += 1;
+        }
+        let (table, kind) = (flush.table, flush.kind);
+        for slot in lagging {
+            self.resume_player(now, slot, table, kind);
+        }
+        true
+    }
+
+    /// A player that connected: audio from now on, video from the cached GOP.
+    pub(super) fn start_player(&mut self, now: Instant, slot: u32, id: TableId) {
+        self.resume_player(now, slot, id, MediaKind::Audio);
+        self.resume_player(now, slot, id, MediaKind::Video);
+    }
+
+    /// A player that is not at the live edge: not started yet, or behind.
+    fn resume_player(&mut self, now: Instant, slot: u32, id: TableId, kind: MediaKind) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(track) = table.track(kind) else { return };
+        let gop_start = track.ring.gop_start();
+        let flushed = track.flushed;
+        let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else { return };
+        let Some(down) = player.down_mut(kind) else { return };
+        match (kind, down.cursor()) {
+            // Whatever the next flush begins with.
+            (MediaKind::Audio, None) => {
+                if let Some(flushed) = flushed {
+                    down.start_at(flushed);
+                }
+            }
+            (MediaKind::Audio, Some(_)) => down.skip_to(flushed.unwrap_or(0)),
+            (MediaKind::Video, None) => match gop_start {
+                Some(start) => {
+                    down.start_at(start);
+                    player.catching_up = true;
+                }
+                None => self.want_keyframe(now, id),
+            },
+            (MediaKind::Video, Some(_)) => player.catching_up = true,
+        }
+        let catching_up = self.sessions[slot as usize].session.as_ref().is_some_and(|s| s.player().is_some_and(|p| p.catching_up));
+        if catching_up && !self.catching_up.contains(&slot) {
+            self.catching_up.push(slot);
+            self.catch_up_due.get_or_insert(now);
+        }
+    }
+
+    /// Gives every joiner its share; `false` when the send buffer is full.
+    fn catch_up(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
+        while let Some(&slot) = self.catching_up.get(self.catch_up_next) {
+            if !batch.has_room(CATCH_UP_CHUNK * MAX_DATAGRAM) {
+                return false;
+            }
+            if self.catch_up_player(slot, batch) {
+                self.catching_up.swap_remove(self.catch_up_next);
+            } else {
+                self.catch_up_next += 1;
+            }
+        }
+        self.catch_up_next = 0;
+        self.catch_up_due = (!self.catching_up.is_empty()).then(|| now + CATCH_UP_TICK);
+        true
+    }
+
+    /// The next packets of the cached GOP for one player; `true` when it is level with the others.
+    fn catch_up_player(&mut self, slot: u32, batch: &mut SendBatch) -> bool {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return true };
+        let Some(table) = self.tables.get_mut(&session.table) else { return true };
+        let playout_delay = table.spec.playout_delay;
+        let super::session::Part::Player(player) = &mut session.part else { return true };
+        let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return true };
+        let (Some(cursor), Some(egress)) = (down.cursor(), session.endpoint.egress()) else {
+            player.catching_up = false;
+            return true;
+        };
+        // What a flush has not taken yet is the flush's to send.
+        let level = track.flushed.unwrap_or(cursor);
+        let share = share_of_replay(self.config.replay_bits_per_second);
+        let start = cursor.max(track.ring.oldest());
+        let mut packets: Vec<Arc<Packet>> = Vec::with_capacity(share);
+        packets.extend((start..level).filter_map(|i| track.ring.get(i).cloned()).take(share));
+        let layout: &mut Layout = &mut self.catch_up_layout;
+        let offset = track.clock.and_then(|c| c.offset);
+        layout.rebuild(&track.classes[down.class], playout_delay, offset, packets.iter().map(|p| &**p));
+        for (n, packet) in packets.iter().enumerate() {
+            down.skip_to(packet.index);
+            down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);
+            table.report.packets_forwarded += 1;
+        }
+        if packets.len() < share {
+            down.skip_to(level);
+        }
+        let done = down.cursor().is_some_and(|c| c >= level);
+        player.catching_up = !done;
+        done
+    }
+}
+
+/// Packets per tick at a replay rate, counted as full ones.
+fn share_of_replay(bits_per_second: u64) -> usize {
+    let bytes = bits_per_second / 8 * CATCH_UP_TICK.as_millis() as u64 / 1000;
+    (bytes / 1200).clamp(1, CATCH_UP_CHUNK as u64) as usize
+}

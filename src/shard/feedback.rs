@@ -1,0 +1,268 @@
+//! RTCP both ways: players' requests and reports in, our reports out, keyframe requests to publishers.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::fanout::MAX_DATAGRAM;
+use crate::media::MediaKind;
+use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
+
+use super::core::{Shard, drop_reason};
+use super::message::{PeerMessage, ShardEvent, TableId, TrackClock};
+use super::report::DropReason;
+use super::table::Table;
+use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
+
+/// Sender reports to players: often enough that lip sync holds, rare enough to cost nothing.
+const PLAYER_REPORTS: Duration = Duration::from_secs(1);
+
+/// Receiver reports to publishers without transport-wide feedback.
+const PUBLISHER_REPORTS: Duration = Duration::from_millis(500);
+
+/// The round trip to a publisher that NACKs assume: studios are near.
+const STUDIO_ROUND_TRIP: Duration = Duration::from_millis(50);
+
+/// The sender SSRC of our feedback where we send no media: 1, as browsers use it (RFC 3550 §6.4.2 asks for one).
+const FEEDBACK_SSRC: u32 = 1;
+
+impl Shard {
+    pub(super) fn handle_rtcp(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let slot = self.session_at(source)?;
+        let session = self.sessions[slot as usize].session.as_deref_mut().ok_or(DropReason::UnknownSource)?;
+        let len = session.endpoint.open_rtcp(source, datagram).map_err(drop_reason)?;
+        let clear = &datagram[..len];
+        let is_player = session.player().is_some();
+        for packet in rtcp::packets(clear) {
+            let packet = packet.map_err(|_| DropReason::RtcpMalformed)?;
+            if is_player {
+                self.handle_player_rtcp(now, slot, &packet);
+            } else {
+                self.handle_publisher_rtcp(now, slot, &packet);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_player_rtcp(&mut self, now: Instant, slot: u32, packet: &Rtcp<'_>) {
+        let ntp = self.ntp(now);
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let id = session.table;
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        match packet {
+            Rtcp::Nack { media, entries, .. } if *media == table.spec.video_ssrc => {
+                self.repair(now, slot, entries.clone());
+            }
+            Rtcp::Pli { .. } | Rtcp::Fir { .. } => {
+                table.report.keyframe_requests_received += 1;
+                self.want_keyframe(now, id);
+            }
+            Rtcp::ReceiverReport { blocks, .. } | Rtcp::SenderReport { blocks, .. } => {
+                let Some(player) = session.player_mut() else { return };
+                for block in blocks.clone() {
+                    if let Some(round_trip) = rtcp::round_trip(&block, ntp) {
+                        player.round_trip = Some(round_trip);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_publisher_rtcp(&mut self, now: Instant, slot: u32, packet: &Rtcp<'_>) {
+        let here = self.ntp(now);
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let id = session.table;
+        let Some(publisher) = session.publisher_mut() else { return };
+        let Rtcp::SenderReport { ssrc, info, .. } = packet else { return };
+        let Some(inbound) = publisher.inbound.iter_mut().find(|i| i.ssrc == Some(*ssrc)) else { return };
+        if let Some(reception) = &mut inbound.reception {
+            reception.handle_sender_report(now, info.ntp);
+        }
+        let kind = inbound.kind;
+        self.measure_clock(id, kind, info, here, now);
+    }
+
+    /// A publisher's sender report ties its media clock to its wall clock, and that, by its arrival, to ours.
+    fn measure_clock(
+        &mut self,
+        id: TableId,
+        kind: MediaKind,
+        info: &SenderInfo,
+        ours: NtpTime,
+        now: Instant,
+    ) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(home) = &mut table.home else { return };
+        let measured = info.ntp.offset_from(ours);
+        // Delay makes a report look older than it is: the largest difference is the least delayed.
+        let offset = home.clock_offset.map_or(measured, |known| known.max(measured));
+        home.clock_offset = Some(offset);
+        let Some(timestamp) = home.source_mut(kind).and_then(|s| s.timeline.translate(info.rtp_timestamp)) else { return };
+        let age = NtpTime(measured.abs_diff(offset)).saturating_since(NtpTime(0));
+        let clock = TrackClock { instant: now.checked_sub(age).unwrap_or(now), timestamp, offset: Some(offset) };
+        let subscribers = home.subscribers.clone();
+        if let Some(track) = table.track_mut(kind) {
+            track.clock = Some(clock);
+        }
+        self.events.extend(
+            subscribers
+                .into_iter()
+                .map(|to| ShardEvent::Peer { to, message: PeerMessage::Clock { table: id, kind, clock } }),
+        );
+    }
+
+    /// Answers a NACK from the ring, on RTX only (RFC 4588): a repetition on the media SSRC would reuse a nonce.
+    fn repair(&mut self, now: Instant, slot: u32, lost: impl Iterator<Item = u16>) {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let Some(table) = self.tables.get_mut(&session.table) else { return };
+        let playout_delay = table.spec.playout_delay;
+        let Some(egress) = session.endpoint.egress() else { return };
+        let Part::Player(player) = &mut session.part else { return };
+        let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return };
+        let layout = &mut self.catch_up_layout;
+        for sequence_number in lost {
+            let packet = down.index_of(sequence_number).and_then(|index| track.ring.get(index));
+            let Some(packet) = packet else {
+                table.report.retransmissions_missed += 1;
+                continue;
+            };
+            let batch = &mut self.control.batch;
+            if !player.repairs.take(now) || !batch.has_room(MAX_DATAGRAM + 2) {
+                table.report.retransmissions_missed += 1;
+                continue;
+            }
+            let offset = track.clock.and_then(|c| c.offset);
+            layout.rebuild(&track.classes[down.class], playout_delay, offset, std::iter::once(&**packet));
+            if down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch) {
+                table.report.retransmissions += 1;
+            }
+        }
+    }
+
+    /// A player needs a keyframe that no ring has. Away from home, home is told.
+    pub(super) fn want_keyframe(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        table.keyframe_wanted.want();
+        self.request_keyframe(now, id);
+    }
+
+    /// Sends the merged request on, if one is due.
+    pub(super) fn request_keyframe(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        if !table.keyframe_wanted.take_due(now) {
+            return;
+        }
+        let Some(home) = &table.home else {
+            let message = PeerMessage::KeyframeWanted { table: id };
+            return self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
+        };
+        let Some(slot) = home.publisher else { return };
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let mut buffer = [0; 64];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        if keyframe_request(session, &mut writer).is_ok() && !writer.is_empty() {
+            session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
+            table.report.keyframe_requests_sent += 1;
+        }
+    }
+
+    /// Reports that are due, and the time of the next.
+    pub(super) fn send_reports(&mut self, now: Instant, slot: u32) {
+        let ntp = self.ntp(now);
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let Some(table) = self.tables.get(&session.table) else { return };
+        let mut buffer = [0; 1200];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        // What does not fit waits for the next report: nothing here is urgent.
+        let _ = match &mut session.part {
+            Part::Player(player) => {
+                session.rtcp_due = Some(now + PLAYER_REPORTS);
+                write_player_report(&mut writer, table, player, now, ntp)
+            }
+            Part::Publisher(publisher) => {
+                let interval = if publisher.twcc.is_some() { TRANSPORT_FEEDBACK } else { PUBLISHER_REPORTS };
+                session.rtcp_due = Some(now + interval);
+                write_publisher_report(&mut writer, table, publisher, now)
+            }
+        };
+        if writer.is_empty() {
+            // Until the first packet is sent there is nothing to report: look again soon, lip sync waits for it.
+            session.rtcp_due = Some(now + Duration::from_millis(20));
+        } else {
+            session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
+        }
+    }
+
+    pub(super) fn ntp(&self, now: Instant) -> NtpTime {
+        let (instant, ntp) = self.config.epoch;
+        ntp.plus(now.saturating_duration_since(instant))
+    }
+}
+
+fn write_player_report(
+    writer: &mut RtcpWriter<'_>,
+    table: &Table,
+    player: &Player,
+    now: Instant,
+    ntp: NtpTime,
+) -> Result<(), RtcpError> {
+    for kind in [MediaKind::Audio, MediaKind::Video] {
+        let (Some(track), Some(down)) = (table.track(kind), player.down(kind)) else { continue };
+        let (packets, octets) = down.sent();
+        let Some(rtp_timestamp) = track.timestamp_at(now).filter(|_| packets > 0) else { continue };
+        let ssrc = table.spec.ssrc(kind);
+        writer.sender_report(ssrc, &SenderInfo { ntp, rtp_timestamp, packets, octets }, &[])?;
+        writer.source_description(ssrc, &table.spec.name)?;
+    }
+    Ok(())
+}
+
+fn write_publisher_report(
+    writer: &mut RtcpWriter<'_>,
+    table: &Table,
+    publisher: &mut Publisher,
+    now: Instant,
+) -> Result<(), RtcpError> {
+    let mut blocks: [Option<ReportBlock>; 2] = [None; 2];
+    for (block, inbound) in blocks.iter_mut().zip(&mut publisher.inbound) {
+        *block = inbound.reception.as_mut().and_then(|r| r.report(now));
+    }
+    match blocks {
+        [Some(a), Some(b)] => writer.receiver_report(FEEDBACK_SSRC, &[a, b])?,
+        [Some(a), None] | [None, Some(a)] => writer.receiver_report(FEEDBACK_SSRC, &[a])?,
+        [None, None] => return Ok(()),
+    }
+    writer.source_description(FEEDBACK_SSRC, &table.spec.name)?;
+    for inbound in publisher.inbound.iter_mut().filter(|i| i.feedback.nack) {
+        let Some(ssrc) = inbound.ssrc else { continue };
+        let mut lost = inbound.losses.take_requests(now, STUDIO_ROUND_TRIP).map(|index| index as u16).peekable();
+        if lost.peek().is_some() {
+            writer.nack(FEEDBACK_SSRC, ssrc, lost)?;
+        }
+    }
+    let media = publisher.inbound.iter().rev().find_map(|i| i.ssrc).unwrap_or(0);
+    if let Some(twcc) = &mut publisher.twcc {
+        while twcc.is_due(now) && twcc.write_feedback(FEEDBACK_SSRC, media, writer) {}
+    }
+    Ok(())
+}
+
+/// PLI where the publisher takes it, else FIR, else nothing: FFmpeg negotiates neither.
+fn keyframe_request(session: &mut Session, writer: &mut RtcpWriter<'_>) -> Result<(), RtcpError> {
+    let Part::Publisher(publisher) = &mut session.part else { return Ok(()) };
+    let Some(video) = publisher.inbound.iter_mut().find(|i| i.kind == MediaKind::Video) else { return Ok(()) };
+    let Some(ssrc) = video.ssrc else { return Ok(()) };
+    if video.feedback.pli {
+        writer.pli(FEEDBACK_SSRC, ssrc)
+    } else if video.feedback.fir {
+        video.fir_number = video.fir_number.wrapping_add(1);
+        writer.fir(FEEDBACK_SSRC, &[FirEntry { ssrc, command_number: video.fir_number }])
+    } else {
+        Ok(())
+    }
+}

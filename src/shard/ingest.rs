@@ -1,0 +1,316 @@
+//! The way of a publisher's packet: opened, put on the track's numbering, into the ring, to whoever forwards it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, RtpHeader, facts};
+use crate::rtc::sdp::{Negotiated, TableMedia};
+
+use super::core::{Shard, drop_reason};
+use super::message::{LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock};
+use super::report::{DropReason, EndCause};
+use super::table::{Source, Table};
+
+use std::sync::Arc;
+
+/// What a publisher sent, off the wire and in the clear.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'a> {
+    pub(super) kind: MediaKind,
+    pub(super) sequence_number: u16,
+    pub(super) timestamp: u32,
+    pub(super) marker: bool,
+    pub(super) capture: Option<AbsCaptureTime>,
+    pub(super) payload: &'a [u8],
+}
+
+impl Shard {
+    pub(super) fn handle_rtp(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let slot = self.session_at(source)?;
+        let header = RtpHeader::parse_header(datagram).map_err(|_| DropReason::RtpMalformed)?;
+        let session = self.sessions[slot as usize].session.as_deref_mut().ok_or(DropReason::UnknownSource)?;
+        let table = session.table;
+        let opened = session.endpoint.open_rtp(source, datagram, header.header_len).map_err(drop_reason)?;
+        let publisher = session.publisher_mut().ok_or(DropReason::UnexpectedRtp)?;
+        let clear = &datagram[..opened.len];
+        let header = RtpHeader::parse(clear).map_err(|_| DropReason::RtpMalformed)?;
+        let payload = header.payload(clear);
+        let (inbound, rtx) =
+            publisher.route(header.payload_type, header.ssrc).ok_or(DropReason::UnexpectedRtp)?;
+        let extensions = inbound.extensions;
+        let original = if rtx {
+            // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a
+            // bandwidth probe, which transport-wide feedback counts and nobody repairs with.
+            payload.split_at_checked(2).map(|(original, payload)| {
+                (u16::from_be_bytes([original[0], original[1]]), payload)
+            })
+        } else {
+            inbound.received(now, header.ssrc, opened.index, header.timestamp);
+            Some((header.sequence_number, payload))
+        };
+        if let (true, Some((sequence_number, _))) = (rtx, original) {
+            inbound.repaired(now, sequence_number);
+        }
+        let capture = extensions
+            .abs_capture_time
+            .and_then(|id| header.extension(clear, id))
+            .and_then(AbsCaptureTime::decode);
+        let kind = inbound.kind;
+        let transport_number = extensions.transport_cc.and_then(|id| header.extension(clear, id));
+        if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, transport_number) {
+            twcc.handle_packet(now, u16::from_be_bytes([high, low]));
+        }
+        let Some((sequence_number, payload)) = original else { return Ok(()) };
+        let (timestamp, marker) = (header.timestamp, header.marker);
+        // The datagram's memory belongs to the caller: no borrow of self is left here.
+        self.ingest(now, table, Arrival { kind, sequence_number, timestamp, marker, capture, payload })
+    }
+
+    /// A publisher inside the process begins: the demo's dealer.
+    pub fn add_local_publisher(&mut self, now: Instant, spec: &TableSpec, media: TableMedia) {
+        self.table(spec);
+        self.begin_publication(now, spec.id, media);
+    }
+
+    /// A packet of a publisher inside the process.
+    pub fn handle_local(&mut self, now: Instant, table: TableId, media: &LocalMedia) {
+        let arrival = Arrival {
+            kind: media.kind,
+            sequence_number: media.sequence_number,
+            timestamp: media.timestamp,
+            marker: media.marker,
+            capture: None,
+            payload: &media.payload,
+        };
+        if let Err(reason) = self.ingest(now, table, arrival) {
+            self.dropped(reason, 1);
+        }
+    }
+
+    /// Prepares the table's tracks for a publisher: the same codec goes on where the last one stopped; another codec
+    /// ends the players, who negotiated the old one.
+    pub(super) fn begin_publication(&mut self, now: Instant, id: TableId, media: TableMedia) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let changed = [MediaKind::Audio, MediaKind::Video].into_iter().any(|kind| {
+            table.track(kind).is_some_and(|t| codec_of(&media, kind).is_none_or(|codec| codec != t.codec))
+        });
+        if changed {
+            self.end_table(now, id);
+        }
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let ring_packets = table.spec.ring_packets;
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let Some(codec) = codec_of(&media, kind) else { continue };
+            table.ensure_track(kind, codec);
+            let Some(home) = &mut table.home else { return };
+            let source = match kind {
+                MediaKind::Audio => &mut home.audio,
+                MediaKind::Video => &mut home.video,
+            };
+            match source {
+                Some(source) => source.timeline.restart(),
+                None => *source = Some(Source::new(codec, ring_packets)),
+            }
+            for to in home.subscribers.clone() {
+                self.events.push_back(ShardEvent::Peer { to, message: PeerMessage::Track { table: id, kind, codec } });
+            }
+        }
+        if let Some(home) = &mut table.home {
+            home.media = media;
+            home.clock_offset = None;
+        }
+    }
+
+    pub(super) fn begin_whip(&mut self, now: Instant, id: TableId, negotiated: &Negotiated) {
+        self.begin_publication(now, id, TableMedia::from(negotiated));
+    }
+
+    /// Home: a packet of the publisher joins its track.
+    fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
+        let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
+        let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
+        let source = home.source_mut(arrival.kind).ok_or(DropReason::UnexpectedRtp)?;
+        let position = match source.timeline.place(now, arrival.sequence_number, arrival.timestamp) {
+            Placement::At(position) => position,
+            Placement::TooOld => return Err(DropReason::TooLate),
+        };
+        let track = match arrival.kind {
+            MediaKind::Audio => table.audio.as_mut(),
+            MediaKind::Video => table.video.as_mut(),
+        }
+        .ok_or(DropReason::UnexpectedRtp)?;
+        let clear = ClearPacket {
+            position,
+            marker: arrival.marker,
+            facts: facts(track.codec, arrival.payload),
+            arrival: now,
+            capture: arrival.capture,
+            payload: arrival.payload,
+        };
+        let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
+        if position.epoch != track.ring.epoch() {
+            source.frames.flush(&track.ring);
+            // The old source's clock says nothing about the new one's timestamps.
+            track.clock = None;
+        }
+        if !track.insert(packet.clone()) {
+            return Ok(());
+        }
+        if track.clock.is_none() {
+            track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, offset: None });
+        }
+        if arrival.kind == MediaKind::Video {
+            source.frames.observe(&track.ring, now);
+        }
+        home.rate.add(now, arrival.payload.len() as u64);
+        home.last_packet = Some(now);
+        table.report.packets_ingested += 1;
+        table.report.bytes_ingested += arrival.payload.len() as u64;
+        if packet.facts.keyframe {
+            table.keyframe_wanted.satisfied();
+        }
+        for to in &home.subscribers {
+            let message = PeerMessage::Media { table: id, kind: arrival.kind, packet: packet.clone() };
+            self.events.push_back(ShardEvent::Peer { to: *to, message });
+        }
+        self.make_ready(id, arrival.kind);
+        if self.tables[&id].state != TableState::Live {
+            self.publisher_sends(now, id);
+        }
+        Ok(())
+    }
+
+    /// Away from home: a packet that the home shard sent.
+    pub(super) fn accept_packet(&mut self, id: TableId, kind: MediaKind, packet: Arc<Packet>) {
+        let Some(track) = self.tables.get_mut(&id).and_then(|t| t.track_mut(kind)) else { return };
+        if track.insert(packet) {
+            self.make_ready(id, kind);
+        }
+    }
+
+    fn make_ready(&mut self, id: TableId, kind: MediaKind) {
+        if let Some(track) = self.tables.get_mut(&id).and_then(|t| t.track_mut(kind))
+            && !track.queued
+        {
+            track.queued = true;
+            self.ready.push_back((id, kind));
+        }
+    }
+
+    /// The first packet, or the first after a pause.
+    fn publisher_sends(&mut self, now: Instant, id: TableId) {
+        if let Some(home) = self.tables.get_mut(&id).and_then(|t| t.home.as_mut()) {
+            home.paused_since = None;
+        }
+        self.set_state(now, id, TableState::Live);
+    }
+
+    /// The publisher's session is gone.
+    pub(super) fn publisher_left(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        if let Some(home) = &mut table.home
+            && table.state == TableState::Live
+        {
+            home.paused_since = Some(now);
+            self.set_state(now, id, TableState::Paused);
+        } else if table.state == TableState::Absent {
+            // It never sent: the control plane frees the name.
+            self.announce_state(id);
+        }
+    }
+
+    /// Home: silence becomes a pause, a pause that lasts becomes the end.
+    pub(super) fn tick_publisher(&mut self, now: Instant, id: TableId) {
+        let (silence, grace) = (self.config.silence, self.config.grace);
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(home) = &mut table.home else { return };
+        match table.state {
+            TableState::Live if home.last_packet.is_none_or(|at| now >= at + silence) => {
+                home.paused_since = Some(now);
+                self.set_state(now, id, TableState::Paused);
+            }
+            TableState::Paused if home.paused_since.is_none_or(|at| now >= at + grace) => self.end_table(now, id),
+            _ => {}
+        }
+        self.request_keyframe(now, id);
+    }
+
+    /// The table is over for its players.
+    fn end_table(&mut self, now: Instant, id: TableId) {
+        self.set_state(now, id, TableState::Absent);
+        if let Some(table) = self.tables.get_mut(&id) {
+            table.video = None;
+            table.audio = None;
+            if let Some(home) = &mut table.home {
+                home.video = None;
+                home.audio = None;
+                home.paused_since = None;
+            }
+        }
+    }
+
+    fn set_state(&mut self, now: Instant, id: TableId, state: TableState) {
+        let Some(home) = self.tables.get(&id).and_then(|t| t.home.as_ref()) else { return };
+        for to in &home.subscribers {
+            let message = PeerMessage::State { table: id, state: state.clone() };
+            self.events.push_back(ShardEvent::Peer { to: *to, message });
+        }
+        self.table_state_changed(now, id, state);
+        self.announce_state(id);
+    }
+
+    fn announce_state(&mut self, id: TableId) {
+        let Some(Table { home: Some(home), state, .. }) = self.tables.get(&id) else { return };
+        self.events.push_back(ShardEvent::Table { table: id, state: state.clone(), media: home.media.clone() });
+    }
+
+    /// On every shard: players are told, and let go when the table is over.
+    pub(super) fn table_state_changed(&mut self, now: Instant, id: TableId, state: TableState) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        if table.state == state {
+            return;
+        }
+        let before = std::mem::replace(&mut table.state, state.clone());
+        let players = table.players.clone();
+        match state {
+            TableState::Paused => self.notify(now, &players, "publisher_left"),
+            TableState::Live if before == TableState::Paused => self.notify(now, &players, "publisher_returned"),
+            TableState::Live => {}
+            TableState::Absent => {
+                self.notify(now, &players, "session_ended");
+                for key in players.into_iter().filter_map(|slot| self.key_of(slot)) {
+                    self.close_session(now, key, EndCause::TableEnded);
+                }
+            }
+        }
+    }
+}
+
+fn codec_of(media: &TableMedia, kind: MediaKind) -> Option<crate::media::Codec> {
+    match kind {
+        MediaKind::Audio => media.audio.as_ref().map(|a| a.0),
+        MediaKind::Video => media.video.as_ref().map(|v| v.0),
+    }
+}
+
+impl Table {
+    /// Brings the gauges up to date.
+    pub(super) fn refresh_report(&mut self, now: Instant) {
+        self.report.players = self.players.len() as u64;
+        self.report.gop_cached = self.video.as_ref().is_some_and(|v| v.ring.gop_start().is_some());
+        let Some(home) = &mut self.home else { return };
+        self.report.live = self.state == TableState::Live;
+        self.report.ingest_bits_per_second = home.rate.per_second(now) * 8.0;
+        if let Some(video) = &mut home.video {
+            self.report.ingest_fps = video.frames.fps(now);
+            let counts = video.frames.counts();
+            self.report.frames_forwarded = counts.whole;
+            self.report.frames_dropped_ingest_loss = counts.lost;
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What enters and leaves a shard besides datagrams.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::media::{Codec, MediaKind, Packet, PlayoutDelay};
+use crate::rtc::sdp::{IceCredentials, TableMedia};
+
+use super::report::{EndCause, Role};
+
+/// A shard of this node; also the offset of its port from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+/// A table of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u32);
+
+/// A session of one shard. The generation tells a slot's tenants apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotKey {
+    /// The slot, which the ufrag names too.
+    pub slot: u32,
+    /// Counts the slot's tenants.
+    pub generation: u32,
+}
+
+/// What is fixed about a table for the life of the node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSpec {
+    /// Its id.
+    pub id: TableId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The shard that takes its publishers, always the same one: the track's numbering lives there.
+    pub home: ShardId,
+    /// The SSRC every player receives the video on.
+    pub video_ssrc: u32,
+    /// Its RTX SSRC.
+    pub video_rtx_ssrc: u32,
+    /// The SSRC of the audio.
+    pub audio_ssrc: u32,
+    /// Sent with each keyframe.
+    pub playout_delay: PlayoutDelay,
+    /// Packets kept per track; a power of two.
+    pub ring_packets: usize,
+}
+
+impl TableSpec {
+    /// The SSRC of a kind of track.
+    pub fn ssrc(&self, kind: MediaKind) -> u32 {
+        match kind {
+            MediaKind::Audio => self.audio_ssrc,
+            MediaKind::Video => self.video_ssrc,
+        }
+    }
+}
+
+/// The outcome of `add_publisher` and `add_player`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Added {
+    /// The new session.
+    pub key: SlotKey,
+    /// Its local ICE credentials, for the answer.
+    pub ice: IceCredentials,
+}
+
+/// A publisher inside this process: the demo's dealer. Speaks clear RTP payloads.
+#[derive(Clone, Debug)]
+pub struct LocalMedia {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// RTP sequence number.
+    pub sequence_number: u16,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// Marker bit.
+    pub marker: bool,
+    /// The payload.
+    pub payload: bytes::Bytes,
+}
+
+/// How a track's timestamps relate to our clock: at `instant`, the timestamp was `timestamp`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrackClock {
+    /// When.
+    pub instant: Instant,
+    /// The track's RTP timestamp then.
+    pub timestamp: u32,
+    /// The publisher's capture clock minus ours, NTP 32.32 signed, for abs-capture-time; `None` until a sender report came.
+    pub offset: Option<i64>,
+}
+
+/// Whether a table has something to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TableState {
+    /// Nobody publishes it, and the grace time for a return is over.
+    Absent,
+    /// A publisher sends.
+    Live,
+    /// The publisher left or fell silent; players wait for its return.
+    Paused,
+}
+
+/// From one shard to another.
+#[derive(Clone, Debug)]
+pub enum PeerMessage {
+    /// The sender has players of a table whose home is the receiver.
+    Subscribe {
+        /// The table.
+        table: TableSpec,
+        /// Who asks.
+        from: ShardId,
+    },
+    /// The sender's last player of the table left.
+    Unsubscribe {
+        /// The table.
+        table: TableId,
+        /// Who asked.
+        from: ShardId,
+    },
+    /// A packet of a track.
+    Media {
+        /// The table.
+        table: TableId,
+        /// Which track.
+        kind: MediaKind,
+        /// The packet, shared.
+        packet: Arc<Packet>,
+    },
+    /// A track begins, or begins anew after a republication.
+    Track {
+        /// The table.
+        table: TableId,
+        /// Which track.
+        kind: MediaKind,
+        /// Its codec.
+        codec: Codec,
+    },
+    /// The track's clock was measured.
+    Clock {
+        /// The table.
+        table: TableId,
+        /// Which track.
+        kind: MediaKind,
+        /// The measurement.
+        clock: TrackClock,
+    },
+    /// The table's state changed.
+    State {
+        /// The table.
+        table: TableId,
+        /// The new state.
+        state: TableState,
+    },
+    /// A player of the sender needs a keyframe that no ring has.
+    KeyframeWanted {
+        /// The table.
+        table: TableId,
+    },
+}
+
+/// From a shard to the control plane or to a peer.
+#[derive(Debug)]
+pub enum ShardEvent {
+    /// To another shard.
+    Peer {
+        /// The receiver.
+        to: ShardId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// A session is gone; its slot will be reused.
+    SessionEnded {
+        /// Which.
+        key: SlotKey,
+        /// Publisher or player.
+        role: Role,
+        /// Why.
+        cause: EndCause,
+    },
+    /// A table whose home is this shard changed its state.
+    Table {
+        /// Which.
+        table: TableId,
+        /// The new state.
+        state: TableState,
+        /// What its publisher sends.
+        media: TableMedia,
+    },
+}

@@ -1,0 +1,244 @@
+//! One session of a shard: a publisher or a player behind an endpoint.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::fanout::DownTrack;
+use crate::media::{Codec, MediaKind};
+use crate::rtc::Endpoint;
+use crate::rtc::data_channel::ChannelId;
+use crate::rtc::rtcp::{LossDetector, LossPolicy, ReceptionStats, TwccRecorder};
+use crate::rtc::sdp::{ExtensionIds, Feedback, Negotiated, StreamParameters};
+
+use super::message::{SlotKey, TableId};
+use super::report::Role;
+
+/// A tenant of a slot.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) key: SlotKey,
+    pub(super) table: TableId,
+    pub(super) endpoint: Endpoint,
+    /// Our ufrag: a check must name it whole, its random part too.
+    pub(super) ufrag: String,
+    /// The addresses under which the shard finds this session.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The earliest wake-up in the timer queue.
+    pub(super) scheduled: Option<Instant>,
+    /// When the next RTCP report is due.
+    pub(super) rtcp_due: Option<Instant>,
+    pub(super) part: Part,
+}
+
+/// What the session is at the table.
+#[derive(Debug)]
+pub(super) enum Part {
+    Publisher(Box<Publisher>),
+    Player(Box<Player>),
+}
+
+impl Session {
+    pub(super) fn role(&self) -> Role {
+        match self.part {
+            Part::Publisher(_) => Role::Publisher,
+            Part::Player(_) => Role::Player,
+        }
+    }
+
+    pub(super) fn player(&self) -> Option<&Player> {
+        match &self.part {
+            Part::Player(player) => Some(player),
+            Part::Publisher(_) => None,
+        }
+    }
+
+    pub(super) fn player_mut(&mut self) -> Option<&mut Player> {
+        match &mut self.part {
+            Part::Player(player) => Some(player),
+            Part::Publisher(_) => None,
+        }
+    }
+
+    pub(super) fn publisher_mut(&mut self) -> Option<&mut Publisher> {
+        match &mut self.part {
+            Part::Publisher(publisher) => Some(publisher),
+            Part::Player(_) => None,
+        }
+    }
+}
+
+/// How often a publisher with transport-wide feedback gets it: its bandwidth estimate lives on it.
+pub(super) const TRANSPORT_FEEDBACK: Duration = Duration::from_millis(50);
+
+/// A WHIP session.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) inbound: Vec<Inbound>,
+    /// Arrival times for transport-wide feedback, where negotiated.
+    pub(super) twcc: Option<TwccRecorder>,
+}
+
+impl Publisher {
+    pub(super) fn new(negotiated: &Negotiated) -> Self {
+        let inbound: Vec<Inbound> = [MediaKind::Audio, MediaKind::Video]
+            .into_iter()
+            .filter_map(|kind| negotiated.stream(kind).map(|(_, stream)| Inbound::new(kind, stream)))
+            .collect();
+        let twcc = inbound.iter().any(|i| i.feedback.transport_cc && i.extensions.transport_cc.is_some());
+        Self { inbound, twcc: twcc.then(|| TwccRecorder::new(TRANSPORT_FEEDBACK)) }
+    }
+
+    /// The stream a packet belongs to, and whether it is RTX: by payload type, which BUNDLE keeps unique here
+    /// (RFC 9143 §9.2), and by SSRC once one is known.
+    pub(super) fn route(&mut self, payload_type: u8, ssrc: u32) -> Option<(&mut Inbound, bool)> {
+        let inbound = self
+            .inbound
+            .iter_mut()
+            .find(|i| i.payload_type == payload_type || i.rtx_payload_type == Some(payload_type))?;
+        let rtx = inbound.payload_type != payload_type;
+        let known = if rtx { &mut inbound.rtx_ssrc } else { &mut inbound.ssrc };
+        (*known.get_or_insert(ssrc) == ssrc).then_some((inbound, rtx))
+    }
+}
+
+/// One media stream from a publisher.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) kind: MediaKind,
+    pub(super) codec: Codec,
+    pub(super) payload_type: u8,
+    pub(super) rtx_payload_type: Option<u8>,
+    pub(super) ssrc: Option<u32>,
+    pub(super) rtx_ssrc: Option<u32>,
+    pub(super) feedback: Feedback,
+    pub(super) extensions: ExtensionIds,
+    /// From the first packet on, which fixes the SSRC.
+    pub(super) reception: Option<ReceptionStats>,
+    pub(super) losses: LossDetector,
+    /// The highest extended sequence number, to extend those of RTX by.
+    pub(super) highest: u64,
+    /// FIR command number (RFC 5104 §4.3.1.1).
+    pub(super) fir_number: u8,
+}
+
+impl Inbound {
+    fn new(kind: MediaKind, stream: &StreamParameters) -> Self {
+        Self {
+            kind,
+            codec: stream.codec,
+            payload_type: stream.payload_type,
+            rtx_payload_type: stream.rtx_payload_type,
+            ssrc: stream.remote_ssrc,
+            rtx_ssrc: stream.remote_rtx_ssrc,
+            feedback: stream.feedback,
+            extensions: stream.extensions,
+            reception: None,
+            losses: LossDetector::new(LossPolicy::default()),
+            highest: 0,
+            fir_number: 0,
+        }
+    }
+}
+
+impl Inbound {
+    /// Accounts for an arrival: `index` is the extended sequence number of the stream that carried it.
+    pub(super) fn received(&mut self, now: Instant, ssrc: u32, index: u64, timestamp: u32) {
+        let clock_rate = self.codec.clock_rate();
+        let reception = self.reception.get_or_insert_with(|| ReceptionStats::new(ssrc, clock_rate));
+        reception.handle_rtp(now, index, timestamp);
+        self.highest = self.highest.max(index);
+        self.losses.handle_packet(now, index);
+    }
+
+    /// Accounts for a repair: the original sequence number came over RTX.
+    pub(super) fn repaired(&mut self, now: Instant, sequence_number: u16) {
+        let behind = sequence_number.wrapping_sub(self.highest as u16) as i16;
+        if let Some(index) = self.highest.checked_add_signed(i64::from(behind)) {
+            self.losses.handle_packet(now, index);
+        }
+    }
+}
+
+/// A WHEP session.
+#[derive(Debug)]
+pub(super) struct Player {
+    pub(super) video: Option<DownTrack>,
+    pub(super) audio: Option<DownTrack>,
+    /// One transport-wide counter over all SSRCs.
+    pub(super) transport_number: u16,
+    /// In the shard's list of players that replay the cached GOP.
+    pub(super) catching_up: bool,
+    pub(super) channels: Channels,
+    /// From receiver reports (RFC 3550 §6.4.1).
+    pub(super) round_trip: Option<Duration>,
+    pub(super) repairs: RepairBudget,
+}
+
+impl Player {
+    pub(super) fn down(&self, kind: MediaKind) -> Option<&DownTrack> {
+        match kind {
+            MediaKind::Audio => self.audio.as_ref(),
+            MediaKind::Video => self.video.as_ref(),
+        }
+    }
+
+    pub(super) fn down_mut(&mut self, kind: MediaKind) -> Option<&mut DownTrack> {
+        match kind {
+            MediaKind::Audio => self.audio.as_mut(),
+            MediaKind::Video => self.video.as_mut(),
+        }
+    }
+}
+
+/// The channels of a player, by what their label means.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    pub(super) bets: Option<ChannelId>,
+    pub(super) events: Option<ChannelId>,
+    pub(super) qos: Option<ChannelId>,
+}
+
+/// Bounds what a player can make us retransmit: a NACK of 20 bytes asks for up to 17 packets.
+#[derive(Debug)]
+pub(super) struct RepairBudget {
+    packets: u32,
+    refilled: Option<Instant>,
+}
+
+/// The most repairs at once, and a second: 2.5 Mbit/s are 260 packets a second, so this repairs every loss up to one
+/// packet in two.
+const REPAIRS: u32 = 256;
+
+impl Default for RepairBudget {
+    fn default() -> Self {
+        Self { packets: REPAIRS, refilled: None }
+    }
+}
+
+impl RepairBudget {
+    /// Takes one packet's worth; `false` if the budget is spent.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(*self.refilled.get_or_insert(now));
+        let earned = (since.as_millis() * u128::from(REPAIRS) / 1000).min(u128::from(REPAIRS)) as u32;
+        if earned > 0 {
+            self.packets = (self.packets + earned).min(REPAIRS);
+            self.refilled = Some(now);
+        }
+        let allowed = self.packets > 0;
+        self.packets = self.packets.saturating_sub(1);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_are_bounded_and_come_back() {
+        let (mut budget, now) = (RepairBudget::default(), Instant::now());
+        let granted = (0..1000).filter(|_| budget.take(now)).count();
+        assert_eq!(granted as u32, REPAIRS);
+        assert!(budget.take(now + Duration::from_millis(100)));
+    }
+}

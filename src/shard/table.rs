@@ -1,0 +1,260 @@
+//! A table as one shard sees it: its tracks, its players, and at home its publisher.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fanout::{HeaderClass, Layout};
+use crate::media::{Codec, FrameTracker, Inserted, MediaKind, Packet, PacketPool, PacketRing, RateWindow, Timeline};
+use crate::rtc::sdp::{StreamParameters, TableMedia};
+
+use super::message::{ShardId, TableSpec, TableState, TrackClock};
+use super::report::TableReport;
+
+/// A table on this shard.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) spec: TableSpec,
+    pub(super) state: TableState,
+    pub(super) video: Option<Track>,
+    pub(super) audio: Option<Track>,
+    /// Slots of connected players.
+    pub(super) players: Vec<u32>,
+    /// What only the home shard has.
+    pub(super) home: Option<Home>,
+    /// Away from home: whether the home shard sends us the tracks.
+    pub(super) subscribed: bool,
+    /// Away from home: when the last player left.
+    pub(super) idle_since: Option<Instant>,
+    pub(super) keyframe_wanted: KeyframeMerger,
+    pub(super) report: TableReport,
+}
+
+impl Table {
+    pub(super) fn new(spec: TableSpec, here: ShardId) -> Self {
+        let home = (spec.home == here).then(Home::default);
+        Self {
+            spec,
+            state: TableState::Absent,
+            video: None,
+            audio: None,
+            players: Vec::new(),
+            home,
+            subscribed: false,
+            idle_since: None,
+            keyframe_wanted: KeyframeMerger::default(),
+            report: TableReport::default(),
+        }
+    }
+
+    pub(super) fn track(&self, kind: MediaKind) -> Option<&Track> {
+        match kind {
+            MediaKind::Audio => self.audio.as_ref(),
+            MediaKind::Video => self.video.as_ref(),
+        }
+    }
+
+    pub(super) fn track_mut(&mut self, kind: MediaKind) -> Option<&mut Track> {
+        match kind {
+            MediaKind::Audio => self.audio.as_mut(),
+            MediaKind::Video => self.video.as_mut(),
+        }
+    }
+
+    /// The track, made anew unless there is one of this codec.
+    pub(super) fn ensure_track(&mut self, kind: MediaKind, codec: Codec) -> &mut Track {
+        let ring_packets = self.spec.ring_packets;
+        let slot = match kind {
+            MediaKind::Audio => &mut self.audio,
+            MediaKind::Video => &mut self.video,
+        };
+        if slot.as_ref().is_none_or(|t| t.codec != codec) {
+            // Audio is never replayed: the ring holds what a NACK may ask for.
+            let packets = if kind == MediaKind::Audio { (ring_packets / 8).max(128) } else { ring_packets };
+            *slot = Some(Track::new(codec, packets));
+        }
+        slot.as_mut().expect("just made")
+    }
+}
+
+/// The publisher's side of a table.
+#[derive(Debug, Default)]
+pub(super) struct Home {
+    /// The slot of the WHIP session, or none for a publisher inside the process.
+    pub(super) publisher: Option<u32>,
+    pub(super) media: TableMedia,
+    /// Shards that have players of the table.
+    pub(super) subscribers: Vec<ShardId>,
+    pub(super) last_packet: Option<Instant>,
+    /// When the table was paused.
+    pub(super) paused_since: Option<Instant>,
+    pub(super) video: Option<Source>,
+    pub(super) audio: Option<Source>,
+    pub(super) rate: RateWindow,
+    /// Publisher's NTP clock minus ours, NTP 32.32; the largest seen, since delay only makes it smaller.
+    pub(super) clock_offset: Option<i64>,
+}
+
+impl Home {
+    pub(super) fn source_mut(&mut self, kind: MediaKind) -> Option<&mut Source> {
+        match kind {
+            MediaKind::Audio => self.audio.as_mut(),
+            MediaKind::Video => self.video.as_mut(),
+        }
+    }
+}
+
+/// How a publisher's numbers become the track's, and what arrived whole.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) timeline: Timeline,
+    pub(super) frames: FrameTracker,
+    pub(super) pool: PacketPool,
+}
+
+impl Source {
+    pub(super) fn new(codec: Codec, ring_packets: usize) -> Self {
+        Self {
+            timeline: Timeline::new(codec.clock_rate()),
+            frames: FrameTracker::new(),
+            // Rings of other shards hold a packet a little longer than ours.
+            pool: PacketPool::new(ring_packets + ring_packets / 4),
+        }
+    }
+}
+
+/// The recent past of one medium, and how players see it.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) codec: Codec,
+    pub(super) ring: PacketRing,
+    /// The first index no flush has taken yet.
+    pub(super) flushed: Option<u64>,
+    /// Packets that arrived after the flush that would have taken them.
+    pub(super) late: Vec<Arc<Packet>>,
+    /// In the shard's queue of tracks with something to send.
+    pub(super) queued: bool,
+    pub(super) classes: Vec<HeaderClass>,
+    pub(super) layouts: Vec<Layout>,
+    pub(super) clock: Option<TrackClock>,
+}
+
+impl Track {
+    fn new(codec: Codec, ring_packets: usize) -> Self {
+        Self {
+            codec,
+            ring: PacketRing::new(ring_packets),
+            flushed: None,
+            late: Vec::new(),
+            queued: false,
+            classes: Vec::new(),
+            layouts: Vec::new(),
+            clock: None,
+        }
+    }
+
+    /// Takes a packet into the ring; `false` if it brought nothing new.
+    pub(super) fn insert(&mut self, packet: Arc<Packet>) -> bool {
+        let index = packet.index;
+        let inserted = self.ring.insert(packet.clone());
+        if is_new(inserted) {
+            let flushed = *self.flushed.get_or_insert(index);
+            if index < flushed {
+                self.late.push(packet);
+            }
+        }
+        is_new(inserted)
+    }
+
+    /// Whether a flush would find anything.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.late.is_empty() || self.flushed.is_some_and(|f| f < self.ring.head())
+    }
+
+    /// The class of a player that negotiated `stream`.
+    pub(super) fn class_of(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {
+        let class = HeaderClass {
+            payload_type: stream.payload_type,
+            ssrc,
+            transport_cc: stream.extensions.transport_cc.filter(|_| stream.feedback.transport_cc),
+            playout_delay: stream.extensions.playout_delay,
+            abs_capture_time: stream.extensions.abs_capture_time,
+        };
+        self.classes.iter().position(|c| *c == class).unwrap_or_else(|| {
+            self.classes.push(class);
+            self.layouts.push(Layout::default());
+            self.classes.len() - 1
+        })
+    }
+
+    /// The RTP timestamp at `now` by the track's clock, for sender reports.
+    pub(super) fn timestamp_at(&self, now: Instant) -> Option<u32> {
+        let clock = self.clock?;
+        let rate = u128::from(self.codec.clock_rate());
+        let ticks = |d: Duration| (d.as_micros() * rate / 1_000_000) as u32;
+        Some(match now.checked_duration_since(clock.instant) {
+            Some(after) => clock.timestamp.wrapping_add(ticks(after)),
+            None => clock.timestamp.wrapping_sub(ticks(clock.instant - now)),
+        })
+    }
+}
+
+fn is_new(inserted: Inserted) -> bool {
+    matches!(inserted, Inserted::Next | Inserted::Gap { .. } | Inserted::Late)
+}
+
+/// Merges keyframe requests: at most one per interval goes to the publisher.
+#[derive(Debug, Default)]
+pub(super) struct KeyframeMerger {
+    wanted: bool,
+    last: Option<Instant>,
+}
+
+/// At most one keyframe request per track in this time.
+pub(super) const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+impl KeyframeMerger {
+    /// Somebody needs a keyframe.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// A keyframe came: nobody needs one any more.
+    pub(super) fn satisfied(&mut self) {
+        self.wanted = false;
+    }
+
+    /// Whether a request is to be sent now.
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
+        let due = self.wanted && self.last.is_none_or(|last| now >= last + KEYFRAME_INTERVAL);
+        if due {
+            self.wanted = false;
+            self.last = Some(now);
+        }
+        due
+    }
+
+    /// When [`KeyframeMerger::take_due`] will say yes.
+    pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
+        self.wanted.then(|| self.last.map_or(now, |last| last + KEYFRAME_INTERVAL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyframe_requests_are_merged() {
+        let (mut merger, now) = (KeyframeMerger::default(), Instant::now());
+        assert!(!merger.take_due(now), "nobody asked");
+        (0..100).for_each(|_| merger.want());
+        assert!(merger.take_due(now));
+        merger.want();
+        assert!(!merger.take_due(now + Duration::from_millis(499)));
+        assert_eq!(merger.due_at(now), Some(now + KEYFRAME_INTERVAL));
+        assert!(merger.take_due(now + KEYFRAME_INTERVAL));
+        merger.want();
+        merger.satisfied();
+        assert!(!merger.take_due(now + Duration::from_secs(9)), "the keyframe came by itself");
+    }
+}
