@@ -5,5 +5,11 @@
 //! Refuses to know: sockets, clocks, encryption, players.
 
 mod codec;
+mod extension;
+mod header_writer;
+mod rtp;
 
 pub use codec::{Codec, MediaKind};
+pub use extension::{AbsCaptureTime, Extensions, PlayoutDelay};
+pub use header_writer::{HeaderFields, HeaderLayout, MAX_ELEMENTS, write_header};
+pub use rtp::{ExtensionBlock, FIXED_HEADER_LEN, RtpError, RtpHeader, SEQUENCE_NUMBER, SSRC, TIMESTAMP};
