@@ -6,10 +6,12 @@
 
 mod codec;
 mod extension;
+mod h264;
 mod header_writer;
 mod rtp;
+mod vp8;
 
-pub use codec::{Codec, MediaKind};
+pub use codec::{Codec, MediaKind, PayloadFacts, facts};
 pub use extension::{AbsCaptureTime, Extensions, PlayoutDelay};
 pub use header_writer::{HeaderFields, HeaderLayout, MAX_ELEMENTS, write_header};
 pub use rtp::{ExtensionBlock, FIXED_HEADER_LEN, RtpError, RtpHeader, SEQUENCE_NUMBER, SSRC, TIMESTAMP};
