@@ -9,9 +9,11 @@ mod extension;
 mod h264;
 mod header_writer;
 mod rtp;
+mod timeline;
 mod vp8;
 
 pub use codec::{Codec, MediaKind, PayloadFacts, facts};
 pub use extension::{AbsCaptureTime, Extensions, PlayoutDelay};
 pub use header_writer::{HeaderFields, HeaderLayout, MAX_ELEMENTS, write_header};
 pub use rtp::{ExtensionBlock, FIXED_HEADER_LEN, RtpError, RtpHeader, SEQUENCE_NUMBER, SSRC, TIMESTAMP};
+pub use timeline::{Placement, Position, Timeline};
