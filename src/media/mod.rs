@@ -3,7 +3,36 @@
 //! Enters: clear RTP packets of one publisher. Leaves: packets with a track-wide index and timestamp, the facts a
 //! forwarder needs (frame start and end, keyframe, safe join point), and the cached group of pictures.
 //! Refuses to know: sockets, clocks, encryption, players.
+//!
+//! # The way of a packet through the room
+//!
+//! 1. [`RtpHeader::parse_header`] reads the header, which SRTP leaves in clear; [`RtpHeader::resolve_padding`] follows
+//!    once the payload is unsealed.
+//! 2. [`Timeline::place`] gives it an index that never wraps, and a timestamp that survives the publisher's return.
+//! 3. [`facts`] reads what the payload says about frames.
+//! 4. [`PacketPool::store`] copies it into recycled memory; the [`Packet`] is shared from here on, never copied.
+//! 5. [`PacketRing::insert`] keeps it for joiners and for retransmission; [`FrameTracker::observe`] counts frames.
+//!
+//! On the way out, [`write_header`] lays out a header whose values can be patched in place.
 
 mod codec;
+mod extension;
+mod frames;
+mod h264;
+mod header_writer;
+mod packet;
+mod rate;
+mod ring;
+mod rtp;
+mod timeline;
+mod vp8;
 
-pub use codec::{Codec, MediaKind};
+pub use codec::{Codec, MediaKind, PayloadFacts, facts};
+pub use extension::{AbsCaptureTime, Extensions, PlayoutDelay};
+pub use frames::{FrameCounts, FrameTracker};
+pub use header_writer::{HeaderFields, HeaderLayout, MAX_ELEMENTS, write_header};
+pub use packet::{ClearPacket, MAX_PAYLOAD, Packet, PacketPool};
+pub use rate::RateWindow;
+pub use ring::{Inserted, PacketRing};
+pub use rtp::{ExtensionBlock, FIXED_HEADER_LEN, RtpError, RtpHeader, SEQUENCE_NUMBER, SSRC, TIMESTAMP};
+pub use timeline::{Placement, Position, Timeline};
