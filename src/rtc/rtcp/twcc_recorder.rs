@@ -320,6 +320,8 @@ mod tests {
     fn chunks_are_compact() {
         assert_eq!(encode_chunk(&[1; 1000]), (0x2000 | 1000, 1000));
         assert_eq!(encode_chunk(&[0, 0]), (0x0002, 2));
+        assert_eq!(encode_chunk(&[&[1; 15][..], &[0]].concat()), (0x2000 | 15, 15));
+        assert_eq!(encode_chunk(&[&[1; 13][..], &[0, 0]].concat()), (0xbffe, 14));
         assert_eq!(encode_chunk(&[1, 0, 1]), (0xa800, 3));
         assert_eq!(encode_chunk(&[1, 2, 0]), (0xd800, 3));
         assert_eq!(encode_chunk(&[2, 2, 2, 2, 2, 2, 2, 2, 0]), (0x4008, 8));
