@@ -13,12 +13,7 @@
 //! `docs/architecture.md` follows one packet through the rooms.
 
 pub mod config;
-pub mod demo;
 pub mod fanout;
-pub mod fleet;
-pub mod http;
 pub mod media;
-pub mod net;
 pub mod rtc;
 pub mod shard;
-pub mod telemetry;

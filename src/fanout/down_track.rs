@@ -71,9 +71,9 @@ impl DownTrack {
         }
     }
 
-    /// Begins at `index`. Only the first call has an effect.
-    pub fn start_at(&mut self, index: u64) {
-        self.cursor.get_or_insert(index);
+    /// Begins at `index`, or goes on from there if that is ahead.
+    pub fn join_at(&mut self, index: u64) {
+        self.cursor = self.cursor.max(Some(index));
     }
 
     /// The index that is sent next; `None` before the start.

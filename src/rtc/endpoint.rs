@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::data_channel::{ChannelEvent, ChannelId, DataChannels, SctpConfig, SendError};
 use super::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport};
-use super::ice_lite::{Binding, IceLite};
+use super::ice_lite::{DropCause, IceLite, Outcome, Ufrag};
 use super::sdp::{DtlsRole, Fingerprint, IceCredentials, Negotiated};
 use super::srtp::{MasterKey, Opened, Profile, RtcpOpener, RtcpSealer, RtpOpener, RtpSealer, SrtpError};
-use super::stun::BindingRequest;
+use super::stun::{BindingRequest, write_error, write_success};
 
 /// Takes datagrams on their way out.
 pub trait Transmit {
@@ -120,10 +120,16 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint that waits for checks on `local`.
-    pub fn new(now: Instant, config: EndpointConfig, local: &IceCredentials, negotiated: &Negotiated) -> Self {
+    /// An endpoint that waits for checks on `local`, whose ufrag is `ufrag`.
+    pub fn new(
+        now: Instant,
+        config: EndpointConfig,
+        ufrag: Ufrag,
+        local: &IceCredentials,
+        negotiated: &Negotiated,
+    ) -> Self {
         Self {
-            ice: IceLite::new(now, local, &negotiated.remote_ice.ufrag, config.consent_timeout),
+            ice: IceLite::new(now, ufrag, &local.pwd, config.consent_timeout),
             dtls: None,
             dtls_path: None,
             role: negotiated.dtls_role,
@@ -150,10 +156,14 @@ impl Endpoint {
 
     /// The addresses that may send to this endpoint.
     pub fn validated_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.ice.validated()
+        self.ice.validated_addresses()
     }
 
-    /// Takes a Binding request whose USERNAME named this endpoint, and answers it.
+    /// Takes a Binding request whose USERNAME named this endpoint, and answers it. `Ok(true)` if the set of validated
+    /// addresses has changed.
+    ///
+    /// # Errors
+    /// The check was dropped without an answer.
     pub fn handle_binding(
         &mut self,
         now: Instant,
@@ -161,12 +171,15 @@ impl Endpoint {
         request: &BindingRequest<'_>,
         scratch: &mut DtlsScratch,
         out: &mut impl Transmit,
-    ) -> Binding {
+    ) -> Result<bool, DropCause> {
         let mut answer = [0; 128];
-        let (binding, len) = self.ice.handle_binding(now, source, request, &mut answer);
-        if len > 0 {
-            out.transmit(source, &answer[..len]);
-        }
+        let outcome = self.ice.handle_binding(now, source, request);
+        let len = match outcome {
+            Outcome::Respond { .. } => write_success(&mut answer, request, source, self.ice.key()),
+            Outcome::Refuse(error) => write_error(&mut answer, request, error, self.ice.key()),
+            Outcome::Dropped(cause) => return Err(cause),
+        };
+        out.transmit(source, &answer[..len]);
         if self.ice.nominated().is_some() {
             // RFC 8842 §5.3: as DTLS client we start once there is a pair to start on.
             if self.role == DtlsRole::Client && self.dtls.is_none() && !self.closed {
@@ -175,7 +188,7 @@ impl Endpoint {
             }
             self.try_connect();
         }
-        binding
+        Ok(matches!(outcome, Outcome::Respond { newly_validated: true, .. }))
     }
 
     /// Takes a datagram that [`super::demux::classify`] says is DTLS.
@@ -303,7 +316,7 @@ impl Endpoint {
         }
         [
             self.setup_deadline,
-            self.connected.then(|| self.ice.consent_deadline()),
+            self.ice.poll_timeout().filter(|_| self.connected),
             self.dtls.as_ref().and_then(DtlsTransport::poll_timeout),
             self.channels.as_ref().and_then(DataChannels::poll_timeout),
         ]
@@ -320,7 +333,7 @@ impl Endpoint {
         if self.setup_deadline.is_some_and(|at| now >= at) {
             return self.fail(CloseCause::SetupTimeout);
         }
-        if self.connected && now >= self.ice.consent_deadline() {
+        if self.connected && self.ice.consent_expired(now) {
             return self.fail(CloseCause::ConsentExpired);
         }
         if let Some(dtls) = &mut self.dtls

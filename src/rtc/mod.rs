@@ -4,6 +4,14 @@
 //! decrypted RTP and RTCP, data channel messages, and the end of the session with its cause.
 //! Refuses to know: sockets, clocks, which table is watched, and who else is.
 
+pub mod data_channel;
+pub mod demux;
+pub mod dtls;
+mod endpoint;
+pub mod ice_lite;
 pub mod rtcp;
 pub mod sdp;
 pub mod srtp;
+pub mod stun;
+
+pub use endpoint::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit};

@@ -9,16 +9,16 @@ use crate::fanout::{DownTrack, Rtx, SendBatch, TrafficClass};
 use crate::media::{MediaKind, Packet};
 use crate::rtc::demux::{PacketKind, classify};
 use crate::rtc::dtls::DtlsScratch;
-use crate::rtc::ice_lite::{Binding, Ufrag};
+use crate::rtc::ice_lite::{DropCause, Ufrag, new_credentials};
 use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::Negotiated;
 use crate::rtc::srtp::SrtpError;
-use crate::rtc::stun::BindingRequest;
+use crate::rtc::stun::{BindingRequest, StunError};
 use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit};
 
 use super::egress::Flush;
 use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
-use super::report::{DropReason, EndCause, Role, ShardReport};
+use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Channels, Part, Player, Publisher, RepairBudget, Session};
 use super::table::Table;
 use super::timers::Timers;
@@ -174,12 +174,9 @@ impl Shard {
     ///
     /// `false` if there is none of this key.
     pub fn close_session(&mut self, now: Instant, key: SlotKey, cause: EndCause) -> bool {
-        let Some(session) = self.session_mut(key) else { return false };
-        // `session_mut` borrows all of self; look the fields up again, apart.
-        let _ = session;
-        if let Some(session) = &mut self.sessions[key.slot as usize].session {
-            session.endpoint.close(now, &mut self.dtls, &mut self.control);
-        }
+        let session = self.sessions.get_mut(key.slot as usize).and_then(|s| s.session.as_mut());
+        let Some(session) = session.filter(|s| s.key == key) else { return false };
+        session.endpoint.close(now, &mut self.dtls, &mut self.control);
         self.remove_session(now, key.slot, cause);
         true
     }
@@ -320,12 +317,13 @@ impl Shard {
         let place = &mut self.sessions[slot as usize];
         place.generation = place.generation.wrapping_add(1);
         let key = SlotKey { slot, generation: place.generation };
-        let ice = Ufrag::credentials(self.config.id.0, slot, random);
+        let mut secret = [0; 21];
+        secret.copy_from_slice(&random[..21]);
+        let (ufrag, ice) = new_credentials(secret, self.config.id.0, slot);
         let mut session = Box::new(Session {
             key,
             table,
-            endpoint: Endpoint::new(now, self.config.endpoint.clone(), &ice, negotiated),
-            ufrag: ice.ufrag.clone(),
+            endpoint: Endpoint::new(now, self.config.endpoint.clone(), ufrag, &ice, negotiated),
             addresses: Vec::new(),
             scheduled: None,
             rtcp_due: None,
@@ -367,10 +365,10 @@ impl Shard {
 
     fn handle_stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
         let request = match BindingRequest::parse(datagram) {
-            Ok(Some(request)) => request,
-            // An indication keeps a NAT open and wants no answer (RFC 8445 §11).
-            Ok(None) => return Ok(()),
-            Err(error) if error.is_integrity() => return Err(DropReason::StunIntegrity),
+            Ok(request) => request,
+            // It keeps a NAT open and wants no answer (RFC 8445 §11).
+            Err(StunError::Indication) => return Ok(()),
+            Err(StunError::WrongFingerprint) => return Err(DropReason::StunIntegrity),
             Err(_) => return Err(DropReason::StunMalformed),
         };
         let slot = Ufrag::decode(request.local_ufrag())
@@ -381,21 +379,19 @@ impl Shard {
             .sessions
             .get_mut(slot as usize)
             .and_then(|s| s.session.as_deref_mut())
-            .filter(|s| s.ufrag.as_bytes() == request.local_ufrag())
             .ok_or(DropReason::StunUnknownUfrag)?;
-        let binding = session.endpoint.handle_binding(now, source, &request, &mut self.dtls, &mut self.control);
-        match binding {
-            Binding::Accepted { new_address } => {
-                if new_address {
-                    self.learn_addresses(slot);
-                }
-                self.after_input(now, slot);
-                Ok(())
-            }
-            Binding::BadIntegrity => Err(DropReason::StunIntegrity),
-            Binding::WrongUfrag => Err(DropReason::StunUnknownUfrag),
-            Binding::RoleConflict => Err(DropReason::StunMalformed),
+        let new_address = session
+            .endpoint
+            .handle_binding(now, source, &request, &mut self.dtls, &mut self.control)
+            .map_err(|cause| match cause {
+                DropCause::UnknownUfrag => DropReason::StunUnknownUfrag,
+                DropCause::Integrity => DropReason::StunIntegrity,
+            })?;
+        if new_address {
+            self.learn_addresses(slot);
         }
+        self.after_input(now, slot);
+        Ok(())
     }
 
     /// Makes the address index agree with what the endpoint has validated.
@@ -463,8 +459,12 @@ impl Shard {
         let (role, table) = (session.role(), session.table);
         session.rtcp_due = Some(now);
         self.report.connected[role as usize] += 1;
-        if role == Role::Player {
-            self.player_connected(now, slot, table);
+        match &session.part {
+            Part::Player(_) => self.player_connected(now, slot, table),
+            Part::Publisher(publisher) => {
+                let media = publisher.media.clone();
+                self.begin_publication(now, table, media);
+            }
         }
     }
 
@@ -478,7 +478,7 @@ impl Shard {
             let message = PeerMessage::Subscribe { table: table.spec.clone(), from: here };
             self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
         }
-        self.start_player(now, slot, id);
+        self.start_replay(now, slot, id);
     }
 
     /// Home only: another shard has players of the table.

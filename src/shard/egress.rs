@@ -7,7 +7,7 @@ use crate::fanout::{Layout, MAX_DATAGRAM, SendBatch};
 use crate::media::{MediaKind, Packet};
 
 use super::core::Shard;
-use super::message::TableId;
+use super::message::{TableId, TableState};
 
 /// The most packets that one flush lays out: a frame of 300 KB.
 const FLUSH_PACKETS: usize = 256;
@@ -159,9 +159,10 @@ impl Shard {
                 }
                 continue;
             }
-            // The source has changed: everybody goes on with its first packet, which the ring begins with.
-            if !catching_up && flush.packets.first().is_some_and(|p| down.is_before_epoch(p.epoch)) {
-                down.skip_to(flush.start);
+            let changed = !catching_up && flush.packets.first().is_some_and(|p| down.is_before_epoch(p.epoch));
+            if flush.kind == MediaKind::Audio || changed {
+                // Sound is joined anywhere. A source that has changed begins with this batch, the ring with it.
+                down.join_at(flush.start);
             }
             match down.cursor() {
                 Some(cursor) if cursor >= flush.start && cursor < flush.end => {
@@ -182,49 +183,31 @@ impl Shard {
             }
             flush.next_player += 1;
         }
-        let (table, kind) = (flush.table, flush.kind);
+        let table = flush.table;
         for slot in lagging {
-            self.resume_player(now, slot, table, kind);
+            self.start_replay(now, slot, table);
         }
         true
     }
 
-    /// A player that connected: audio from now on, video from the cached GOP.
-    pub(super) fn start_player(&mut self, now: Instant, slot: u32, id: TableId) {
-        self.resume_player(now, slot, id, MediaKind::Audio);
-        self.resume_player(now, slot, id, MediaKind::Video);
-    }
-
-    /// A player that is not at the live edge: not started yet, or behind.
-    fn resume_player(&mut self, now: Instant, slot: u32, id: TableId, kind: MediaKind) {
+    /// A player whose video is not at the live edge, not started yet or behind: it replays the cached GOP.
+    pub(super) fn start_replay(&mut self, now: Instant, slot: u32, id: TableId) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let Some(track) = table.track(kind) else { return };
+        let Some(track) = table.video.as_ref() else { return };
         let gop_start = track.ring.gop_start();
-        let flushed = track.flushed;
+        let has_media = table.state == TableState::Live;
         let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else { return };
-        let Some(down) = player.down_mut(kind) else { return };
-        match (kind, down.cursor()) {
-            // Whatever the next flush begins with.
-            (MediaKind::Audio, None) => {
-                if let Some(flushed) = flushed {
-                    down.start_at(flushed);
-                }
-            }
-            (MediaKind::Audio, Some(_)) => down.skip_to(flushed.unwrap_or(0)),
-            (MediaKind::Video, None) => match gop_start {
-                Some(start) => {
-                    down.start_at(start);
-                    player.catching_up = true;
-                }
-                None => self.want_keyframe(now, id),
-            },
-            (MediaKind::Video, Some(_)) => player.catching_up = true,
+        let Some(down) = player.video.as_mut().filter(|_| !player.catching_up) else { return };
+        match (down.cursor(), gop_start) {
+            (None, Some(start)) => down.join_at(start),
+            // Away from home the cached GOP may still be on its way: only a table that is live here lacks one.
+            (None, None) if has_media => return self.want_keyframe(now, id),
+            (None, None) => return,
+            (Some(_), _) => {}
         }
-        let catching_up = self.sessions[slot as usize].session.as_ref().is_some_and(|s| s.player().is_some_and(|p| p.catching_up));
-        if catching_up && !self.catching_up.contains(&slot) {
-            self.catching_up.push(slot);
-            self.catch_up_due.get_or_insert(now);
-        }
+        player.catching_up = true;
+        self.catching_up.push(slot);
+        self.catch_up_due.get_or_insert(now);
     }
 
     /// Gives every joiner its share; `false` when the send buffer is full.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, RtpHeader, facts};
-use crate::rtc::sdp::{Negotiated, TableMedia};
+use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
 use super::message::{LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock};
@@ -124,10 +124,6 @@ impl Shard {
             home.media = media;
             home.clock_offset = None;
         }
-    }
-
-    pub(super) fn begin_whip(&mut self, now: Instant, id: TableId, negotiated: &Negotiated) {
-        self.begin_publication(now, id, TableMedia::from(negotiated));
     }
 
     /// Home: a packet of the publisher joins its track.
@@ -283,8 +279,10 @@ impl Shard {
             TableState::Live => {}
             TableState::Absent => {
                 self.notify(now, &players, "session_ended");
-                for key in players.into_iter().filter_map(|slot| self.key_of(slot)) {
-                    self.close_session(now, key, EndCause::TableEnded);
+                for slot in players {
+                    if let Some(key) = self.key_of(slot) {
+                        self.close_session(now, key, EndCause::TableEnded);
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::media::{Codec, MediaKind};
 use crate::rtc::Endpoint;
 use crate::rtc::data_channel::ChannelId;
 use crate::rtc::rtcp::{LossDetector, LossPolicy, ReceptionStats, TwccRecorder};
-use crate::rtc::sdp::{ExtensionIds, Feedback, Negotiated, StreamParameters};
+use crate::rtc::sdp::{ExtensionIds, Feedback, Negotiated, StreamParameters, TableMedia};
 
 use super::message::{SlotKey, TableId};
 use super::report::Role;
@@ -19,8 +19,6 @@ pub(super) struct Session {
     pub(super) key: SlotKey,
     pub(super) table: TableId,
     pub(super) endpoint: Endpoint,
-    /// Our ufrag: a check must name it whole, its random part too.
-    pub(super) ufrag: String,
     /// The addresses under which the shard finds this session.
     pub(super) addresses: Vec<SocketAddr>,
     /// The earliest wake-up in the timer queue.
@@ -73,6 +71,7 @@ pub(super) const TRANSPORT_FEEDBACK: Duration = Duration::from_millis(50);
 /// A WHIP session.
 #[derive(Debug)]
 pub(super) struct Publisher {
+    pub(super) media: TableMedia,
     pub(super) inbound: Vec<Inbound>,
     /// Arrival times for transport-wide feedback, where negotiated.
     pub(super) twcc: Option<TwccRecorder>,
@@ -85,7 +84,7 @@ impl Publisher {
             .filter_map(|kind| negotiated.stream(kind).map(|(_, stream)| Inbound::new(kind, stream)))
             .collect();
         let twcc = inbound.iter().any(|i| i.feedback.transport_cc && i.extensions.transport_cc.is_some());
-        Self { inbound, twcc: twcc.then(|| TwccRecorder::new(TRANSPORT_FEEDBACK)) }
+        Self { media: TableMedia::from(negotiated), inbound, twcc: twcc.then(|| TwccRecorder::new(TRANSPORT_FEEDBACK)) }
     }
 
     /// The stream a packet belongs to, and whether it is RTX: by payload type, which BUNDLE keeps unique here
@@ -179,13 +178,6 @@ impl Player {
         match kind {
             MediaKind::Audio => self.audio.as_ref(),
             MediaKind::Video => self.video.as_ref(),
-        }
-    }
-
-    pub(super) fn down_mut(&mut self, kind: MediaKind) -> Option<&mut DownTrack> {
-        match kind {
-            MediaKind::Audio => self.audio.as_mut(),
-            MediaKind::Video => self.video.as_mut(),
         }
     }
 }

@@ -232,11 +232,6 @@ impl KeyframeMerger {
         }
         due
     }
-
-    /// When [`KeyframeMerger::take_due`] will say yes.
-    pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
-        self.wanted.then(|| self.last.map_or(now, |last| last + KEYFRAME_INTERVAL))
-    }
 }
 
 #[cfg(test)]
@@ -251,7 +246,6 @@ mod tests {
         assert!(merger.take_due(now));
         merger.want();
         assert!(!merger.take_due(now + Duration::from_millis(499)));
-        assert_eq!(merger.due_at(now), Some(now + KEYFRAME_INTERVAL));
         assert!(merger.take_due(now + KEYFRAME_INTERVAL));
         merger.want();
         merger.satisfied();

@@ -1,0 +1,51 @@
+//! Keyframe requests are merged: a hundred players cost the publisher one.
+
+use std::time::Duration;
+
+use crate::world::{Side, VIDEO_SSRC, World};
+
+#[test]
+fn a_storm_of_plis_reaches_the_publisher_at_most_every_half_second() {
+    let mut world = World::new(2);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let players: Vec<usize> = (0..20).map(|n| world.add_player(n % 2)).collect();
+    players.iter().for_each(|p| world.connect(*p));
+    world.publish_frame(publisher, 3, true);
+    world.run(Duration::from_millis(100));
+    let before = world.peers[publisher].plis();
+    for _ in 0..10 {
+        for player in &players {
+            world.peers[*player].send_rtcp(|w| w.pli(1, VIDEO_SSRC).unwrap());
+        }
+        world.publish_frame(publisher, 3, false);
+        world.run(Duration::from_millis(100));
+    }
+    let plis = world.peers[publisher].plis() - before;
+    assert!((1..=3).contains(&plis), "{plis} requests in a second");
+    let report = world.report(0).tables["roulette"].clone();
+    assert_eq!(report.keyframe_requests_sent as usize, world.peers[publisher].plis());
+    assert_eq!(
+        report.keyframe_requests_received + world.report(1).tables["roulette"].keyframe_requests_received,
+        200,
+        "each is counted where it came in"
+    );
+}
+
+#[test]
+fn a_player_without_a_cached_gop_asks_for_a_keyframe_and_starts_with_it() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    for _ in 0..5 {
+        world.publish_frame(publisher, 3, false);
+        world.run(Duration::from_millis(33));
+    }
+    assert!(world.peers[player].received_on(VIDEO_SSRC).is_empty(), "nothing that cannot be decoded");
+    assert!(world.peers[publisher].plis() >= 1);
+    world.publish_frame(publisher, 3, true);
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 3);
+}

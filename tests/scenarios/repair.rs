@@ -1,0 +1,94 @@
+//! A NACK is answered on RTX from the ring, and only there.
+
+use std::time::Duration;
+
+use crate::world::{Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
+
+#[test]
+fn a_lost_packet_comes_again_on_rtx() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    for n in 0..10 {
+        world.publish_frame(publisher, 9, n == 0);
+        world.run(Duration::from_millis(33));
+    }
+    let sent: Vec<_> = world.peers[player].received_on(VIDEO_SSRC).into_iter().cloned().collect();
+    let wanted = [sent[3].sequence_number, sent[40].sequence_number, sent[41].sequence_number];
+    world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, wanted).unwrap());
+    world.run(Duration::from_millis(20));
+    let repaired = world.peers[player].received_on(VIDEO_RTX_SSRC);
+    assert_eq!(repaired.len(), 3);
+    for (repair, original) in repaired.iter().zip([&sent[3], &sent[40], &sent[41]]) {
+        assert_eq!(repair.payload_type, 97);
+        assert_eq!(repair.payload[..2], original.sequence_number.to_be_bytes(), "RFC 4588: the original number first");
+        assert_eq!(repair.payload[2..], original.payload[..]);
+        assert_eq!((repair.timestamp, repair.marker), (original.timestamp, original.marker));
+    }
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), sent.len(), "nothing is repeated on the media SSRC");
+    let report = &world.report(0).tables["roulette"];
+    assert_eq!((report.retransmissions, report.retransmissions_missed), (3, 0));
+}
+
+#[test]
+fn what_was_never_sent_is_not_repaired() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    world.publish_frame(publisher, 9, true);
+    world.run(Duration::from_millis(33));
+    let first = world.peers[player].received_on(VIDEO_SSRC)[0].sequence_number;
+    world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, [first.wrapping_sub(1), first.wrapping_add(500)]).unwrap());
+    world.run(Duration::from_millis(20));
+    assert!(world.peers[player].received_on(VIDEO_RTX_SSRC).is_empty());
+    assert_eq!(world.report(0).tables["roulette"].retransmissions_missed, 2);
+}
+
+/// A NACK of a few bytes must not become a flood.
+#[test]
+fn a_player_that_asks_without_end_gets_a_bounded_answer() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    for n in 0..20 {
+        world.publish_frame(publisher, 9, n == 0);
+        world.run(Duration::from_millis(33));
+    }
+    let all: Vec<u16> = world.peers[player].received_on(VIDEO_SSRC).iter().map(|r| r.sequence_number).collect();
+    for _ in 0..100 {
+        world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, all.iter().copied()).unwrap());
+        world.run(Duration::from_millis(10));
+    }
+    let repairs = world.peers[player].received_on(VIDEO_RTX_SSRC).len();
+    assert!((256..=520).contains(&repairs), "{repairs} repairs in a second for 18,000 requests");
+}
+
+/// The publisher's own losses are asked for, and its repairs reach the players.
+#[test]
+fn a_packet_lost_before_ingest_is_asked_for() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let from = world.peers[publisher].address;
+    world.publish_frame(publisher, 9, true);
+    world.run(Duration::from_millis(33));
+    let mut n = 0;
+    world.network = Box::new(move |d| {
+        n += u32::from(d.from == from && d.bytes.len() > 1000);
+        (d.from != from || n != 4).then_some(Duration::ZERO)
+    });
+    for _ in 0..5 {
+        world.publish_frame(publisher, 9, false);
+        world.run(Duration::from_millis(33));
+    }
+    world.run(Duration::from_secs(1));
+    let nacks = world.peers[publisher].nacks();
+    let lost = 65_500_u16.wrapping_add(9 + 3);
+    assert!(nacks.contains(&lost), "{nacks:?} should name {lost}");
+}

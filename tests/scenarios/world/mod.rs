@@ -1,0 +1,276 @@
+//! A node's shards, publishers and players in one thread and in virtual time.
+
+mod peer;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tableside::fanout::SendBatch;
+use tableside::media::PlayoutDelay;
+use tableside::rtc::EndpointConfig;
+use tableside::rtc::data_channel::SctpConfig;
+use tableside::rtc::dtls::DtlsIdentity;
+use tableside::rtc::rtcp::NtpTime;
+use tableside::shard::{
+    PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
+};
+
+pub use peer::{Peer, Side};
+
+/// The step of virtual time.
+pub const STEP: Duration = Duration::from_millis(1);
+
+pub const VIDEO_SSRC: u32 = 0x1111_1110;
+pub const VIDEO_RTX_SSRC: u32 = 0x1111_1111;
+pub const AUDIO_SSRC: u32 = 0x1111_1112;
+
+/// A datagram between two hosts.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+/// Says what happens to a datagram on its way: how late it is, or that it is lost.
+pub type Network = Box<dyn FnMut(&Datagram) -> Option<Duration>>;
+
+/// What the control plane would have heard.
+#[derive(Debug, Default)]
+pub struct Heard {
+    pub ended: Vec<(SlotKey, tableside::shard::EndCause)>,
+    pub states: Vec<TableState>,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub shards: Vec<Shard>,
+    pub peers: Vec<Peer>,
+    pub table: TableSpec,
+    pub heard: Heard,
+    pub network: Network,
+    fingerprint: [u8; 32],
+    in_flight: Vec<(Instant, u64, Datagram)>,
+    sent: u64,
+    next_sessions: u8,
+    batch: SendBatch,
+}
+
+impl World {
+    /// `shards` shards and a network without delay or loss.
+    pub fn new(shards: u16) -> Self {
+        Self::with_grace(shards, Duration::from_secs(5))
+    }
+
+    pub fn with_grace(shards: u16, grace: Duration) -> Self {
+        let now = Instant::now();
+        let identity = Arc::new(DtlsIdentity::generate().expect("a certificate"));
+        let fingerprint = identity.fingerprint();
+        let config = |id| ShardConfig {
+            id: ShardId(id),
+            endpoint: EndpointConfig {
+                identity: identity.clone(),
+                sctp: SctpConfig::new(65_536),
+                setup_timeout: Duration::from_secs(10),
+                consent_timeout: Duration::from_secs(30),
+            },
+            silence: Duration::from_millis(1200),
+            grace,
+            replay_bits_per_second: 20_000_000,
+            epoch: (now, NtpTime::from_unix(Duration::from_secs(1_790_000_000))),
+        };
+        Self {
+            now,
+            shards: (0..shards).map(|id| Shard::new(config(id))).collect(),
+            peers: Vec::new(),
+            table: TableSpec {
+                id: TableId(0),
+                name: "roulette".into(),
+                home: ShardId(0),
+                video_ssrc: VIDEO_SSRC,
+                video_rtx_ssrc: VIDEO_RTX_SSRC,
+                audio_ssrc: AUDIO_SSRC,
+                playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
+                ring_packets: 1024,
+            },
+            heard: Heard::default(),
+            network: Box::new(|_| Some(Duration::ZERO)),
+            fingerprint,
+            in_flight: Vec::new(),
+            sent: 0,
+            next_sessions: 0,
+            batch: Shard::send_batch(),
+        }
+    }
+
+    pub fn shard_address(shard: usize) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 7000 + shard as u16))
+    }
+
+    /// A publisher of VP8 and Opus; returns its number among the peers.
+    pub fn add_publisher(&mut self, side: Side) -> usize {
+        let (random, number) = self.next_session();
+        let mut peer = Peer::publisher(self.now, number, side);
+        let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
+        peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
+        self.peers.push(peer);
+        self.peers.len() - 1
+    }
+
+    /// A player on a shard.
+    pub fn add_player(&mut self, shard: usize) -> usize {
+        let (random, number) = self.next_session();
+        let mut peer = Peer::player(self.now, number);
+        let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
+        peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
+        self.peers.push(peer);
+        self.peers.len() - 1
+    }
+
+    /// Lets virtual time pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.now += STEP;
+            self.step();
+        }
+    }
+
+    /// Lets time pass until `condition` holds, at most `limit`.
+    pub fn run_until(&mut self, limit: Duration, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let end = self.now + limit;
+        while !condition(self) {
+            if self.now >= end {
+                let reports: Vec<ShardReport> = self.shards.iter_mut().map(|s| s.report(self.now)).collect();
+                panic!("{what} did not happen within {limit:?}: {:?} {reports:#?}", self.heard);
+            }
+            self.now += STEP;
+            self.step();
+        }
+    }
+
+    pub fn connect(&mut self, peer: usize) {
+        self.run_until(Duration::from_secs(5), "connecting", |world| world.peers[peer].is_connected());
+        // The last flight arrives, and with it the shard knows.
+        self.run(3 * STEP);
+    }
+
+    pub fn report(&mut self, shard: usize) -> ShardReport {
+        self.shards[shard].report(self.now)
+    }
+
+    /// Sends a frame of `packets` packets from a publisher and one of its audio packets.
+    pub fn publish_frame(&mut self, publisher: usize, packets: usize, keyframe: bool) {
+        let datagrams = self.peers[publisher].frame(packets, keyframe);
+        datagrams.into_iter().for_each(|d| self.send(d));
+        self.deliver();
+    }
+
+    pub fn send(&mut self, datagram: Datagram) {
+        if let Some(delay) = (self.network)(&datagram) {
+            self.sent += 1;
+            self.in_flight.push((self.now + delay, self.sent, datagram));
+        }
+    }
+
+    /// Everything that is due at this instant.
+    pub fn deliver(&mut self) {
+        loop {
+            let (due, later): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.in_flight).into_iter().partition(|(at, ..)| *at <= self.now);
+            self.in_flight = later;
+            if due.is_empty() {
+                break;
+            }
+            let mut due = due;
+            due.sort_by_key(|(at, order, _)| (*at, *order));
+            for (_, _, datagram) in due {
+                self.arrive(datagram);
+            }
+            self.drain();
+        }
+    }
+
+    fn arrive(&mut self, mut datagram: Datagram) {
+        let shard = (0..self.shards.len()).find(|n| Self::shard_address(*n) == datagram.to);
+        if let Some(shard) = shard {
+            self.shards[shard].handle_datagram(self.now, datagram.from, &mut datagram.bytes);
+        } else if let Some(peer) = self.peers.iter_mut().find(|p| p.address == datagram.to) {
+            peer.handle_datagram(self.now, datagram);
+        }
+    }
+
+    fn step(&mut self) {
+        for shard in &mut self.shards {
+            shard.handle_timeout(self.now);
+        }
+        for peer in &mut self.peers {
+            peer.handle_timeout(self.now);
+        }
+        self.drain();
+        self.deliver();
+    }
+
+    /// Moves what shards and peers have to say.
+    pub fn drain(&mut self) {
+        let mut messages: VecDeque<(ShardId, PeerMessage)> = VecDeque::new();
+        loop {
+            let mut quiet = true;
+            for n in 0..self.shards.len() {
+                while self.shards[n].poll_transmit(self.now, &mut self.batch) {
+                    quiet = false;
+                    let datagrams: Vec<Datagram> = self
+                        .batch
+                        .datagrams()
+                        .map(|(to, _, bytes)| Datagram { from: Self::shard_address(n), to, bytes: bytes.to_vec() })
+                        .collect();
+                    datagrams.into_iter().for_each(|d| self.send(d));
+                }
+                while let Some(event) = self.shards[n].poll_event() {
+                    quiet = false;
+                    match event {
+                        ShardEvent::Peer { to, message } => messages.push_back((to, message)),
+                        ShardEvent::SessionEnded { key, cause, .. } => self.heard.ended.push((key, cause)),
+                        ShardEvent::Table { state, .. } => self.heard.states.push(state),
+                    }
+                }
+            }
+            for (to, message) in messages.drain(..) {
+                self.shards[usize::from(to.0)].handle_peer(self.now, message);
+            }
+            for n in 0..self.peers.len() {
+                for datagram in self.peers[n].take_outgoing() {
+                    quiet = false;
+                    self.send(datagram);
+                }
+            }
+            if quiet {
+                break;
+            }
+        }
+    }
+
+    fn next_session(&mut self) -> ([u8; 32], u8) {
+        self.next_sessions += 1;
+        let n = self.next_sessions;
+        (std::array::from_fn(|i| n.wrapping_mul(31).wrapping_add(i as u8 * 7)), n)
+    }
+}
+
+/// Seeded dice (xorshift64*): the same seed throws the same.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+}
