@@ -152,4 +152,10 @@ impl Node {
     pub fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
         Vec::new()
     }
+
+    /// Admits nobody any more: offers are refused with [`Refusal::ShuttingDown`] and readiness fails.
+    pub fn drain(&self) {}
+
+    /// Ends every session, telling the peers, and stops the shards.
+    pub async fn shutdown(&self) {}
 }
