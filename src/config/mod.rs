@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Diagnostic};
 pub use public_url::PublicUrl;
+pub(crate) use public_url::is_authority;
 pub use publish_keys::{Permission, PublishKeys};
 pub use sections::{Admin, Dscp, Http, Level, Log, LogFormat, Media, Publish, Sessions, Table};
 pub use summary::Summary;

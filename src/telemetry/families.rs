@@ -20,11 +20,14 @@ pub(super) struct Family {
 /// Label values and the value.
 pub(super) type Sample = (Vec<String>, f64);
 
+/// One counter of a table.
+type Count = fn(&TableReport) -> u64;
+
 /// Label values of [`Role`], in the order of its discriminants.
 const ROLES: [(Role, &str); 2] = [(Role::Publisher, "publisher"), (Role::Player, "player")];
 
 /// `cause` of `tableside_frames_total{outcome="dropped"}`, with its count where shards report one by now.
-const FRAME_DROP_CAUSES: [(&str, fn(&TableReport) -> u64); 9] = [
+const FRAME_DROP_CAUSES: [(&str, Count); 9] = [
     ("ingest_loss", |t| t.frames_dropped_ingest_loss),
     ("relay_loss", |_| 0),
     ("node_queue", |_| 0),
@@ -128,7 +131,7 @@ pub(super) const FAMILIES: &[Family] = &[
     }),
     gauge(
         "tableside_node_tuning_ok",
-        "1 where the kernel granted what the gateway asked for, else 0.",
+        "1 where the node is set up as the gateway wants it and the kernel granted what was asked, else 0.",
         &["setting"],
         |t| t.tuning().map(|(setting, ok)| (vec![setting.to_owned()], f64::from(ok))).collect(),
     ),

@@ -18,17 +18,33 @@ use super::totals::Totals;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Values of `setting` in `tableside_node_tuning_ok` that exist from the start.
-pub const TUNING_SETTINGS: [&str; 5] = ["receive_buffer", "send_buffer", "gso", "gro", "dscp"];
+pub const TUNING_SETTINGS: [&str; 11] = [
+    "rmem_max",
+    "wmem_max",
+    "netdev_max_backlog",
+    "udp_rmem_min",
+    "default_qdisc",
+    "receive_buffer",
+    "send_buffer",
+    "gso",
+    "gro",
+    "busy_poll",
+    "dscp",
+];
 
-/// Whether the kernel granted something that was asked of it.
+/// Whether something about the node is as the gateway wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tuning {
     /// From a small closed set, usually one of [`TUNING_SETTINGS`].
     pub setting: &'static str,
-    /// It did.
+    /// It is.
     pub ok: bool,
-    /// What was asked and granted, for people.
-    pub detail: String,
+    /// What was wanted, for people.
+    pub wanted: String,
+    /// What was found, for people.
+    pub found: String,
+    /// What to do about it.
+    pub advice: &'static str,
 }
 
 /// What a public HTTP request was for. Exported as `tableside_http_requests_total{route,class}`.
@@ -102,7 +118,7 @@ impl Metrics {
         lock(&self.totals).replace(reports);
     }
 
-    /// Takes what the kernel granted.
+    /// Takes how the node is tuned.
     pub fn set_tuning(&self, tuning: Vec<Tuning>) {
         lock(&self.totals).set_tuning(&tuning);
         *lock(&self.tuning) = tuning;
