@@ -18,6 +18,7 @@ use super::{App, Sessions};
 
 /// One embedded file.
 struct Asset {
+    /// Its path, or for a page the name that [`routes`] uses.
     name: &'static str,
     content_type: &'static str,
     bytes: &'static [u8],
@@ -28,22 +29,28 @@ struct Asset {
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 
 /// Nothing from elsewhere, nothing inline, and no page of another origin around ours.
 const POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; object-src 'none'";
 
-static ASSETS: LazyLock<[Asset; 9]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
     [
         asset("index.html", HTML, include_bytes!("assets/index.html")),
         asset("play.html", HTML, include_bytes!("assets/play.html")),
         asset("publish.html", HTML, include_bytes!("assets/publish.html")),
         asset("dashboard.html", HTML, include_bytes!("assets/dashboard.html")),
-        asset("style.css", CSS, include_bytes!("assets/style.css")),
-        asset("player.js", JAVASCRIPT, include_bytes!("assets/player.js")),
-        asset("play.js", JAVASCRIPT, include_bytes!("assets/play.js")),
-        asset("publish.js", JAVASCRIPT, include_bytes!("assets/publish.js")),
-        asset("dashboard.js", JAVASCRIPT, include_bytes!("assets/dashboard.js")),
+        asset("sdk/player.js", JAVASCRIPT, include_bytes!("assets/player.js")),
+        asset("sdk/player.d.ts", TEXT, include_bytes!("assets/player.d.ts")),
+        asset("assets/index.js", JAVASCRIPT, include_bytes!("assets/index.js")),
+        asset("assets/play.js", JAVASCRIPT, include_bytes!("assets/play.js")),
+        asset("assets/publish.js", JAVASCRIPT, include_bytes!("assets/publish.js")),
+        asset("assets/dashboard.js", JAVASCRIPT, include_bytes!("assets/dashboard.js")),
+        asset("assets/shared.js", JAVASCRIPT, include_bytes!("assets/shared.js")),
+        asset("assets/style.css", CSS, include_bytes!("assets/style.css")),
+        asset("assets/favicon.svg", SVG, include_bytes!("assets/favicon.svg")),
     ]
 });
 
@@ -56,14 +63,15 @@ fn asset(name: &'static str, content_type: &'static str, bytes: &'static [u8]) -
     Asset { name, content_type, bytes, etag }
 }
 
-/// `/`, `/play/{table}`, `/publish/{table}`, `/dashboard`, `/sdk/player.js`, and what the pages load from `/assets/`.
+/// `/`, `/play/{table}`, `/publish/{table}`, `/dashboard`, `/sdk/player.js` with its types, and what the pages load from `/assets/`.
 pub(super) fn routes<S: Sessions>() -> Router<App<S>> {
     Router::new()
         .route("/", page("index.html"))
         .route("/play/{table}", table_page("play.html"))
         .route("/publish/{table}", table_page("publish.html"))
         .route("/dashboard", page("dashboard.html"))
-        .route("/sdk/player.js", page("player.js"))
+        .route("/sdk/player.js", page("sdk/player.js"))
+        .route("/sdk/player.d.ts", page("sdk/player.d.ts"))
         .route("/assets/{file}", read_only(get(loaded)))
 }
 
@@ -87,14 +95,13 @@ fn table_page<S: Sessions>(file: &'static str) -> MethodRouter<App<S>> {
     }))
 }
 
-/// Pages have addresses of their own; here are only scripts and styles.
 async fn loaded(Segments(file): Segments<String>, headers: HeaderMap) -> Response {
-    if file.ends_with(".html") { missing(&file) } else { serve(&file, &headers) }
+    serve(&format!("assets/{file}"), &headers)
 }
 
 fn serve(file: &str, headers: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == file) else {
-        return missing(file);
+        return Problem::NotFound { path: format!("/{file}") }.into_response();
     };
     let common: [(HeaderName, &str); 4] = [
         (ETAG, asset.etag.as_str()),
@@ -107,10 +114,6 @@ fn serve(file: &str, headers: &HeaderMap) -> Response {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
     (common, [(CONTENT_TYPE, asset.content_type)], asset.bytes).into_response()
-}
-
-fn missing(file: &str) -> Response {
-    Problem::NotFound { path: format!("/assets/{file}") }.into_response()
 }
 
 /// RFC 9110 §13.1.2: If-None-Match compares weakly, so that a proxy's `W/` does no harm.
