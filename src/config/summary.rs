@@ -1,0 +1,46 @@
+//! What `check-config` says about a good file.
+
+use std::fmt;
+
+use super::{Config, TableName};
+
+/// Prints a checked configuration as a few lines for people.
+pub struct Summary<'a>(pub(super) &'a Config);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { http, admin, media, sessions, .. } = self.0;
+        writeln!(f, "  public HTTP  {}", http.listen)?;
+        match &http.public_url {
+            Some(url) => writeln!(f, "  public URL   {url}")?,
+            None => writeln!(f, "  public URL   from each request's Host header")?,
+        }
+        writeln!(f, "  admin HTTP   {}", admin.listen)?;
+        match media.shards {
+            0 => writeln!(
+                f,
+                "  media        UDP on {} from port {}, one shard per core",
+                media.listen, media.first_port
+            )?,
+            n => writeln!(f, "  media        UDP on {} from port {}, {n} shards", media.listen, media.first_port)?,
+        }
+        writeln!(f, "  players      at most {} per shard", sessions.max_players_per_shard)?;
+        self.tables(f)
+    }
+}
+
+impl Summary<'_> {
+    fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { tables, publish_keys, .. } = self.0;
+        if tables.is_empty() {
+            return write!(f, "  tables       none: add a section [tables.NAME] for each, or nothing can be published");
+        }
+        let names: Vec<&str> = tables.keys().map(TableName::as_str).collect();
+        write!(f, "  tables       {}", names.join(", "))?;
+        let keyless: Vec<&str> = tables.keys().filter(|t| !publish_keys.cover(t)).map(TableName::as_str).collect();
+        if !keyless.is_empty() {
+            write!(f, "\n  without key  {}: nobody can publish there", keyless.join(", "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+const GATEWAY_TOML: &str = include_str!("../../config/gateway.toml");
+const KEYS_EXAMPLE: &str = include_str!("../../config/publish-keys.example.toml");
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("gateway.toml"), text)
+}
+
+fn refusal(text: &str) -> Diagnostic {
+    let error = parse(text).expect_err(text);
+    error.diagnostic().expect("a diagnostic").clone()
+}
+
+/// A directory that is gone at the end of the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("tableside-config-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(unique);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    assert_eq!(parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn every_section_is_read() {
+    let config = parse(
+        "[http]\nlisten = \"[::1]:81\"\npublic_url = \"https://edge.example.com/\"\nmax_sdp_bytes = 5000\n\
+         request_timeout_ms = 250\n[admin]\nlisten = \"0.0.0.0:82\"\n[media]\nlisten = \"192.0.2.1\"\nshards = 3\n\
+         announce = [\"203.0.113.7\", \"2001:db8::7\"]\nring_packets = 4096\ndscp.audio = 0\n[sessions]\n\
+         consent_timeout_s = 7\npublisher_grace_s = 0\n[tables.a]\n[tables.b-2]\nplayout_delay_min_ms = 0\n\
+         playout_delay_max_ms = 400\n[publish]\nkeys_file = \"keys\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
+    )
+    .unwrap();
+    assert_eq!(config.http.listen.to_string(), "[::1]:81");
+    assert_eq!(config.http.public_url.as_ref().map(PublicUrl::as_str), Some("https://edge.example.com"));
+    assert_eq!(config.http.request_timeout.as_millis(), 250);
+    assert_eq!(config.media.announce.len(), 2);
+    assert_eq!((config.media.shards, config.media.dscp), (3, Dscp { audio: 0, video: 34 }));
+    assert_eq!(config.sessions.consent_timeout.as_secs(), 7);
+    assert!(config.knows(&"b-2".parse().unwrap()) && !config.knows(&"c".parse().unwrap()));
+    let delay = config.tables["b-2"].playout_delay().unwrap();
+    assert_eq!((delay.0.as_millis(), delay.1.as_millis()), (0, 400));
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Json, Level::Debug));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
+    for (text, line, column, key, says) in [
+        ("[http]\nlisen = \"0.0.0.0:80\"\n", 2, 1, "http.lisen", "did you mean `listen`?"),
+        ("\n  [htp]\n", 2, 4, "htp", "did you mean `http`?"),
+        ("[media]\nfirst_port = 1\ndscp.vido = 3\n", 3, 6, "media.dscp.vido", "did you mean `video`?"),
+        ("[tables.x]\nplayout_delay_min = 3\n", 2, 1, "tables.x.playout_delay_min", "`playout_delay_min_ms`?"),
+        ("[http]\nring_packets = 1\n", 2, 1, "http.ring_packets", "it belongs under [media]"),
+        ("[admin]\nzzz = 1\n", 2, 1, "admin.zzz", "known here: listen"),
+    ] {
+        let at = refusal(text);
+        assert_eq!((at.line, at.column, at.key.as_deref()), (line, column, Some(key)), "{at}");
+        assert!(at.message.starts_with("unknown key") && at.message.contains(says), "{at}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_what_is_allowed() {
+    for (text, line, key, says) in [
+        ("[media]\nfirst_port = 70000\n", 2, "media.first_port", "a whole number from 0 to 65535"),
+        ("[media]\nfirst_port = 0\n", 2, "media.first_port", "allowed are 1 to 65535"),
+        ("[media]\nshards = -1\n", 2, "media.shards", "a whole number, 0 or more"),
+        ("[media]\nshards = 2\nfirst_port = 65535\n", 3, "media.first_port", "need ports above 65535"),
+        ("[media]\nring_packets = 3000\n", 2, "media.ring_packets", "power of two"),
+        ("[media]\nannounce = [\"0.0.0.0\"]\n", 2, "media.announce", "no address that players can send to"),
+        ("[media]\nlisten = \"*\"\n", 2, "media.listen", "expected one like \"[::]\""),
+        ("[media.dscp]\naudio = 64\n", 2, "media.dscp.audio", "allowed are 0 to 63"),
+        ("[http]\nlisten = \"8080\"\n", 2, "http.listen", "expected one like \"0.0.0.0:8080\""),
+        ("[http]\npublic_url = \"edge\"\n", 2, "http.public_url", "https://edge.example.com"),
+        ("[http]\n\nmax_sdp_bytes = 5\n", 3, "http.max_sdp_bytes", "allowed are 4096 to 1048576"),
+        ("[admin]\nlisten = \"127.0.0.1:8080\"\n", 2, "admin.listen", "collides with http.listen"),
+        ("[log]\nformat = \"xml\"\n", 2, "log.format", "expected `human` or `json`"),
+        ("[log]\nlevel = \"loud\"\n", 2, "log.level", "`info`"),
+        ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
+        ("[tables.\"a b\"]\n", 1, "tables.a b", "letters, digits"),
+        ("http = 3\n", 1, "http", "expected a section"),
+        ("[tables.a]\n[tables.b]\nplayout_delay_min_ms = 3\n", 2, "tables.b", "expected both"),
+    ] {
+        let at = refusal(text);
+        assert_eq!((at.line, at.key.as_deref()), (line, Some(key)), "{at}");
+        assert!(at.message.contains(says), "{at}");
+    }
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_with_its_place() {
+    let at = refusal("[http]\nlisten = \n");
+    assert_eq!((at.line, at.key), (2, None));
+    assert!(at.message.starts_with("not valid TOML"), "{}", at.message);
+    let at = refusal("[http]\n[http]\n");
+    assert_eq!(at.line, 2);
+}
+
+#[test]
+fn columns_count_characters() {
+    assert_eq!(refusal("tables.\"ä\".x = 1\n").column, 8);
+}
+
+#[test]
+fn keys_are_read_from_beside_the_file() {
+    let directory = Directory::new();
+    directory.write("keys.toml", &format!("demo = \"{KEY}\"\n"));
+    let file = directory.write("gateway.toml", "[publish]\nkeys_file = \"keys.toml\"\n[tables.demo]\n[tables.other]\n");
+    let config = Config::load(&file).unwrap();
+    let demo = "demo".parse().unwrap();
+    assert_eq!(config.may_publish(&demo, Some(KEY)), Permission::Granted);
+    assert_eq!(config.may_publish(&demo, None), Permission::Missing);
+    assert_eq!(config.publish.keys_file.as_deref(), Some(directory.0.join("keys.toml").as_path()));
+    let summary = config.summary().to_string();
+    assert!(summary.contains("demo, other") && summary.contains("without key  other"), "{summary}");
+}
+
+#[test]
+fn a_gateway_without_keys_is_refused_and_told_what_to_do() {
+    let directory = Directory::new();
+    directory.write("empty.toml", "# none yet\n");
+    for (text, line, says) in [
+        ("[http]\n", 1, "is not set"),
+        ("\n[publish]\nkeys_file = \"missing.toml\"\n", 3, "cannot read"),
+        ("\n[publish]\nkeys_file = \"empty.toml\"\n", 3, "there is no key in"),
+    ] {
+        let file = directory.write("gateway.toml", text);
+        let error = Config::load(&file).unwrap_err();
+        let at = error.diagnostic().unwrap();
+        assert_eq!((at.line, at.key.as_deref()), (line, Some("publish.keys_file")), "{error}");
+        assert!(at.message.contains(says) && at.message.contains("openssl rand -hex 24"), "{error}");
+        assert!(error.to_string().starts_with(&format!("{}:{line}:", file.display())), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nonexistent/gateway.toml")).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read /nonexistent/gateway.toml");
+    assert!(error.diagnostic().is_none());
+}
+
+#[test]
+fn the_demo_asks_for_nothing() {
+    let demo = Config::demo();
+    let any = "whatever".parse().unwrap();
+    assert!(demo.knows(&any));
+    assert_eq!(demo.may_publish(&any, None), Permission::Granted);
+    assert!(demo.http.listen.ip().is_loopback() && demo.admin.listen.ip().is_loopback());
+}
+
+/// Paths of all keys, `[tables.*]` as `tables.roulette-1`, with their values.
+fn leaves(prefix: &str, value: &Value, into: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(keys) if !keys.is_empty() => {
+            for (key, inner) in keys {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                leaves(&path, inner, into);
+            }
+        }
+        Value::Object(_) => {}
+        _ => into.push((prefix.to_owned(), value.clone())),
+    }
+}
+
+fn keys_of(config: &Config) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    leaves("", &serde_json::to_value(config).unwrap(), &mut found);
+    found
+}
+
+fn with_defaults_uncommented() -> String {
+    let is_default = |line: &str| line.starts_with('#') && line.len() > 1 && !line.starts_with("# ");
+    let lines = GATEWAY_TOML.lines().map(|line| if is_default(line) { &line[1..] } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_documented_file_loads_once_there_are_keys() {
+    let directory = Directory::new();
+    directory.write("publish-keys.toml", &format!("{KEYS_EXAMPLE}\n\"*\" = \"{KEY}\"\n"));
+    let file = directory.write("gateway.toml", GATEWAY_TOML);
+    let config = Config::load(&file).unwrap();
+    assert_eq!(config.http, Http::default());
+    assert!(config.knows(&"roulette-1".parse().unwrap()));
+}
+
+#[test]
+fn the_example_keys_file_opens_nothing() {
+    assert!(PublishKeys::parse(Path::new("example"), KEYS_EXAMPLE).unwrap().is_empty());
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let text = with_defaults_uncommented();
+    parse(&text).expect("the file, every default uncommented");
+    let mut documented = Vec::new();
+    leaves("", &toml::from_str::<Value>(&text).unwrap(), &mut documented);
+    let documented: BTreeMap<_, _> = documented.into_iter().collect();
+
+    let tables = BTreeMap::from([("roulette-1".parse().unwrap(), Table::default())]);
+    for (key, default) in keys_of(&Config { tables, ..Config::default() }) {
+        let shown = documented.get(&key).unwrap_or_else(|| panic!("config/gateway.toml lacks {key}"));
+        assert!(default.is_null() || *shown == default, "{key} is {default}, documented as {shown}");
+    }
+}
+
+#[test]
+fn every_documented_key_is_commented_out_but_the_one_that_must_be_set() {
+    let set: BTreeSet<_> = GATEWAY_TOML.lines().filter(|l| !l.starts_with('#') && l.contains('=')).collect();
+    assert_eq!(set, BTreeSet::from(["keys_file = \"publish-keys.toml\""]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn any_text_is_a_config_or_an_error(text in "(\\[(http|media|tables.a|log)\\]\n)?[a-z_]{0,8} ?= ?[ -~é\n]{0,30}") {
+        if let Err(error) = parse(&text) {
+            let at = error.diagnostic().unwrap();
+            prop_assert!(at.line >= 1 && at.line <= text.lines().count() + 1 && at.column >= 1);
+        }
+    }
+}

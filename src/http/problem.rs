@@ -1,0 +1,243 @@
+//! Errors as RFC 9457 problem documents.
+
+use std::time::Duration;
+
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::fleet::Refusal;
+
+/// Every error that HTTP clients see. Its `type` is `urn:tableside:problem:` and [`Problem::slug`]; both are stable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Problem {
+    /// 400: the body is not SDP.
+    MalformedSdp {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// 401: no publish key came along.
+    KeyMissing,
+    /// 401: the publish key is none of ours.
+    KeyUnknown,
+    /// 403: the publish key is for another table.
+    KeyForOtherTable,
+    /// 404: no table of this name.
+    UnknownTable,
+    /// 404: no session of this name, or no longer.
+    UnknownSession,
+    /// 404: nothing at this path.
+    NotFound {
+        /// The path.
+        path: String,
+    },
+    /// 405 with Allow.
+    MethodNotAllowed {
+        /// The methods that are.
+        allow: &'static str,
+    },
+    /// 408: the request's body did not arrive in time.
+    RequestTimeout,
+    /// 409 with Retry-After: nobody publishes the table now.
+    TableNotLive {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// 409: somebody else publishes the table.
+    AlreadyPublished,
+    /// 413: the offer is too long.
+    TooLarge {
+        /// The longest that is taken, in bytes.
+        limit: usize,
+    },
+    /// 415: the body is not `application/sdp`.
+    UnsupportedMediaType,
+    /// 422: no codec of the table is in the offer.
+    NoCommonCodec {
+        /// Which there are.
+        detail: String,
+    },
+    /// 422: valid SDP that we do not support. Never 406, which in WHEP means a counter-offer.
+    UnsupportedOffer {
+        /// Which part.
+        detail: String,
+    },
+    /// 503 with Retry-After: no room for another session.
+    NodeFull {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// 503 with Retry-After: the node admits nobody any more.
+    ShuttingDown,
+    /// 503 with Retry-After: the node did not answer in time.
+    NodeTimeout,
+}
+
+/// For a node on its way out or too slow: by then a load balancer knows of it.
+const RETRY_ELSEWHERE: Duration = Duration::from_secs(2);
+
+impl Problem {
+    /// The status code.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Problem::MalformedSdp { .. } => StatusCode::BAD_REQUEST,
+            Problem::KeyMissing | Problem::KeyUnknown => StatusCode::UNAUTHORIZED,
+            Problem::KeyForOtherTable => StatusCode::FORBIDDEN,
+            Problem::UnknownTable | Problem::UnknownSession | Problem::NotFound { .. } => StatusCode::NOT_FOUND,
+            Problem::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Problem::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Problem::TableNotLive { .. } | Problem::AlreadyPublished => StatusCode::CONFLICT,
+            Problem::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Problem::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Problem::NoCommonCodec { .. } | Problem::UnsupportedOffer { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::NodeFull { .. } | Problem::ShuttingDown | Problem::NodeTimeout => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The end of the `type` URI.
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            Problem::MalformedSdp { .. } => "malformed-sdp",
+            Problem::KeyMissing => "publish-key-missing",
+            Problem::KeyUnknown => "publish-key-unknown",
+            Problem::KeyForOtherTable => "publish-key-for-other-table",
+            Problem::UnknownTable => "unknown-table",
+            Problem::UnknownSession => "unknown-session",
+            Problem::NotFound { .. } => "not-found",
+            Problem::MethodNotAllowed { .. } => "method-not-allowed",
+            Problem::RequestTimeout => "request-timeout",
+            Problem::TableNotLive { .. } => "table-not-live",
+            Problem::AlreadyPublished => "already-published",
+            Problem::TooLarge { .. } => "offer-too-large",
+            Problem::UnsupportedMediaType => "unsupported-media-type",
+            Problem::NoCommonCodec { .. } => "no-common-codec",
+            Problem::UnsupportedOffer { .. } => "unsupported-offer",
+            Problem::NodeFull { .. } => "node-full",
+            Problem::ShuttingDown => "shutting-down",
+            Problem::NodeTimeout => "node-timeout",
+        }
+    }
+
+    const fn title(&self) -> &'static str {
+        match self {
+            Problem::MalformedSdp { .. } => "The offer is not valid SDP",
+            Problem::KeyMissing => "A publish key is needed",
+            Problem::KeyUnknown => "The publish key is not known",
+            Problem::KeyForOtherTable => "The publish key is for another table",
+            Problem::UnknownTable => "There is no table of this name",
+            Problem::UnknownSession => "There is no such session",
+            Problem::NotFound { .. } => "There is nothing here",
+            Problem::MethodNotAllowed { .. } => "This method is not allowed here",
+            Problem::RequestTimeout => "The request took too long",
+            Problem::TableNotLive { .. } => "The table is not live",
+            Problem::AlreadyPublished => "The table is already published",
+            Problem::TooLarge { .. } => "The offer is too large",
+            Problem::UnsupportedMediaType => "The offer is not application/sdp",
+            Problem::NoCommonCodec { .. } => "There is no codec in common",
+            Problem::UnsupportedOffer { .. } => "The offer cannot be accepted",
+            Problem::NodeFull { .. } => "The node is full",
+            Problem::ShuttingDown => "The node is shutting down",
+            Problem::NodeTimeout => "The node did not answer in time",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Problem::MalformedSdp { detail }
+            | Problem::NoCommonCodec { detail }
+            | Problem::UnsupportedOffer { detail } => detail.clone(),
+            Problem::KeyMissing => "Send the table's publish key as `Authorization: Bearer KEY`.".to_owned(),
+            Problem::KeyUnknown => "No table has this key.".to_owned(),
+            Problem::KeyForOtherTable => "This key does not open this table.".to_owned(),
+            Problem::UnknownTable => {
+                "Tables are named in the configuration, by 1 to 64 letters, digits, `-` or `_`.".to_owned()
+            }
+            Problem::UnknownSession => "It ended, or it never was; a new one starts with a POST.".to_owned(),
+            Problem::NotFound { path } => format!("Nothing is served at {path}."),
+            Problem::MethodNotAllowed { allow } => format!("Allowed are {allow}."),
+            Problem::RequestTimeout => "The whole request must arrive within the configured time.".to_owned(),
+            Problem::TableNotLive { .. } => "Nobody publishes it now; ask again later.".to_owned(),
+            Problem::AlreadyPublished => "Its publisher must leave first.".to_owned(),
+            Problem::TooLarge { limit } => format!("At most {limit} bytes are taken."),
+            Problem::UnsupportedMediaType => "The body must be an SDP offer, Content-Type: application/sdp.".to_owned(),
+            Problem::NodeFull { .. } => "Those who watch keep watching; ask again later.".to_owned(),
+            Problem::ShuttingDown => "It admits nobody any more; ask again to reach another node.".to_owned(),
+            Problem::NodeTimeout => "Ask again.".to_owned(),
+        }
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self {
+            // RFC 6750 §3.1: a request without any authentication SHOULD NOT get an error code.
+            Problem::KeyMissing => challenge(&mut headers, "Bearer realm=\"tableside\""),
+            Problem::KeyUnknown => challenge(&mut headers, "Bearer realm=\"tableside\", error=\"invalid_token\""),
+            Problem::KeyForOtherTable => {
+                challenge(&mut headers, "Bearer realm=\"tableside\", error=\"insufficient_scope\"");
+            }
+            // RFC 9110 §15.5.6: the server MUST generate an Allow header field in a 405 response.
+            Problem::MethodNotAllowed { allow } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Problem::TableNotLive { retry_after } | Problem::NodeFull { retry_after } => {
+                headers.insert(RETRY_AFTER, seconds(*retry_after));
+            }
+            Problem::ShuttingDown | Problem::NodeTimeout => {
+                headers.insert(RETRY_AFTER, seconds(RETRY_ELSEWHERE));
+            }
+            _ => {}
+        }
+        headers
+    }
+}
+
+fn challenge(headers: &mut HeaderMap, value: &'static str) {
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(value));
+}
+
+/// Whole seconds, rounded up: a client that comes back too early is refused once more.
+fn seconds(duration: Duration) -> HeaderValue {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::UnknownTable => Problem::UnknownTable,
+            Refusal::NotLive { retry_after } => Problem::TableNotLive { retry_after },
+            Refusal::AlreadyPublished => Problem::AlreadyPublished,
+            Refusal::Malformed(detail) => Problem::MalformedSdp { detail },
+            Refusal::Unsupported(detail) => Problem::UnsupportedOffer { detail },
+            Refusal::NoCommonCodec(detail) => Problem::NoCommonCodec { detail },
+            Refusal::Full { retry_after } => Problem::NodeFull { retry_after },
+            Refusal::ShuttingDown => Problem::ShuttingDown,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = serde_json::json!({
+            "type": format!("urn:tableside:problem:{}", self.slug()),
+            "title": self.title(),
+            "status": self.status().as_u16(),
+            "detail": self.detail(),
+        });
+        (self.status(), self.headers(), document.to_string()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_rounded_up_and_never_zero() {
+        for (millis, expected) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (5000, "5")] {
+            assert_eq!(seconds(Duration::from_millis(millis)), expected);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What the HTTP side needs of the media plane.
+
+use crate::fleet::{Created, Node, Refusal, SessionId, TableStatus};
+use crate::shard::{Role, ShardReport};
+
+/// The media plane as the HTTP side sees it: [`Node`], or a fake in tests. Cheap to clone.
+///
+/// A future that is dropped early (the client left, or the request timed out) must leave nothing behind but a session
+/// that its setup timeout ends.
+pub trait Sessions: Clone + Send + Sync + 'static {
+    /// WHIP: takes an offer to publish `table`.
+    fn publish(&self, table: &str, offer: &[u8]) -> impl Future<Output = Result<Created, Refusal>> + Send;
+
+    /// WHEP: takes an offer to watch `table`.
+    fn play(&self, table: &str, offer: &[u8]) -> impl Future<Output = Result<Created, Refusal>> + Send;
+
+    /// Ends a session and frees all of it. `false` if there is none of this role and table.
+    fn close(&self, role: Role, table: &str, session: SessionId) -> impl Future<Output = bool> + Send;
+
+    /// The current entity-tag of a session, `None` if there is no such session.
+    fn etag(&self, role: Role, table: &str, session: SessionId) -> Option<String>;
+
+    /// Whether there is a table of this name.
+    fn knows(&self, table: &str) -> bool;
+
+    /// The tables, by name.
+    fn tables(&self) -> Vec<TableStatus>;
+
+    /// The last report of every shard.
+    fn reports(&self) -> Vec<ShardReport>;
+
+    /// What serving depends on, each with its name and, if it fails, why.
+    fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
+
+    /// Admits no session any more: offers are refused with [`Refusal::ShuttingDown`] and readiness fails. Those who
+    /// watch keep watching.
+    fn drain(&self);
+}
+
+impl Sessions for Node {
+    async fn publish(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        Node::publish(self, table, offer).await
+    }
+
+    async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        Node::play(self, table, offer).await
+    }
+
+    async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
+        Node::close(self, role, table, session).await
+    }
+
+    fn etag(&self, role: Role, table: &str, session: SessionId) -> Option<String> {
+        Node::etag(self, role, table, session)
+    }
+
+    fn knows(&self, table: &str) -> bool {
+        Node::knows(self, table)
+    }
+
+    fn tables(&self) -> Vec<TableStatus> {
+        Node::tables(self)
+    }
+
+    fn reports(&self) -> Vec<ShardReport> {
+        Node::reports(self)
+    }
+
+    fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
+        Node::readiness(self)
+    }
+
+    fn drain(&self) {
+        Node::drain(self);
+    }
+}

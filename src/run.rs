@@ -1,0 +1,123 @@
+//! A whole node, from its configuration to its end: what `tableside gateway` and `tableside demo` run.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::fleet::Node;
+use crate::http::{self, App};
+use crate::telemetry::{self, Metrics};
+
+/// How long sessions may take to say goodbye and requests to be answered, once the process was told to end.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If logs cannot be set up, a listener or a shard cannot start, or the node did not end in time.
+pub fn gateway(config: Config) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.log).context("cannot set up logs")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(serve(Arc::new(config)));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let public = bind(config.http.listen, "[http] listen", "--http").await?;
+    let admin = bind(config.admin.listen, "[admin] listen", "--admin").await?;
+    let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
+
+    let node = Node {};
+    let metrics = Arc::new(Metrics::new(&config, shards(&config)));
+    let app = App::new(node.clone(), Arc::clone(&config), metrics);
+
+    let (stop, stopped) = watch::channel(false);
+    let until_stop = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let public = tokio::spawn(http::serve(public, http::public(app.clone()), until_stop(stopped.clone())));
+    let admin = tokio::spawn(http::serve(admin, http::admin(app), until_stop(stopped)));
+    announce(&config, public_address, admin_address);
+
+    signals.next().await;
+    info!("shutting down");
+    node.drain();
+    let ended = async {
+        node.shutdown().await;
+        stop.send_replace(true);
+        let _ = tokio::join!(public, admin);
+    };
+    tokio::select! {
+        _ = ended => {}
+        // Not an error: a connection that will not end is no reason to keep the rest waiting.
+        _ = tokio::time::sleep(SHUTDOWN_LIMIT) => warn!("some connections did not end in time"),
+        _ = signals.next() => warn!("told twice: ending at once"),
+    }
+    info!("ended");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, key: &str, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on TCP {address} (change {key} in the configuration, or {option} of the demo)")
+    })
+}
+
+fn shards(config: &Config) -> usize {
+    match config.media.shards {
+        0 => available_parallelism().map_or(1, usize::from),
+        shards => shards,
+    }
+}
+
+fn announce(config: &Config, public: SocketAddr, admin: SocketAddr) {
+    info!(%public, %admin, tables = config.tables.len(), "listening");
+    if config.tables.is_empty() && !config.demo {
+        warn!("no [tables.NAME] section is configured: nothing can be published or watched");
+    }
+    if config.demo {
+        // Nobody may be reading; the demo runs all the same.
+        let _ = print_urls(public, admin);
+    }
+}
+
+fn print_urls(public: SocketAddr, admin: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "Watch the dealer     http://{public}/play/demo")?;
+    writeln!(out, "The same in VP8      http://{public}/play/demo-vp8")?;
+    writeln!(out, "Use your own camera  http://{public}/publish/my-table")?;
+    writeln!(out, "What is going on     http://{public}/dashboard")?;
+    writeln!(out, "Metrics, health      http://{admin}/metrics, http://{admin}/readyz")?;
+    writeln!(out, "Ctrl-C ends it.")?;
+    out.flush()
+}
+
+/// What tells a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The catalogue: every metric that is computed from shard reports, one row each.
+
+use prometheus::proto::MetricType;
+
+use crate::shard::{DropReason, EndCause, Role, TableReport};
+
+use super::totals::Totals;
+
+/// One metric: its name, what it means, and how its samples come out of the reports.
+pub(super) struct Family {
+    pub name: &'static str,
+    /// The meaning, with the unit.
+    pub help: &'static str,
+    pub kind: MetricType,
+    pub labels: &'static [&'static str],
+    /// Label values, in the order of `labels`, and the value.
+    pub samples: fn(&Totals) -> Vec<Sample>,
+}
+
+/// Label values and the value.
+pub(super) type Sample = (Vec<String>, f64);
+
+/// One counter of a table.
+type Count = fn(&TableReport) -> u64;
+
+/// Label values of [`Role`], in the order of its discriminants.
+const ROLES: [(Role, &str); 2] = [(Role::Publisher, "publisher"), (Role::Player, "player")];
+
+/// `cause` of `tableside_frames_total{outcome="dropped"}`, with its count where shards report one by now.
+const FRAME_DROP_CAUSES: [(&str, Count); 9] = [
+    ("ingest_loss", |t| t.frames_dropped_ingest_loss),
+    ("relay_loss", |_| 0),
+    ("node_queue", |_| 0),
+    ("node_overload", |_| 0),
+    ("layer_switch", |_| 0),
+    ("congestion", |_| 0),
+    ("network", |_| 0),
+    ("decoder", |_| 0),
+    ("unknown", |_| 0),
+];
+
+pub(super) const FAMILIES: &[Family] = &[
+    gauge("tableside_players", "Players connected now.", &["table"], |t| by_table(t, |r| r.players as f64)),
+    gauge("tableside_table_live", "1 while a publisher is connected and sends, else 0.", &["table"], |t| {
+        by_table(t, |r| f64::from(r.live))
+    }),
+    gauge(
+        "tableside_table_gop_cached",
+        "1 while the ring holds a complete group of pictures, so that a joiner starts at once, else 0.",
+        &["table"],
+        |t| by_table(t, |r| f64::from(r.gop_cached)),
+    ),
+    counter(
+        "tableside_frames_total",
+        "Video frames offered to players (outcome forwarded, cause none) or lost (outcome dropped), by cause.",
+        &["table", "outcome", "cause"],
+        frames,
+    ),
+    gauge(
+        "tableside_ingest_frames_per_second",
+        "Video frames per second from the publisher, over the last seconds.",
+        &["table"],
+        |t| by_table(t, |r| r.ingest_fps),
+    ),
+    gauge(
+        "tableside_ingest_bytes_per_second",
+        "RTP payload bytes per second from the publisher, audio and video, over the last seconds.",
+        &["table"],
+        |t| by_table(t, |r| r.ingest_bits_per_second / 8.0),
+    ),
+    counter(
+        "tableside_ingested_packets_total",
+        "RTP packets received from publishers, first copies only.",
+        &["table"],
+        |t| by_table(t, |r| r.packets_ingested as f64),
+    ),
+    counter("tableside_ingested_bytes_total", "RTP payload bytes of the ingested packets.", &["table"], |t| {
+        by_table(t, |r| r.bytes_ingested as f64)
+    }),
+    counter(
+        "tableside_forwarded_packets_total",
+        "RTP packets sealed for players, retransmissions excluded.",
+        &["table"],
+        |t| by_table(t, |r| r.packets_forwarded as f64),
+    ),
+    counter("tableside_forwarded_bytes_total", "UDP payload bytes of the forwarded packets.", &["table"], |t| {
+        by_table(t, |r| r.bytes_forwarded as f64)
+    }),
+    counter("tableside_retransmissions_total", "RTX packets sent to players.", &["table"], |t| {
+        by_table(t, |r| r.retransmissions as f64)
+    }),
+    counter(
+        "tableside_retransmissions_missed_total",
+        "Packets that players asked for with a NACK and the ring no longer had.",
+        &["table"],
+        |t| by_table(t, |r| r.retransmissions_missed as f64),
+    ),
+    counter(
+        "tableside_keyframe_requests_total",
+        "PLI and FIR, received from players or sent to the publisher.",
+        &["table", "direction"],
+        keyframe_requests,
+    ),
+    gauge("tableside_sessions", "WHIP (publisher) and WHEP (player) sessions that exist now.", &["role"], |t| {
+        by_role(t, |shard, role| shard.sessions[role])
+    }),
+    counter("tableside_sessions_created_total", "Sessions whose SDP answer was sent.", &["role"], |t| {
+        by_role(t, |shard, role| shard.created[role])
+    }),
+    counter("tableside_sessions_connected_total", "Sessions that completed the DTLS handshake.", &["role"], |t| {
+        by_role(t, |shard, role| shard.connected[role])
+    }),
+    counter("tableside_sessions_ended_total", "Sessions that ended, by cause.", &["role", "cause"], sessions_ended),
+    counter("tableside_packets_dropped_total", "Datagrams and packets dropped, by reason.", &["reason"], |t| {
+        let value = |(reason, label): (DropReason, &str)| {
+            (vec![label.to_owned()], t.sum(|shard| shard.dropped[reason as usize]))
+        };
+        DropReason::ALL.into_iter().map(value).collect()
+    }),
+    counter("tableside_datagrams_total", "UDP datagrams received and sent.", &["direction"], |t| {
+        by_direction(t.sum(|shard| shard.datagrams_received), t.sum(|shard| shard.datagrams_sent))
+    }),
+    counter("tableside_datagram_bytes_total", "UDP payload bytes received and sent.", &["direction"], |t| {
+        by_direction(t.sum(|shard| shard.bytes_received), t.sum(|shard| shard.bytes_sent))
+    }),
+    counter("tableside_send_runs_total", "Runs of datagrams handed to the kernel, one sendmsg each.", &[], |t| {
+        vec![(Vec::new(), t.sum(|shard| shard.runs_sent))]
+    }),
+    counter("tableside_shard_cpu_seconds_total", "CPU seconds of the shard's thread.", &["shard"], |t| {
+        t.shards().iter().enumerate().map(|(index, shard)| (vec![index.to_string()], shard.cpu_seconds)).collect()
+    }),
+    gauge(
+        "tableside_node_tuning_ok",
+        "1 where the node is set up as the gateway wants it and the kernel granted what was asked, else 0.",
+        &["setting"],
+        |t| t.tuning().map(|(setting, ok)| (vec![setting.to_owned()], f64::from(ok))).collect(),
+    ),
+];
+
+const fn gauge(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    samples: fn(&Totals) -> Vec<Sample>,
+) -> Family {
+    Family { name, help, kind: MetricType::GAUGE, labels, samples }
+}
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    samples: fn(&Totals) -> Vec<Sample>,
+) -> Family {
+    Family { name, help, kind: MetricType::COUNTER, labels, samples }
+}
+
+fn by_table(totals: &Totals, value: impl Fn(&TableReport) -> f64) -> Vec<Sample> {
+    totals.by_table(value).into_iter().map(|(table, value)| (vec![table.to_owned()], value)).collect()
+}
+
+fn by_role(totals: &Totals, value: impl Fn(&crate::shard::ShardReport, usize) -> u64) -> Vec<Sample> {
+    let sample =
+        |(role, label): (Role, &str)| (vec![label.to_owned()], totals.sum(|shard| value(shard, role as usize)));
+    ROLES.into_iter().map(sample).collect()
+}
+
+fn by_direction(received: f64, sent: f64) -> Vec<Sample> {
+    vec![(vec!["received".to_owned()], received), (vec!["sent".to_owned()], sent)]
+}
+
+fn frames(totals: &Totals) -> Vec<Sample> {
+    let labels = |table: &str, outcome: &str, cause: &str| vec![table.to_owned(), outcome.to_owned(), cause.to_owned()];
+    let forwarded = totals.by_table(|r| r.frames_forwarded as f64).into_iter();
+    let mut samples: Vec<_> = forwarded.map(|(table, n)| (labels(table, "forwarded", "none"), n)).collect();
+    for (cause, count) in FRAME_DROP_CAUSES {
+        let dropped = totals.by_table(|r| count(r) as f64).into_iter();
+        samples.extend(dropped.map(|(table, n)| (labels(table, "dropped", cause), n)));
+    }
+    samples
+}
+
+fn keyframe_requests(totals: &Totals) -> Vec<Sample> {
+    let received = totals.by_table(|r| r.keyframe_requests_received as f64).into_iter();
+    let sent = totals.by_table(|r| r.keyframe_requests_sent as f64).into_iter();
+    let received = received.map(|(table, n)| (vec![table.to_owned(), "received".to_owned()], n));
+    received.chain(sent.map(|(table, n)| (vec![table.to_owned(), "sent".to_owned()], n))).collect()
+}
+
+fn sessions_ended(totals: &Totals) -> Vec<Sample> {
+    let sample = |(role, role_label): (Role, &str), (cause, cause_label): (EndCause, &str)| {
+        let count = totals.sum(|shard| shard.ended[role as usize][cause as usize]);
+        (vec![role_label.to_owned(), cause_label.to_owned()], count)
+    };
+    ROLES.into_iter().flat_map(|role| EndCause::ALL.into_iter().map(move |cause| sample(role, cause))).collect()
+}

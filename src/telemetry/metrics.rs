@@ -1,0 +1,230 @@
+//! The registry and its text.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::shard::ShardReport;
+
+use super::families::{FAMILIES, Family};
+use super::totals::Totals;
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Values of `setting` in `tableside_node_tuning_ok` that exist from the start.
+pub const TUNING_SETTINGS: [&str; 11] = [
+    "rmem_max",
+    "wmem_max",
+    "netdev_max_backlog",
+    "udp_rmem_min",
+    "default_qdisc",
+    "receive_buffer",
+    "send_buffer",
+    "gso",
+    "gro",
+    "busy_poll",
+    "dscp",
+];
+
+/// Whether something about the node is as the gateway wants it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tuning {
+    /// From a small closed set, usually one of [`TUNING_SETTINGS`].
+    pub setting: &'static str,
+    /// It is.
+    pub ok: bool,
+    /// What was wanted, for people.
+    pub wanted: String,
+    /// What was found, for people.
+    pub found: String,
+    /// What to do about it.
+    pub advice: &'static str,
+}
+
+/// What a public HTTP request was for. Exported as `tableside_http_requests_total{route,class}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpRoute {
+    /// `/whip/{table}`
+    Whip,
+    /// `/whip/{table}/{session}`
+    WhipSession,
+    /// `/whep/{table}`
+    Whep,
+    /// `/whep/{table}/{session}`
+    WhepSession,
+    /// `/api/…`
+    Api,
+    /// Pages, scripts and styles.
+    Page,
+    /// Everything else, which is a 404.
+    Other,
+}
+
+impl HttpRoute {
+    /// Every route with its label value.
+    pub const ALL: [(HttpRoute, &'static str); 7] = [
+        (HttpRoute::Whip, "whip"),
+        (HttpRoute::WhipSession, "whip_session"),
+        (HttpRoute::Whep, "whep"),
+        (HttpRoute::WhepSession, "whep_session"),
+        (HttpRoute::Api, "api"),
+        (HttpRoute::Page, "page"),
+        (HttpRoute::Other, "other"),
+    ];
+
+    const fn label(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// Label values for the first digit of a status code. There are no 1xx here.
+const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+/// Every metric of the node. Metrics with closed labels exist from the start, with value 0.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    totals: Arc<Mutex<Totals>>,
+    tuning: Mutex<Vec<Tuning>>,
+    http_requests: IntCounterVec,
+}
+
+impl Metrics {
+    /// The metrics of a node that is configured so and will run `shards` shards.
+    ///
+    /// # Panics
+    /// If two metrics have the same name, which a test would have found.
+    pub fn new(config: &Config, shards: usize) -> Self {
+        let registry = Registry::new();
+        let register = |collector: Box<dyn Collector>| registry.register(collector).expect("metric names are unique");
+
+        let totals = Totals::new(config.tables.keys().map(ToString::to_string), shards);
+        let totals = Arc::new(Mutex::new(totals));
+        register(Box::new(ReportCollector::new(Arc::clone(&totals))));
+        register(Box::new(build_info()));
+        let http_requests = http_requests();
+        register(Box::new(http_requests.clone()));
+        Self { registry, totals, tuning: Mutex::default(), http_requests }
+    }
+
+    /// Takes the last report of every shard, in the order of the shards: cumulative values replace those before.
+    pub fn replace_reports(&self, reports: Vec<ShardReport>) {
+        lock(&self.totals).replace(reports);
+    }
+
+    /// Takes how the node is tuned.
+    pub fn set_tuning(&self, tuning: Vec<Tuning>) {
+        lock(&self.totals).set_tuning(&tuning);
+        *lock(&self.tuning) = tuning;
+    }
+
+    /// What was last given to [`Metrics::set_tuning`].
+    pub fn tuning(&self) -> Vec<Tuning> {
+        lock(&self.tuning).clone()
+    }
+
+    /// Counts one answered request of the public listener.
+    pub fn http_request(&self, route: HttpRoute, status: u16) {
+        let class = STATUS_CLASSES[usize::from(status / 100).clamp(2, 5) - 2];
+        self.http_requests.with_label_values(&[route.label(), class]).inc();
+    }
+
+    /// Everything in the Prometheus text format, [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        // Encoding into memory fails only for a family without samples, and `gather` leaves those out.
+        TextEncoder::new().encode_to_string(&self.gather()).unwrap_or_default()
+    }
+
+    /// Every metric with its samples, by name.
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+}
+
+/// A holder of one of these locks only copies numbers; even if it panicked they are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn build_info() -> GaugeVec {
+    let opts = Opts::new("tableside_build_info", "Always 1; the label says which version runs.");
+    let gauge = GaugeVec::new(opts, &["version"]).expect("a valid name");
+    gauge.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+    gauge
+}
+
+fn http_requests() -> IntCounterVec {
+    let help = "Requests answered by the public HTTP listener, by route and class of the status code.";
+    let opts = Opts::new("tableside_http_requests_total", help);
+    let counter = IntCounterVec::new(opts, &["route", "class"]).expect("a valid name");
+    for (_, route) in HttpRoute::ALL {
+        for class in STATUS_CLASSES {
+            counter.with_label_values(&[route, class]);
+        }
+    }
+    counter
+}
+
+/// Computes [`FAMILIES`] from the reports at each scrape.
+struct ReportCollector {
+    totals: Arc<Mutex<Totals>>,
+    descriptions: Vec<Desc>,
+}
+
+impl ReportCollector {
+    fn new(totals: Arc<Mutex<Totals>>) -> Self {
+        let describe = |family: &Family| {
+            let labels = family.labels.iter().map(ToString::to_string).collect();
+            Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new()).expect("a valid name")
+        };
+        Self { totals, descriptions: FAMILIES.iter().map(describe).collect() }
+    }
+}
+
+impl Collector for ReportCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let totals = lock(&self.totals);
+        FAMILIES.iter().map(|family| collect(family, &totals)).collect()
+    }
+}
+
+fn collect(family: &Family, totals: &Totals) -> MetricFamily {
+    let samples = (family.samples)(totals).into_iter();
+    let mut collected = MetricFamily::default();
+    collected.set_name(family.name.to_owned());
+    collected.set_help(family.help.to_owned());
+    collected.set_field_type(family.kind);
+    collected.set_metric(samples.map(|(values, value)| sample(family, values, value)).collect());
+    collected
+}
+
+fn sample(family: &Family, values: Vec<String>, value: f64) -> Metric {
+    let label = |(name, value): (&&str, String)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value(value);
+        pair
+    };
+    let mut metric = Metric::default();
+    metric.set_label(family.labels.iter().zip(values).map(label).collect());
+    if family.kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}

@@ -1,0 +1,73 @@
+//! The reports of all shards as one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::shard::{ShardReport, TableReport};
+
+use super::metrics::{TUNING_SETTINGS, Tuning};
+
+/// The last report of every shard, and what else a scrape reads.
+#[derive(Debug)]
+pub(super) struct Totals {
+    shards: Vec<ShardReport>,
+    /// Tables that are shown even where no shard has heard of them.
+    configured: BTreeSet<String>,
+    tuning: BTreeMap<&'static str, bool>,
+}
+
+impl Totals {
+    pub(super) fn new(tables: impl IntoIterator<Item = String>, shards: usize) -> Self {
+        Self {
+            shards: vec![ShardReport::default(); shards],
+            configured: tables.into_iter().collect(),
+            tuning: TUNING_SETTINGS.iter().map(|setting| (*setting, false)).collect(),
+        }
+    }
+
+    /// Cumulative values replace. A table that a shard no longer reports keeps its counters: they may not go back.
+    pub(super) fn replace(&mut self, mut reports: Vec<ShardReport>) {
+        for (new, old) in reports.iter_mut().zip(&self.shards) {
+            for (name, table) in &old.tables {
+                new.tables.entry(name.clone()).or_insert_with(|| at_rest(table));
+            }
+        }
+        self.shards = reports;
+    }
+
+    pub(super) fn set_tuning(&mut self, tuning: &[Tuning]) {
+        self.tuning.extend(tuning.iter().map(|t| (t.setting, t.ok)));
+    }
+
+    pub(super) fn tuning(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.tuning.iter().map(|(setting, ok)| (*setting, *ok))
+    }
+
+    pub(super) fn shards(&self) -> &[ShardReport] {
+        &self.shards
+    }
+
+    /// The sum of `value` over all shards.
+    pub(super) fn sum(&self, value: impl Fn(&ShardReport) -> u64) -> f64 {
+        self.shards.iter().map(value).sum::<u64>() as f64
+    }
+
+    /// For each table the sum of `value` over all shards.
+    pub(super) fn by_table(&self, value: impl Fn(&TableReport) -> f64) -> BTreeMap<&str, f64> {
+        let mut sums: BTreeMap<&str, f64> = self.configured.iter().map(|name| (name.as_str(), 0.0)).collect();
+        for (name, table) in self.shards.iter().flat_map(|shard| &shard.tables) {
+            *sums.entry(name).or_default() += value(table);
+        }
+        sums
+    }
+}
+
+fn at_rest(table: &TableReport) -> TableReport {
+    TableReport {
+        players: 0,
+        live: false,
+        ingest_fps: 0.0,
+        ingest_bits_per_second: 0.0,
+        gop_cached: false,
+        ..table.clone()
+    }
+}

@@ -1,0 +1,250 @@
+//! A router over a media plane that does what a test tells it, behind a real listener.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::Value;
+use tableside::config::{Config, PublishKeys};
+use tableside::fleet::{Created, Refusal, SessionId, TableStatus};
+use tableside::http::{self, App, Sessions};
+use tableside::shard::{Role, ShardReport};
+use tableside::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+pub const SDP: &str = "application/sdp";
+pub const OFFER: &str = "v=0\r\n";
+pub const ANSWER: &str = "v=0\r\no=answer\r\n";
+pub const ROULETTE_KEY: &str = "key-of-the-roulette-table";
+pub const BLACKJACK_KEY: &str = "key-of-the-blackjack-table";
+pub const SESSION: &str = "000102030405060708090a0b0c0d0e0f";
+pub const OTHER_SESSION: &str = "ffffffffffffffffffffffffffffffff";
+
+/// What was asked of the media plane: role, table, offer.
+pub type Asked = (Role, String, Vec<u8>);
+
+/// Knows the tables `roulette`, `blackjack` and `idle`, and one session of each role on `roulette`.
+#[derive(Clone, Default)]
+pub struct FakeSessions {
+    /// Refuses every offer so.
+    pub refusal: Option<Refusal>,
+    /// Never answers.
+    pub hangs: bool,
+    pub reports: Vec<ShardReport>,
+    pub asked: Arc<Mutex<Vec<Asked>>>,
+    pub closed: Arc<Mutex<Vec<(Role, String, SessionId)>>>,
+    pub draining: Arc<AtomicBool>,
+}
+
+impl FakeSessions {
+    async fn create(&self, role: Role, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.asked.lock().unwrap().push((role, table.to_owned(), offer.to_vec()));
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::ShuttingDown);
+        }
+        match &self.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(Created {
+                session: SESSION.parse().unwrap(),
+                answer: ANSWER.to_owned(),
+                etag: "\"ice-1\"".to_owned(),
+            }),
+        }
+    }
+
+    fn exists(&self, table: &str, session: SessionId) -> bool {
+        table == "roulette" && session.to_string() == SESSION
+    }
+}
+
+impl Sessions for FakeSessions {
+    async fn publish(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        self.create(Role::Publisher, table, offer).await
+    }
+
+    async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+        self.create(Role::Player, table, offer).await
+    }
+
+    async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.closed.lock().unwrap().push((role, table.to_owned(), session));
+        self.exists(table, session)
+    }
+
+    fn etag(&self, _role: Role, table: &str, session: SessionId) -> Option<String> {
+        self.exists(table, session).then(|| "\"ice-1\"".to_owned())
+    }
+
+    fn knows(&self, table: &str) -> bool {
+        ["roulette", "blackjack", "idle"].contains(&table)
+    }
+
+    fn tables(&self) -> Vec<TableStatus> {
+        let status = |name: &str| TableStatus {
+            name: name.to_owned(),
+            live: name == "roulette",
+            players: 2,
+            video_codec: Some("H264".to_owned()),
+            audio_codec: None,
+            fps: 30.0,
+            bits_per_second: 2.5e6,
+        };
+        vec![status("blackjack"), status("roulette")]
+    }
+
+    fn reports(&self) -> Vec<ShardReport> {
+        self.reports.clone()
+    }
+
+    fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let admission = if draining { Err("draining".to_owned()) } else { Ok(()) };
+        vec![("sockets", Ok(())), ("admission", admission)]
+    }
+
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A configuration with keys for `roulette` and `blackjack`, and a limit of 4096 bytes on offers.
+pub fn config() -> Config {
+    let text = "[http]\nmax_sdp_bytes = 4096\n[tables.roulette]\n[tables.blackjack]\n[tables.idle]\n";
+    let mut config = Config::parse(Path::new("test"), text).unwrap();
+    let keys = format!("roulette = \"{ROULETTE_KEY}\"\nblackjack = \"{BLACKJACK_KEY}\"\n");
+    config.publish_keys = PublishKeys::parse(Path::new("keys"), &keys).unwrap();
+    config
+}
+
+/// A running listener; stops when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub sessions: FakeSessions,
+    pub metrics: Arc<Metrics>,
+    client: Client,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Server {
+    pub async fn public() -> Self {
+        Self::public_with(config(), FakeSessions::default()).await
+    }
+
+    pub async fn refusing(refusal: Refusal) -> Self {
+        Self::public_with(config(), FakeSessions { refusal: Some(refusal), ..FakeSessions::default() }).await
+    }
+
+    pub async fn public_with(config: Config, sessions: FakeSessions) -> Self {
+        Self::start(config, sessions, http::public).await
+    }
+
+    pub async fn admin_with(sessions: FakeSessions) -> Self {
+        Self::start(config(), sessions, http::admin).await
+    }
+
+    async fn start(config: Config, sessions: FakeSessions, router: impl Fn(App<FakeSessions>) -> Router) -> Self {
+        let metrics = Arc::new(Metrics::new(&config, 1));
+        let app = App::new(sessions.clone(), Arc::new(config), Arc::clone(&metrics));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let until = async move {
+            let _ = stopped.await;
+        };
+        tokio::spawn(http::serve(listener, router(app), until));
+        let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+        Self { address, sessions, metrics, client, stop: Some(stop) }
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub async fn send(&self, method: &str, path: &str) -> Response {
+        self.request(method, path).send().await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.send("GET", path).await
+    }
+
+    /// POSTs an offer as a player would.
+    pub fn play(&self, table: &str) -> RequestBuilder {
+        self.request("POST", &format!("/whep/{table}")).header("content-type", SDP).body(OFFER)
+    }
+
+    /// POSTs an offer as an encoder would.
+    pub fn publish(&self, table: &str, key: &str) -> RequestBuilder {
+        let request = self.request("POST", &format!("/whip/{table}")).header("content-type", SDP).body(OFFER);
+        request.header("authorization", format!("Bearer {key}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+pub async fn json(response: Response) -> Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+/// That a browser's script of another origin can read the response and all that matters in it.
+#[track_caller]
+pub fn assert_cors(headers: &HeaderMap) {
+    let list = |name: &str| -> Vec<String> {
+        let value = headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap();
+        value.split(',').map(|item| item.trim().to_lowercase()).collect()
+    };
+    assert_eq!(list("access-control-allow-origin"), ["*"]);
+    for method in ["options", "get", "head", "post", "patch", "delete"] {
+        assert!(list("access-control-allow-methods").contains(&method.to_owned()), "{method} is not allowed");
+    }
+    for name in ["authorization", "content-type", "if-match"] {
+        assert!(list("access-control-allow-headers").contains(&name.to_owned()), "{name} is not allowed");
+    }
+    for name in ["location", "etag", "link", "retry-after", "accept-patch", "access-control-allow-methods"] {
+        assert!(list("access-control-expose-headers").contains(&name.to_owned()), "{name} is not exposed");
+    }
+}
+
+/// That the response is a problem document of this status and type, readable from other origins; gives it back.
+pub async fn assert_problem(response: Response, status: u16, slug: &str) -> Value {
+    assert_cors(response.headers());
+    assert_problem_document(response, status, slug).await
+}
+
+/// As [`assert_problem`] without CORS, for the admin listener.
+pub async fn assert_problem_document(response: Response, status: u16, slug: &str) -> Value {
+    assert_eq!(response.status(), status);
+    assert_eq!(header(&response, "content-type"), "application/problem+json");
+    let document = json(response).await;
+    assert_eq!(document["type"], format!("urn:tableside:problem:{slug}"));
+    assert_eq!(document["status"], status);
+    assert!(document["title"].as_str().is_some_and(|title| !title.is_empty()));
+    assert!(document["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    document
+}

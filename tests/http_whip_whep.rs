@@ -1,0 +1,320 @@
+//! WHIP and WHEP over HTTP: every status code, header and problem that clients rely on.
+
+mod http_support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use http_support::*;
+use tableside::config::Config;
+use tableside::fleet::Refusal;
+use tableside::shard::Role;
+
+/// Sends `text` as it stands and gives the first bytes of what comes back.
+async fn raw(address: SocketAddr, text: String) -> String {
+    let exchange = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = [0; 32];
+        stream.read_exact(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    tokio::task::spawn_blocking(exchange).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_offer_to_watch_is_answered_with_a_session() {
+    let server = Server::public().await;
+    let response = server.play("roulette").send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    assert_cors(response.headers());
+    assert_eq!(header(&response, "content-type"), SDP);
+    assert_eq!(header(&response, "etag"), "\"ice-1\"");
+    assert_eq!(header(&response, "location"), format!("http://{}/whep/roulette/{SESSION}", server.address));
+    assert!(response.headers().get("accept-patch").is_none());
+    assert_eq!(response.text().await.unwrap(), ANSWER);
+    let asked = server.sessions.asked.lock().unwrap();
+    assert_eq!(*asked, [(Role::Player, "roulette".to_owned(), OFFER.as_bytes().to_vec())]);
+}
+
+#[tokio::test]
+async fn an_offer_to_publish_needs_the_tables_key() {
+    let server = Server::public().await;
+    let response = server.publish("roulette", ROULETTE_KEY).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    assert_eq!(header(&response, "location"), format!("http://{}/whip/roulette/{SESSION}", server.address));
+    assert_eq!(server.sessions.asked.lock().unwrap()[0].0, Role::Publisher);
+}
+
+#[tokio::test]
+async fn a_missing_or_wrong_key_is_refused_before_the_offer_is_read() {
+    let server = Server::public().await;
+    let bare = || server.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER);
+    for (request, status, slug, challenge) in [
+        (bare(), 401, "publish-key-missing", "Bearer realm=\"tableside\""),
+        (bare().header("authorization", "Basic abc"), 401, "publish-key-missing", "Bearer realm=\"tableside\""),
+        (
+            server.publish("roulette", "undefined"),
+            401,
+            "publish-key-unknown",
+            "Bearer realm=\"tableside\", error=\"invalid_token\"",
+        ),
+        (
+            server.publish("roulette", BLACKJACK_KEY),
+            403,
+            "publish-key-for-other-table",
+            "Bearer realm=\"tableside\", error=\"insufficient_scope\"",
+        ),
+    ] {
+        let response = request.send().await.unwrap();
+        assert_eq!(header(&response, "www-authenticate"), challenge);
+        assert_problem(response, status, slug).await;
+    }
+    assert!(server.sessions.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_scheme_of_the_key_is_not_case_sensitive() {
+    let server = Server::public().await;
+    let request = server.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER);
+    let response = request.header("authorization", format!("bEARER  {ROULETTE_KEY}")).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+}
+
+#[tokio::test]
+async fn the_demo_asks_for_no_key() {
+    let server = Server::public_with(Config::demo(), FakeSessions::default()).await;
+    let request = server.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER);
+    assert_eq!(request.send().await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn location_is_under_the_public_url() {
+    let mut config = config();
+    config.http.public_url = Some("https://edge.example.com/live/".to_owned().try_into().unwrap());
+    let server = Server::public_with(config, FakeSessions::default()).await;
+    let response = server.play("roulette").header("host", "internal:8080").send().await.unwrap();
+    assert_eq!(header(&response, "location"), format!("https://edge.example.com/live/whep/roulette/{SESSION}"));
+}
+
+#[tokio::test]
+async fn location_follows_the_host_header_unless_that_is_nonsense() {
+    let server = Server::public().await;
+    for (host, base) in [("edge.example.com:8443", "http://edge.example.com:8443"), ("[::1]:80", "http://[::1]:80")] {
+        let response = server.play("roulette").header("host", host).send().await.unwrap();
+        assert_eq!(header(&response, "location"), format!("{base}/whep/roulette/{SESSION}"));
+    }
+    for host in ["user@evil", "evil/path", "a,b"] {
+        let response = server.play("roulette").header("host", host).send().await.unwrap();
+        assert_eq!(header(&response, "location"), format!("/whep/roulette/{SESSION}"), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_status_and_type() {
+    let five = Duration::from_millis(4200);
+    for (refusal, status, slug, retry_after) in [
+        (Refusal::UnknownTable, 404, "unknown-table", ""),
+        (Refusal::NotLive { retry_after: five }, 409, "table-not-live", "5"),
+        (Refusal::AlreadyPublished, 409, "already-published", ""),
+        (Refusal::Malformed("line 3".to_owned()), 400, "malformed-sdp", ""),
+        (Refusal::Unsupported("line 3".to_owned()), 422, "unsupported-offer", ""),
+        (Refusal::NoCommonCodec("line 3".to_owned()), 422, "no-common-codec", ""),
+        (Refusal::Full { retry_after: five }, 503, "node-full", "5"),
+        (Refusal::ShuttingDown, 503, "shutting-down", "2"),
+    ] {
+        let says_why = refusal.to_string().contains("line 3");
+        let server = Server::refusing(refusal).await;
+        for request in [server.play("roulette"), server.publish("roulette", ROULETTE_KEY)] {
+            let response = request.send().await.unwrap();
+            assert_eq!(header(&response, "retry-after"), retry_after, "{slug}");
+            let problem = assert_problem(response, status, slug).await;
+            assert!(!says_why || problem["detail"] == "line 3", "{problem}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_no_table_are_404() {
+    let server = Server::public().await;
+    let long = "x".repeat(65);
+    for table in ["baccarat", "a.b", "a%20b", "%2fetc", &long] {
+        assert_problem(server.play(table).send().await.unwrap(), 404, "unknown-table").await;
+        assert_problem(server.publish(table, ROULETTE_KEY).send().await.unwrap(), 404, "unknown-table").await;
+        assert_problem(server.get(&format!("/whep/{table}")).await, 404, "unknown-table").await;
+        let session = format!("/whip/{table}/{SESSION}");
+        assert_problem(server.send("DELETE", &session).await, 404, "unknown-table").await;
+    }
+    for path in ["/whep", "/whep/", "/whep/roulette/", "/whep/a/b/c", "/whep/%ff", "/whip/roulette/%ff"] {
+        assert_problem(server.get(path).await, 404, "not-found").await;
+    }
+}
+
+#[tokio::test]
+async fn only_sdp_is_taken() {
+    let server = Server::public().await;
+    let post = || server.request("POST", "/whep/roulette").body(OFFER);
+    for wrong in ["text/plain", "application/json", "application/sdpx", ""] {
+        let response = post().header("content-type", wrong).send().await.unwrap();
+        assert_problem(response, 415, "unsupported-media-type").await;
+    }
+    assert_problem(post().send().await.unwrap(), 415, "unsupported-media-type").await;
+    for right in ["application/sdp; charset=utf-8", "Application/SDP", "application/sdp ;x=y"] {
+        assert_eq!(post().header("content-type", right).send().await.unwrap().status(), 201, "{right}");
+    }
+}
+
+#[tokio::test]
+async fn an_offer_may_be_as_long_as_configured_and_no_longer() {
+    let server = Server::public().await;
+    let post = |len: usize| server.request("POST", "/whep/roulette").header("content-type", SDP).body("a".repeat(len));
+    assert_eq!(post(4096).send().await.unwrap().status(), 201);
+    let problem = assert_problem(post(4097).send().await.unwrap(), 413, "offer-too-large").await;
+    assert!(problem["detail"].as_str().unwrap().contains("4096"));
+    assert_eq!(server.sessions.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_chunked_offer_has_the_same_limit() {
+    let server = Server::public().await;
+    let head = "POST /whep/roulette HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("a00\r\n{}\r\n", "a".repeat(0xa00));
+    let answer = raw(server.address, format!("{head}{chunk}{chunk}")).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_never_sends_its_offer_is_timed_out() {
+    let mut config = config();
+    config.http.request_timeout = Duration::from_millis(100);
+    let server = Server::public_with(config, FakeSessions::default()).await;
+    let head = "POST /whep/roulette HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nContent-Length: 9\r\n\r\n";
+    let answer = raw(server.address, head.to_owned()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test]
+async fn without_a_host_the_session_url_is_a_path() {
+    let server = Server::public().await;
+    let request = format!(
+        "POST /whep/roulette HTTP/1.0\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{OFFER}",
+        OFFER.len()
+    );
+    assert!(raw(server.address, request).await.starts_with("HTTP/1.0 201 "));
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_a_503() {
+    let mut config = config();
+    config.http.request_timeout = Duration::from_millis(100);
+    let server = Server::public_with(config, FakeSessions { hangs: true, ..FakeSessions::default() }).await;
+    let response = server.play("roulette").send().await.unwrap();
+    assert_eq!(header(&response, "retry-after"), "2");
+    assert_problem(response, 503, "node-timeout").await;
+    let response = server.send("DELETE", &format!("/whep/roulette/{SESSION}")).await;
+    assert_problem(response, 503, "node-timeout").await;
+}
+
+#[tokio::test]
+async fn get_and_head_are_empty_sdp() {
+    let server = Server::public().await;
+    let session = format!("/whep/roulette/{SESSION}");
+    for method in ["GET", "HEAD"] {
+        for path in ["/whip/roulette", "/whep/idle", session.as_str()] {
+            let response = server.send(method, path).await;
+            assert_eq!(response.status(), 200, "{method} {path}");
+            assert_eq!(header(&response, "content-type"), SDP);
+            assert_eq!(header(&response, "content-length"), "0");
+            assert_cors(response.headers());
+            assert!(response.bytes().await.unwrap().is_empty());
+        }
+        let response = server.send(method, &format!("/whep/roulette/{OTHER_SESSION}")).await;
+        assert_eq!(response.status(), 404);
+        assert_cors(response.headers());
+    }
+}
+
+#[tokio::test]
+async fn options_need_no_key_and_no_table() {
+    let server = Server::public().await;
+    for path in ["/whip/roulette", "/whep/roulette", "/whep/nobody-knows"] {
+        let request = server.request("OPTIONS", path).header("access-control-request-method", "POST");
+        let response = request.header("origin", "https://casino.example").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(header(&response, "accept-post"), SDP);
+        assert_eq!(header(&response, "allow"), "OPTIONS, GET, HEAD, POST");
+        assert!(!header(&response, "access-control-max-age").is_empty());
+        assert!(response.headers().get("link").is_none());
+        assert_cors(response.headers());
+    }
+    let response = server.send("OPTIONS", &format!("/whip/roulette/{SESSION}")).await;
+    assert_eq!((response.status().as_u16(), header(&response, "allow")), (200, "OPTIONS, GET, HEAD, DELETE"));
+    assert_cors(response.headers());
+}
+
+#[tokio::test]
+async fn other_methods_are_405_with_allow() {
+    let server = Server::public().await;
+    let session = format!("/whip/roulette/{SESSION}");
+    for (method, path, allow) in [
+        ("PUT", "/whip/roulette", "OPTIONS, GET, HEAD, POST"),
+        ("DELETE", "/whep/roulette", "OPTIONS, GET, HEAD, POST"),
+        ("PATCH", "/whep/roulette", "OPTIONS, GET, HEAD, POST"),
+        ("BREW", "/whep/roulette", "OPTIONS, GET, HEAD, POST"),
+        ("POST", session.as_str(), "OPTIONS, GET, HEAD, DELETE"),
+        ("PUT", session.as_str(), "OPTIONS, GET, HEAD, DELETE"),
+        ("PATCH", session.as_str(), "OPTIONS, GET, HEAD, DELETE"),
+        ("POST", "/api/tables", "OPTIONS, GET, HEAD"),
+        ("POST", "/play/roulette", "GET, HEAD"),
+        ("DELETE", "/assets/style.css", "GET, HEAD"),
+    ] {
+        let response = server.send(method, path).await;
+        assert_eq!(header(&response, "allow"), allow, "{method} {path}");
+        assert_problem(response, 405, "method-not-allowed").await;
+    }
+}
+
+#[tokio::test]
+async fn delete_ends_a_session_of_its_own_role_and_needs_no_key() {
+    let server = Server::public().await;
+    for (segment, role) in [("whip", Role::Publisher), ("whep", Role::Player)] {
+        let path = format!("/{segment}/roulette/{SESSION}");
+        let response = server.request("DELETE", &path).header("if-match", "\"stale\"").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_cors(response.headers());
+        let closed = server.sessions.closed.lock().unwrap().pop().unwrap();
+        assert_eq!(closed, (role, "roulette".to_owned(), SESSION.parse().unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn delete_of_what_is_no_session_is_404() {
+    let server = Server::public().await;
+    for session in [OTHER_SESSION, "short", &SESSION.to_uppercase()] {
+        let response = server.send("DELETE", &format!("/whep/roulette/{session}")).await;
+        assert_problem(response, 404, "unknown-session").await;
+    }
+    let response = server.send("DELETE", &format!("/whep/blackjack/{SESSION}")).await;
+    assert_problem(response, 404, "unknown-session").await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_class() {
+    let server = Server::public().await;
+    server.play("roulette").send().await.unwrap();
+    server.play("nobody-knows").send().await.unwrap();
+    server.send("DELETE", &format!("/whip/roulette/{SESSION}")).await;
+    server.get("/metrics").await;
+    let text = server.metrics.render();
+    for labels in [
+        "class=\"2xx\",route=\"whep\"",
+        "class=\"4xx\",route=\"whep\"",
+        "class=\"2xx\",route=\"whip_session\"",
+        "class=\"4xx\",route=\"other\"",
+    ] {
+        let line = format!("tableside_http_requests_total{{{labels}}} 1");
+        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+}
