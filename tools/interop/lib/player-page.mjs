@@ -1,0 +1,23 @@
+// The product's own pages as a person uses them: the one place that knows what stands where on them.
+
+/** What the player page at `/play/{table}` says and shows. Works with pages of either browser. */
+export class PlayerPage {
+  constructor(page) {
+    this.page = page;
+  }
+
+  /** The state that the page declares on its root element: `connecting`, `playing`, `paused`, `failed` … */
+  async state() {
+    return this.page.evaluate(() => document.documentElement.dataset.state ?? document.body.dataset.state);
+  }
+
+  /** All the text that a person sees. */
+  async text() {
+    return this.page.evaluate(() => document.body.innerText.replace(/\s+/g, ' '));
+  }
+
+  /** Statistics of the page's newest connection: see page/recorder.js. */
+  async latest() {
+    return this.page.evaluate(() => globalThis.interopRecorder.latest());
+  }
+}
