@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rtc", &["config", "media"]),
     ("fanout", &["config", "media", "rtc"]),
     ("shard", &["config", "media", "rtc", "fanout"]),
-    ("net", &["config", "media", "rtc", "fanout", "shard"]),
+    ("net", &["config", "media", "rtc", "fanout"]),
     ("fleet", &["config", "media", "rtc", "fanout", "shard", "net"]),
     ("telemetry", &["config", "media", "rtc", "fanout", "shard", "fleet"]),
     ("http", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),

@@ -38,7 +38,7 @@ async function onlyWhoHasAKey(t) {
   const text = [
     `[http]\nlisten = "127.0.0.1:${http}"`,
     `[admin]\nlisten = "127.0.0.1:${admin}"`,
-    `[media]\nlisten = "127.0.0.1"\nfirst_port = ${udp}\nshards = 1`,
+    `[media]\nlisten = "127.0.0.1"\nannounce = ["127.0.0.1"]\nfirst_port = ${udp}\nshards = 1`,
     '[tables.one]\n[tables.two]',
     '[publish]\nkeys_file = "none"',
   ].join('\n\n');
