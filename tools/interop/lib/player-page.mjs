@@ -6,9 +6,9 @@ export class PlayerPage {
     this.page = page;
   }
 
-  /** The state that the page declares on its root element: `connecting`, `playing`, `paused`, `failed` … */
+  /** The player's state as the page declares it, in `data-state`: `live`, `paused`, `unplayable` … (sdk/player.js). */
   async state() {
-    return this.page.evaluate(() => document.documentElement.dataset.state ?? document.body.dataset.state);
+    return this.page.evaluate(() => document.querySelector('[data-state]')?.dataset.state);
   }
 
   /** All the text that a person sees. */

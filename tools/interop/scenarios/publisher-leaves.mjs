@@ -16,7 +16,7 @@ export async function run(t) {
 
   let publisher = await publish(t, gateway, endpoint, 'ffmpeg-1');
   const player = new PlayerPage(await browser.open(gateway.url(`/play/${TABLE}`)));
-  await until('the player plays', 10, async () => (await player.state()) === 'playing' && (await frames(player)) > 30);
+  await until('the player plays', 10, async () => (await player.state()) === 'live' && (await frames(player)) > 30);
 
   // By the book, with DELETE; and in an instant, as after a power cut.
   for (const [how, next] of [['leave', 'ffmpeg-2'], ['vanish', 'ffmpeg-3']]) {
@@ -33,7 +33,7 @@ export async function run(t) {
     const before = await frames(player);
     publisher = await publish(t, gateway, endpoint, next);
     const { seconds: resumed } = await until(`the player plays on (${how})`, RESUMES_WITHIN, async () => {
-      return (await player.state()) === 'playing' && (await frames(player)) > before + 15;
+      return (await player.state()) === 'live' && (await frames(player)) > before + 15;
     });
     t.measure(`${how}: from live again to playing`, resumed, 's');
   }

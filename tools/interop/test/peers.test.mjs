@@ -9,6 +9,7 @@ import { after, before, test } from 'node:test';
 
 import { Chromium } from '../lib/chromium.mjs';
 import { FfmpegPublisher } from '../lib/ffmpeg.mjs';
+import { Firefox } from '../lib/firefox.mjs';
 import { assertMoves, assertSounds, between } from '../lib/playback.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
@@ -75,6 +76,23 @@ test('a player that is refused says what the server said', async () => {
   const page = await browser.openPeers(`${server.origin}/`);
   const watching = page.evaluate((url) => globalThis.interop.watch(url), `${server.origin}/whep/x`);
   await assert.rejects(watching, /answered 409: not live/);
+});
+
+test('Firefox offers VP8, and its connections are recorded', { timeout: 60_000 }, async () => {
+  const firefox = await Firefox.launch();
+  try {
+    const page = await firefox.open(`${server.origin}/`);
+    const offer = await page.evaluate(async () => {
+      const connection = new RTCPeerConnection();
+      connection.addTransceiver('video', { direction: 'recvonly' });
+      return (await connection.createOffer()).sdp;
+    });
+    assert.match(offer, /VP8\/90000/);
+    const recorded = await page.evaluate(() => globalThis.interopRecorder.latest());
+    assert.deepEqual([recorded.made, recorded.state], [1, 'new']);
+  } finally {
+    await firefox.close();
+  }
 });
 
 for (const dtls of ['passive', 'active']) {
