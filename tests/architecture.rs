@@ -71,7 +71,7 @@ fn the_map_in_lib_rs_is_this_table() {
     let lib = &sources()["lib.rs"];
     let map = lib.lines().find(|l| l.starts_with("//!") && l.contains('←')).expect("lib.rs draws the map");
     let drawn: Vec<&str> =
-        map.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && *w != "main").collect();
+        map.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && !["run", "main"].contains(w)).collect();
     let table: Vec<&str> = ROOMS.iter().map(|(room, _)| *room).collect();
     assert_eq!(drawn, table, "src/lib.rs and tests/architecture.rs draw different houses");
     for (i, (room, uses)) in ROOMS.iter().enumerate() {
