@@ -11,6 +11,19 @@ export class PlayerPage {
     return this.page.evaluate(() => document.querySelector('[data-state]')?.dataset.state);
   }
 
+  /** Taps for sound, as a person has to: browsers start a page muted. Playwright only. */
+  async turnSoundOn() {
+    await this.page.getByRole('button', { name: 'Tap for sound' }).click();
+  }
+
+  /** Whether the picture moves on and its sound is switched on and turned up. */
+  async isAudible() {
+    return this.page.evaluate(() => {
+      const video = document.querySelector('video');
+      return !video.paused && !video.muted && video.volume > 0;
+    });
+  }
+
   /** All the text that a person sees. */
   async text() {
     return this.page.evaluate(() => document.body.innerText.replace(/\s+/g, ' '));

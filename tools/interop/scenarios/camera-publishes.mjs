@@ -8,7 +8,7 @@ export async function run(t) {
   const gateway = await t.demo();
   const studio = await t.chromium({ camera: true });
   const camera = await studio.open(gateway.url('/publish/camera'));
-  await camera.getByRole('button', { name: /publish|live|start/i }).first().click();
+  await camera.getByRole('button', { name: 'Go on air' }).click();
   await until('the camera is published', 15, async () => {
     return (await gateway.metrics()).sum('tableside_table_live', { table: 'camera' }) === 1;
   });
