@@ -1,0 +1,81 @@
+// A WHEP player with nothing of the product in them: what the protocol's text asks for, no more.
+// Runs in a page of the gateway's origin, after recorder.js.
+
+(() => {
+  const peers = new Map();
+  let nextPeer = 1;
+
+  /** Posts the offer and applies the answer; the session's URL comes back resolved. */
+  async function negotiate(connection, endpoint) {
+    await connection.setLocalDescription();
+    const response = await fetch(endpoint, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/sdp' },
+      body: connection.localDescription.sdp,
+    });
+    if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
+    await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+    return new URL(response.headers.get('Location'), response.url).href;
+  }
+
+  /** Resolves when the element has shown its first frame. */
+  function firstFrame(video) {
+    return new Promise((resolve) => video.requestVideoFrameCallback(() => resolve(performance.now())));
+  }
+
+  function within(milliseconds, promise, what) {
+    const late = new Promise((_, reject) => {
+      setTimeout(() => reject(new Error(`${what}: not within ${milliseconds} ms`)), milliseconds);
+    });
+    return Promise.race([promise, late]);
+  }
+
+  /** Watches until the first frame is there. Returns the peer's number and the time from the POST to that frame. */
+  async function watch(endpoint, { deadlineMs = 10_000, sound = true } = {}) {
+    const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    const video = document.createElement('video');
+    video.autoplay = true;
+    video.playsInline = true;
+    video.width = 320;
+    video.srcObject = new MediaStream();
+    document.body.append(video);
+    connection.addTransceiver('video', { direction: 'recvonly' });
+    if (sound) connection.addTransceiver('audio', { direction: 'recvonly' });
+    connection.ontrack = ({ track }) => video.srcObject.addTrack(track);
+
+    const number = nextPeer++;
+    const peer = { connection, video, session: undefined };
+    peers.set(number, peer);
+    const shown = firstFrame(video);
+    const posted = performance.now();
+    peer.session = await negotiate(connection, endpoint);
+    const shownAt = await within(deadlineMs, shown, 'the first frame');
+    return { peer: number, joinMs: shownAt - posted };
+  }
+
+  /** Ends a peer: `delete` as the protocol asks, `close` as a page that goes away does (a DTLS alert at best). */
+  async function leave(number, how) {
+    const { connection, video, session } = peers.get(number);
+    peers.delete(number);
+    if (how === 'delete') {
+      const response = await fetch(session, { method: 'DELETE' });
+      if (!response.ok) throw new Error(`DELETE answered ${response.status}`);
+    }
+    connection.close();
+    video.remove();
+  }
+
+  async function stats(number) {
+    const { connection } = peers.get(number);
+    const { inbound } = globalThis.interopRecorder;
+    const [video, audio] = await Promise.all([inbound(connection, 'video'), inbound(connection, 'audio')]);
+    return { state: connection.connectionState, at: performance.now(), video, audio };
+  }
+
+  globalThis.interop = {
+    watch,
+    leave,
+    stats,
+    video: (number) => peers.get(number).video,
+  };
+})();

@@ -1,0 +1,34 @@
+// Runs before a page's own scripts: keeps every RTCPeerConnection that the page makes, so that a scenario reads their
+// statistics and leaves the page alone.
+
+(() => {
+  const Native = globalThis.RTCPeerConnection;
+  const connections = [];
+  globalThis.RTCPeerConnection = class extends Native {
+    constructor(...args) {
+      super(...args);
+      connections.push(this);
+    }
+  };
+
+  /** Statistics of one kind of inbound stream, `undefined` while there is none. */
+  async function inbound(connection, kind) {
+    const report = [...(await connection.getStats()).values()];
+    const stats = report.find((entry) => entry.type === 'inbound-rtp' && entry.kind === kind);
+    if (!stats) return undefined;
+    const codec = report.find((entry) => entry.id === stats.codecId)?.mimeType;
+    return { ...JSON.parse(JSON.stringify(stats)), codec };
+  }
+
+  globalThis.interopRecorder = {
+    connections,
+    inbound,
+    /** Inbound audio and video of the newest connection, with the time in milliseconds at which they were read. */
+    async latest() {
+      const connection = connections.at(-1);
+      if (!connection) return { made: 0 };
+      const [video, audio] = await Promise.all([inbound(connection, 'video'), inbound(connection, 'audio')]);
+      return { made: connections.length, state: connection.connectionState, at: performance.now(), video, audio };
+    },
+  };
+})();

@@ -1,0 +1,47 @@
+// Finds the scenarios, runs those asked for one after the other, and ends with "N passed, N failed".
+
+import { readdirSync } from 'node:fs';
+import { basename } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import { Scenario, runScenario } from './lib/scenario.mjs';
+import { missingTools } from './lib/tools.mjs';
+
+const folder = fileURLToPath(new URL('scenarios/', import.meta.url));
+const { values: options } = parseArgs({
+  options: {
+    list: { type: 'boolean', default: false },
+    only: { type: 'string', multiple: true, default: [] },
+    binary: { type: 'string', default: Scenario.defaultBinary },
+  },
+});
+
+const all = readdirSync(folder).filter((file) => file.endsWith('.mjs')).map((file) => basename(file, '.mjs')).sort();
+const unknown = options.only.filter((name) => !all.includes(name));
+if (unknown.length > 0) stop(`no such scenario: ${unknown.join(', ')}; there are ${all.join(', ')}`);
+const chosen = options.only.length > 0 ? all.filter((name) => options.only.includes(name)) : all;
+
+if (options.list) {
+  for (const name of chosen) console.log(`${name.padEnd(24)} ${(await load(name)).about}`);
+  process.exit(0);
+}
+const missing = missingTools(options.binary);
+if (missing.length > 0) stop(`missing: ${missing.join('; ')}`);
+
+let failed = 0;
+for (const name of chosen) {
+  const passed = await runScenario(name, await load(name), options.binary);
+  if (!passed) failed += 1;
+}
+console.log(`\n${chosen.length - failed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
+
+async function load(name) {
+  return import(new URL(`scenarios/${name}.mjs`, import.meta.url));
+}
+
+function stop(message) {
+  console.error(`tools/interop/run: ${message}`);
+  process.exit(2);
+}

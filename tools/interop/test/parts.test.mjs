@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { freePorts } from '../lib/gateway.mjs';
+import { Metrics } from '../lib/metrics.mjs';
+import { offer } from '../lib/offers.mjs';
+import { assertMoves, assertSounds, between } from '../lib/playback.mjs';
+import { Child } from '../lib/process.mjs';
+import { runScenario } from '../lib/scenario.mjs';
+import { percentile, randomFrom } from '../lib/statistics.mjs';
+import { until } from '../lib/until.mjs';
+
+const folder = mkdtempSync(join(tmpdir(), 'interop-'));
+
+test('a percentile is the nearest rank', () => {
+  const values = Array.from({ length: 20 }, (_, i) => 20 - i);
+  assert.equal(percentile(values, 95), 19);
+  assert.equal(percentile(values, 50), 10);
+  assert.equal(percentile([7], 95), 7);
+  assert.throws(() => percentile([], 95));
+});
+
+test('a seed repeats its sequence, and the sequence is spread over [0, 1)', () => {
+  const [a, b] = [randomFrom(7), randomFrom(7)];
+  const values = Array.from({ length: 1000 }, a);
+  assert.deepEqual(values, Array.from({ length: 1000 }, b));
+  assert(values.every((value) => value >= 0 && value < 1));
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  assert(Math.abs(mean - 0.5) < 0.05, `mean ${mean}`);
+});
+
+test('metrics are summed over the labels that are not asked for', () => {
+  const metrics = new Metrics(
+    [
+      '# HELP tableside_sessions Sessions.',
+      '# TYPE tableside_sessions gauge',
+      'tableside_sessions{role="player"} 3',
+      'tableside_sessions{role="publisher"} 2',
+      'tableside_frames_total{table="a \\"b\\"",outcome="dropped",cause="none"} 1.5e2 1700000000000',
+      'up 1',
+      '',
+    ].join('\n'),
+  );
+  assert.equal(metrics.sum('tableside_sessions'), 5);
+  assert.equal(metrics.sum('tableside_sessions', { role: 'player' }), 3);
+  assert.equal(metrics.sum('tableside_frames_total', { table: 'a "b"', outcome: 'dropped' }), 150);
+  assert.equal(metrics.sum('tableside_sessions', { role: 'dealer' }), 0);
+  assert.throws(() => metrics.sum('tableside_session'), /no tableside_session/);
+  assert.throws(() => new Metrics('not a sample'));
+});
+
+test('until returns what the probe found, and says what it last saw when it gives up', async () => {
+  let asked = 0;
+  const { value } = await until('three', 5, () => (++asked === 3 ? 'found' : undefined), { everyMs: 1 });
+  assert.equal(value, 'found');
+  await assert.rejects(until('never', 0.02, () => 0, { everyMs: 1 }), /never: not within 0.02 s \(last: 0\)/);
+  const failing = () => {
+    throw new Error('refused');
+  };
+  await assert.rejects(until('never', 0.02, failing, { everyMs: 1 }), /last: refused/);
+});
+
+test('a child reports its lines and its end', async () => {
+  const lines = [];
+  const child = new Child('/bin/sh', ['-c', 'echo one; echo two; exec sleep 60'], join(folder, 'child.log'), (line) => lines.push(line));
+  await until('two lines', 5, () => lines.length === 2);
+  const { code, signal } = await child.end('SIGTERM', 5);
+  assert.deepEqual({ code, signal, lines }, { code: null, signal: 'SIGTERM', lines: ['one', 'two'] });
+  assert.equal(child.output(), 'one\ntwo\n');
+});
+
+test('a child that cannot start has ended', async () => {
+  const child = new Child('/nonexistent', [], join(folder, 'absent.log'));
+  const { value } = await until('its end', 5, () => child.ended);
+  assert.match(value.signal, /ENOENT/);
+});
+
+test('free ports are different', async () => {
+  assert.equal(new Set(await freePorts(5)).size, 5);
+});
+
+test('what was played is the difference of two readings', () => {
+  const reading = (at, framesDecoded, freezeCount, totalAudioEnergy) => ({
+    at,
+    video: { framesDecoded, freezeCount },
+    audio: { totalAudioEnergy, totalSamplesReceived: at * 48 },
+  });
+  const played = between(reading(1000, 30, 1, 0.5), reading(11_000, 330, 1, 0.7));
+  assert.equal(played.framesPerSecond, 30);
+  assertMoves(played, { fps: 30 });
+  assertSounds(played);
+  assert.throws(() => assertMoves(between(reading(1000, 30, 1, 0), reading(11_000, 250, 1, 0)), { fps: 30 }), /22 frames/);
+  assert.throws(() => assertMoves(between(reading(1000, 30, 1, 0), reading(11_000, 330, 2, 0)), { fps: 30 }), /freezes/);
+  assert.throws(() => assertSounds(between(reading(1000, 30, 1, 0.5), reading(11_000, 330, 1, 0.5))), /silence/);
+});
+
+test('an offer has a section for each kind and ends its lines with CRLF', () => {
+  const text = offer({ direction: 'sendonly', video: 'VP8' });
+  assert.deepEqual(text.match(/^m=\w+/gm), ['m=audio', 'm=video']);
+  assert.match(text, /a=rtpmap:96 VP8\/90000\r\n/);
+  assert.equal(text.match(/a=ssrc:/g).length, 2);
+  assert.doesNotMatch(text.replaceAll('\r\n', ''), /[\r\n]/);
+  assert.doesNotMatch(offer({ direction: 'recvonly' }), /a=ssrc:/);
+});
+
+test('a scenario passes only if it and its cleanup do', async () => {
+  const quiet = async (run) => {
+    const { log } = console;
+    const lines = [];
+    console.log = (line) => lines.push(line);
+    try {
+      return { passed: await runScenario('self-test', { about: 'the runner', run, timeLimitSeconds: 0.2 }, '/bin/false'), lines };
+    } finally {
+      console.log = log;
+    }
+  };
+  let closed = 0;
+  const fine = await quiet(async (t) => t.defer(() => (closed += 1)));
+  assert.equal(fine.passed, true);
+  const broken = await quiet(async (t) => {
+    t.defer(() => (closed += 1));
+    assert.equal(1, 2);
+  });
+  assert.equal(broken.passed, false);
+  assert.match(broken.lines.join('\n'), /FAIL self-test/);
+  const unclean = await quiet(async (t) => t.defer(() => assert.fail('left something behind')));
+  assert.equal(unclean.passed, false);
+  const hanging = await quiet(() => new Promise(() => {}));
+  assert.equal(hanging.passed, false);
+  assert.equal(closed, 2);
+});
