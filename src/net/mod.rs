@@ -1,1 +1,28 @@
 //! Batched UDP with GSO and GRO, socket buffers, verification of node tuning.
+//!
+//! Owns the one socket of each shard. Enters: a [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and
+//! whatever the network sends. Leaves: datagrams on the wire in as few system calls as the kernel allows, and a
+//! [`RecvBatch`] of datagrams with their source addresses. Also says what of the host's tuning is missing and which
+//! addresses the host can be reached at.
+//! Refuses to know: what is in a datagram, who it belongs to, what becomes of one that could not be sent.
+//!
+//! Linux only. The only unsafe code of the crate is in `sys`.
+
+mod addresses;
+mod dscp;
+mod receive;
+mod send;
+mod sys;
+mod tuning;
+mod udp;
+
+#[cfg(test)]
+mod tests;
+
+pub use addresses::host_addresses;
+pub use dscp::{Dscp, Markings};
+pub use receive::RecvBatch;
+pub use send::SendOutcome;
+pub use sys::thread_cpu_time;
+pub use tuning::{SETTINGS, Setting, TuningReport, verify_sysctls};
+pub use udp::{ShardSocket, UdpOptions};

@@ -1,0 +1,232 @@
+//! Sockets over loopback: what one sends is what the other receives.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys::receive_traffic_class;
+use super::{Dscp, Markings, RecvBatch, ShardSocket, UdpOptions};
+use crate::fanout::{SendBatch, TrafficClass};
+
+const V4: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+const ANY: (Ipv6Addr, u16) = (Ipv6Addr::UNSPECIFIED, 0);
+const V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, 0);
+
+fn bind(address: impl Into<SocketAddr>) -> ShardSocket {
+    ShardSocket::bind(address.into(), &UdpOptions::default()).expect("loopback").0
+}
+
+fn push(batch: &mut SendBatch, destination: SocketAddr, fill: u8, len: usize) {
+    batch.push(destination, TrafficClass::Video, len, |out| {
+        out.fill(fill);
+        len
+    });
+}
+
+/// The address at which a peer on this host reaches a socket bound to `[::]`.
+fn over_ipv4(socket: &ShardSocket) -> SocketAddr {
+    (V4.0, socket.local_address().port()).into()
+}
+
+/// The next `count` datagrams: source, first byte, length.
+async fn receive(socket: &mut ShardSocket, count: usize) -> Vec<(SocketAddr, u8, usize)> {
+    let mut batch = RecvBatch::new();
+    let mut found = Vec::new();
+    let all = async {
+        while found.len() < count {
+            socket.readable().await.expect("runtime");
+            let received = socket.recv_batch(&mut batch).expect("receives");
+            assert_eq!(received, batch.len());
+            assert_eq!(received, batch.datagrams_mut().count());
+            found.extend(batch.datagrams_mut().map(|(from, d)| {
+                assert!(d.iter().all(|&b| b == d[0]), "a datagram was cut in the wrong place");
+                (from, d[0], d.len())
+            }));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("all datagrams arrive");
+    found
+}
+
+#[tokio::test]
+async fn runs_of_mixed_sizes_arrive_whole_and_in_order() {
+    let (mut from, mut a, mut b) = (bind(V4), bind(V4), bind(V4));
+    let mut batch = SendBatch::with_capacity(200_000, 64);
+    let sizes = [1150, 1150, 1150, 700, 1150, 80, 1, 1200, 1200, 1200, 1200, 3];
+    for to in [&a, &b] {
+        sizes.iter().enumerate().for_each(|(i, &len)| push(&mut batch, to.local_address(), i as u8, len));
+    }
+    let outcome = from.send_batch(&batch);
+    assert_eq!(outcome.datagrams, 24);
+    assert_eq!(outcome.bytes, 2 * sizes.iter().sum::<usize>() as u64);
+    assert_eq!(outcome.runs, batch.messages().len() as u64);
+    assert_eq!((outcome.dropped_buffer_full, outcome.dropped_error), (0, 0));
+
+    let expected: Vec<_> = sizes.iter().enumerate().map(|(i, &len)| (from.local_address(), i as u8, len)).collect();
+    assert_eq!(receive(&mut a, 12).await, expected);
+    assert_eq!(receive(&mut b, 12).await, expected);
+    assert_eq!(a.receive_drops().expect("SO_MEMINFO"), 0);
+}
+
+#[tokio::test]
+async fn the_longest_run_arrives_in_one_message() {
+    let (mut from, mut to) = (bind(V4), bind(V4));
+    let mut batch = SendBatch::with_capacity(100_000, 8);
+    (0..64).for_each(|i| push(&mut batch, to.local_address(), i, 1000));
+    assert_eq!(from.send_batch(&batch).runs, 1);
+
+    to.readable().await.expect("runtime");
+    let mut received = RecvBatch::with_capacity(1, 65_536);
+    assert_eq!(to.recv_batch(&mut received).expect("receives"), 64);
+    assert!(received.datagrams_mut().enumerate().all(|(i, (_, d))| d.len() == 1000 && d[0] == i as u8));
+}
+
+#[tokio::test]
+async fn a_destination_that_cannot_be_reached_does_not_hold_up_the_others() {
+    let (mut from, mut a, mut b) = (bind(ANY), bind(V4), bind(V4));
+    let (a_address, b_address) = (a.local_address(), b.local_address());
+    let mut batch = SendBatch::with_capacity(100_000, 64);
+    // Port 0 and, without SO_BROADCAST, the broadcast address are refused whatever routes the host has.
+    let unreachable = [SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([255, 255, 255, 255], 9))];
+    for to in [a_address, unreachable[0], a_address, unreachable[1], b_address] {
+        (0..3).for_each(|i| push(&mut batch, to, i, 500));
+    }
+    let outcome = from.send_batch(&batch);
+    assert_eq!((outcome.datagrams, outcome.dropped_error, outcome.dropped_buffer_full), (9, 6, 0));
+    assert!(from.offloads_segmentation(), "one bad destination must not cost the others their runs");
+    assert_eq!(receive(&mut a, 6).await.len(), 6);
+    assert_eq!(receive(&mut b, 3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_closed_port_costs_nothing_but_what_is_sent_to_it() {
+    let closed = bind(V4).local_address();
+    let (mut from, mut to) = (bind(V4), bind(V4));
+    let mut batch = SendBatch::with_capacity(10_000, 8);
+    for destination in [closed, to.local_address(), closed, to.local_address()] {
+        push(&mut batch, destination, 7, 100);
+    }
+    for _ in 0..2 {
+        assert_eq!(from.send_batch(&batch).datagrams, 4);
+    }
+    assert_eq!(receive(&mut to, 4).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_dual_stack_socket_speaks_both_and_names_ipv4_peers_as_such() {
+    let (mut node, mut v4, mut v6) = (bind(ANY), bind(V4), bind(V6));
+    let port = node.local_address().port();
+    let mut batch = SendBatch::with_capacity(10_000, 8);
+
+    push(&mut batch, over_ipv4(&node), 4, 100);
+    v4.send_batch(&batch);
+    assert_eq!(receive(&mut node, 1).await, [(v4.local_address(), 4, 100)]);
+
+    batch.clear();
+    push(&mut batch, (V6.0, port).into(), 6, 100);
+    v6.send_batch(&batch);
+    assert_eq!(receive(&mut node, 1).await, [(v6.local_address(), 6, 100)]);
+
+    batch.clear();
+    for to in [&v4, &v6] {
+        (0..4).for_each(|i| push(&mut batch, to.local_address(), i, 900));
+    }
+    assert_eq!(node.send_batch(&batch).runs, 2);
+    assert_eq!(receive(&mut v4, 4).await[3], (over_ipv4(&node), 3, 900));
+    assert_eq!(receive(&mut v6, 4).await[3], ((V6.0, port).into(), 3, 900));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_one_receive_is_there_at_the_next() {
+    let (mut from, mut to) = (bind(V4), bind(V4));
+    let mut batch = SendBatch::with_capacity(10_000, 16);
+    // Each longer than the one before, so that neither side joins them to a run.
+    (1..=10).for_each(|i| push(&mut batch, to.local_address(), i, usize::from(i)));
+    assert_eq!(from.send_batch(&batch).runs, 10);
+
+    let mut received = RecvBatch::with_capacity(4, 2048);
+    let mut counts = Vec::new();
+    to.readable().await.expect("runtime");
+    loop {
+        let count = to.recv_batch(&mut received).expect("receives");
+        if count == 0 {
+            break;
+        }
+        counts.push(count);
+    }
+    assert_eq!(counts, [4, 4, 2]);
+}
+
+#[tokio::test]
+async fn empty_and_overlong_datagrams_are_counted_and_dropped() {
+    let mut to = bind(V4);
+    let from = std::net::UdpSocket::bind(SocketAddr::from(V4)).expect("loopback");
+    for len in [0, 101, 100] {
+        from.send_to(&vec![1; len], to.local_address()).expect("sends");
+    }
+    to.readable().await.expect("runtime");
+    let mut received = RecvBatch::with_capacity(8, 100);
+    assert_eq!(to.recv_batch(&mut received).expect("receives"), 1);
+    assert_eq!(received.datagrams_mut().map(|(_, d)| d.len()).collect::<Vec<_>>(), [100]);
+    assert_eq!(received.unusable(), 2);
+}
+
+#[tokio::test]
+async fn nothing_to_receive_is_no_error() {
+    let mut socket = bind(V4);
+    assert_eq!(socket.recv_batch(&mut RecvBatch::new()).expect("not an error"), 0);
+}
+
+/// A plain receiver on `domain`'s loopback that is told the traffic class octet of what it receives.
+fn octet_reader(domain: Domain) -> (Socket, SocketAddr) {
+    let address = if domain == Domain::IPV4 { SocketAddr::from(V4) } else { SocketAddr::from(V6) };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).expect("socket");
+    socket.bind(&address.into()).expect("loopback");
+    if domain == Domain::IPV4 {
+        socket.set_recv_tos_v4(true).expect("IP_RECVTOS");
+    } else {
+        socket.set_recv_tclass_v6(true).expect("IPV6_RECVTCLASS");
+    }
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    let address = socket.local_addr().expect("bound").as_socket().expect("IP");
+    (socket, address)
+}
+
+#[tokio::test]
+async fn each_class_of_traffic_carries_its_marking() {
+    let af42 = Dscp::new(36).expect("a code point");
+    for (domain, bound) in [
+        (Domain::IPV4, SocketAddr::from(V4)),
+        (Domain::IPV4, SocketAddr::from(ANY)),
+        (Domain::IPV6, SocketAddr::from(ANY)),
+    ] {
+        let options = UdpOptions { markings: Markings { video: af42, ..Markings::default() }, ..UdpOptions::default() };
+        let (mut from, report) = ShardSocket::bind(bound, &options).expect("loopback");
+        assert!(report.iter().any(|setting| setting.name == "dscp" && setting.ok));
+        let (reader, to) = octet_reader(domain);
+        let mut batch = SendBatch::with_capacity(10_000, 8);
+        for class in [TrafficClass::Control, TrafficClass::Audio, TrafficClass::Video] {
+            // Two, so that run and marking go in one control buffer.
+            (0..2).for_each(|_| batch.push(to, class, 200, |_| 200));
+        }
+        assert_eq!(from.send_batch(&batch).runs, 3);
+        let octets: Vec<_> = (0..6).map(|_| receive_traffic_class(reader.as_fd()).expect("receives")).collect();
+        assert_eq!(octets, [0, 0, 46 << 2, 46 << 2, 36 << 2, 36 << 2], "{domain:?} from {bound}");
+    }
+}
+
+#[tokio::test]
+async fn the_report_says_what_the_socket_got() {
+    let options = UdpOptions { receive_buffer: 64 << 10, send_buffer: 64 << 10, ..UdpOptions::default() };
+    let (socket, report) = ShardSocket::bind(V4.into(), &options).expect("loopback");
+    let find = |name: &str| report.iter().find(|setting| setting.name == name).expect("reported");
+    assert!(find("receive_buffer").ok && find("send_buffer").ok, "{report:?}");
+    assert_eq!(find("send_buffer").found, "65536");
+    assert_eq!(socket.offloads_segmentation(), find("gso").ok);
+
+    let greedy = UdpOptions { receive_buffer: usize::MAX, ..UdpOptions::default() };
+    let (_socket, report) = ShardSocket::bind(V4.into(), &greedy).expect("a refused buffer is no error");
+    assert!(!report.iter().find(|setting| setting.name == "receive_buffer").expect("reported").ok);
+}
