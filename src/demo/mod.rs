@@ -1,1 +1,4 @@
 //! The embedded dealer.
+
+pub mod clip;
+pub mod packetize;
