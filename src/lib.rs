@@ -12,9 +12,16 @@
 //!
 //! `docs/architecture.md` follows one packet through the rooms.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod config;
+pub mod demo;
 pub mod fanout;
+pub mod fleet;
+pub mod http;
 pub mod media;
+pub mod net;
 pub mod rtc;
 pub mod run;
 pub mod shard;
+pub mod telemetry;

@@ -3,19 +3,19 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::demo;
 use crate::fleet::Node;
 use crate::http::{self, App};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Metrics, Tuning};
 
 /// How long sessions may take to say goodbye and requests to be answered, once the process was told to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
@@ -38,8 +38,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let admin = bind(config.admin.listen, "[admin] listen", "--admin").await?;
     let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
 
-    let node = Node {};
-    let metrics = Arc::new(Metrics::new(&config, shards(&config)));
+    let node = Node::start(&config).await.context("cannot start the media plane")?;
+    let metrics = Arc::new(Metrics::new(&config, node.ports().len()));
+    metrics.set_tuning(verified_tuning(&node));
+    if config.demo {
+        start_dealers(&node);
+    }
     let app = App::new(node.clone(), Arc::clone(&config), metrics);
 
     let (stop, stopped) = watch::channel(false);
@@ -48,7 +52,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     };
     let public = tokio::spawn(http::serve(public, http::public(app.clone()), until_stop(stopped.clone())));
     let admin = tokio::spawn(http::serve(admin, http::admin(app), until_stop(stopped)));
-    announce(&config, public_address, admin_address);
+    announce(&config, &node, public_address, admin_address);
 
     signals.next().await;
     info!("shutting down");
@@ -74,15 +78,37 @@ async fn bind(address: SocketAddr, key: &str, option: &str) -> anyhow::Result<Tc
     })
 }
 
-fn shards(config: &Config) -> usize {
-    match config.media.shards {
-        0 => available_parallelism().map_or(1, usize::from),
-        shards => shards,
+/// What the kernel and the host did not grant is said once, with what to do about it.
+fn verified_tuning(node: &Node) -> Vec<Tuning> {
+    let tuning = node.tuning().iter().map(|s| Tuning {
+        setting: s.name,
+        ok: s.ok,
+        wanted: s.wanted.clone(),
+        found: s.found.clone(),
+        advice: s.advice,
+    });
+    let tuning: Vec<Tuning> = tuning.collect();
+    for t in tuning.iter().filter(|t| !t.ok) {
+        warn!(setting = t.setting, wanted = t.wanted, found = t.found, advice = t.advice, "node tuning");
+    }
+    tuning
+}
+
+/// The demo's tables, each with a dealer of its own.
+fn start_dealers(node: &Node) {
+    for (table, codec) in demo::TABLES {
+        let node = node.clone();
+        tokio::spawn(async move {
+            if let Err(error) = demo::deal(node, table, codec).await {
+                error!(table, %error, "the dealer has left");
+            }
+        });
     }
 }
 
-fn announce(config: &Config, public: SocketAddr, admin: SocketAddr) {
-    info!(%public, %admin, tables = config.tables.len(), "listening");
+fn announce(config: &Config, node: &Node, public: SocketAddr, admin: SocketAddr) {
+    let (udp, addresses) = (node.ports(), node.addresses());
+    info!(%public, %admin, ?udp, ?addresses, tables = config.tables.len(), "listening");
     if config.tables.is_empty() && !config.demo {
         warn!("no [tables.NAME] section is configured: nothing can be published or watched");
     }

@@ -187,10 +187,10 @@ impl Node {
             };
             let (bound, granted) =
                 shard_thread::start(seat).await.map_err(|source| StartError::Bind { address, source })?;
-            merge_tuning(&mut tuning, granted.settings);
+            merge_tuning(&mut tuning, granted);
             shards.push(ShardHandle { commands: senders[n].clone(), report: reports, port: bound.port() });
         }
-        merge_tuning(&mut tuning, verify_sysctls("/proc/sys".as_ref(), &options).settings);
+        merge_tuning(&mut tuning, verify_sysctls("/proc/sys".as_ref(), &options));
         let inner = Inner {
             config: config.clone(),
             identity,
@@ -470,12 +470,6 @@ impl Node {
         // The directory is plain data and every change to it is one call: a panic elsewhere leaves it whole.
         self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Admits nobody any more: offers are refused with [`Refusal::ShuttingDown`] and readiness fails.
-    pub fn drain(&self) {}
-
-    /// Ends every session, telling the peers, and stops the shards.
-    pub async fn shutdown(&self) {}
 }
 
 /// Sends a table from inside the process.

@@ -364,16 +364,15 @@ impl UnknownAttributes {
     fn note(&mut self, kind: u16) {
         let understood = matches!(
             kind,
-            attribute::FIRST_OPTIONAL..
-                | attribute::MAPPED_ADDRESS
-                | attribute::USERNAME
-                | attribute::ERROR_CODE
-                | attribute::UNKNOWN_ATTRIBUTES
-                | attribute::REALM
-                | attribute::NONCE
-                | attribute::MESSAGE_INTEGRITY_SHA256
-                | attribute::XOR_MAPPED_ADDRESS
-                | attribute::PRIORITY
+            attribute::FIRST_OPTIONAL
+                ..|attribute::MAPPED_ADDRESS| attribute::USERNAME
+                    | attribute::ERROR_CODE
+                    | attribute::UNKNOWN_ATTRIBUTES
+                    | attribute::REALM
+                    | attribute::NONCE
+                    | attribute::MESSAGE_INTEGRITY_SHA256
+                    | attribute::XOR_MAPPED_ADDRESS
+                    | attribute::PRIORITY
         );
         if !understood && self.count < Self::MAX {
             self.types[self.count] = kind;

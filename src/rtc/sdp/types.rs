@@ -214,10 +214,3 @@ pub struct LocalDescription {
     /// The largest data channel message we accept, bytes.
     pub max_message_size: u32,
 }
-
-impl From<&Negotiated> for TableMedia {
-    fn from(negotiated: &Negotiated) -> Self {
-        let of = |kind| negotiated.stream(kind).map(|(_, stream)| (stream.codec, stream.fmtp.clone()));
-        Self { video: of(MediaKind::Video), audio: of(MediaKind::Audio) }
-    }
-}
