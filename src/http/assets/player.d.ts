@@ -1,1 +1,131 @@
-export {};
+/** What the player is doing. Each is also the name of an event that fires when it begins. */
+export type PlayerState =
+  /** `start` was not called yet. */
+  | "idle"
+  /** Asking for the table, or connecting again; `reason` says why if it is not the first time. */
+  | "connecting"
+  /** Pictures arrive. */
+  | "live"
+  /** The publisher has left; the same session continues when it returns. */
+  | "paused"
+  /** Nobody publishes the table; asked again after `retryInMs`. */
+  | "waiting"
+  /** Connected, but no picture for two seconds. */
+  | "stalled"
+  /** The server said no: `message` for the customer, `problem` for the engineer. Without `retryInMs` it is final. */
+  | "refused"
+  /** This browser or network cannot play the table; `message` says why. Without `retryInMs` it is final. */
+  | "unplayable"
+  /** `stop` was called. */
+  | "stopped";
+
+export interface PlayerOptions {
+  /** The WHEP endpoint, absolute or relative to the page. */
+  url: string;
+  /** Shows the table. Give it `autoplay`, `muted` and `playsinline`. */
+  video: HTMLVideoElement;
+  /** Bearer token, if the table wants one. */
+  token?: string;
+}
+
+/** RFC 9457 problem document. */
+export interface Problem {
+  type?: string;
+  title?: string;
+  status?: number;
+  detail?: string;
+}
+
+export interface StateDetail {
+  state: PlayerState;
+  /** Stable and short: `not_live`, `full`, `no_common_codec`, `ice_failed`, `publisher_left`, `connection_lost`, `http_404` … */
+  reason?: string;
+  /** For a customer. */
+  message?: string;
+  /** When the next attempt is due, in milliseconds from now. */
+  retryInMs?: number;
+  /** HTTP status, where one was the cause. */
+  status?: number;
+  problem?: Problem;
+}
+
+/** Refreshed every second. Rates are of the last second, counts of the session. */
+export interface PlayerStats {
+  fps: number;
+  /** Video and audio payload. */
+  bitsPerSecond: number;
+  width: number;
+  height: number;
+  /** Mean time a video frame waited in the jitter buffer. */
+  jitterBufferMs: number;
+  packetsReceived: number;
+  packetsLost: number;
+  framesDecoded: number;
+  framesDropped: number;
+  freezeCount: number;
+  freezesMs: number;
+  nackCount: number;
+  pliCount: number;
+  /** Round trip of the connectivity checks. */
+  rttMs: number | null;
+  /** An estimate, edge to decoded picture: half the round trip plus the time from a frame's first packet to its decoding. */
+  latencyMs: number | null;
+  /** From the POST to the first picture shown. */
+  firstFrameMs: number | null;
+  videoCodec: string;
+  audioCodec: string;
+  /** 0 to 1. */
+  audioLevel: number;
+  /** The last `latency` message of the edge. */
+  edge: EdgeMessage | null;
+}
+
+/** One message of a data channel. */
+export interface EdgeMessage {
+  type: string;
+  code?: string;
+  [field: string]: unknown;
+}
+
+export interface PlayerEventMap {
+  statechange: CustomEvent<StateDetail>;
+  idle: CustomEvent<StateDetail>;
+  connecting: CustomEvent<StateDetail>;
+  live: CustomEvent<StateDetail>;
+  paused: CustomEvent<StateDetail>;
+  waiting: CustomEvent<StateDetail>;
+  stalled: CustomEvent<StateDetail>;
+  refused: CustomEvent<StateDetail>;
+  unplayable: CustomEvent<StateDetail>;
+  stopped: CustomEvent<StateDetail>;
+  stats: CustomEvent<PlayerStats>;
+  /** A `notice` of the edge. */
+  notice: CustomEvent<{ channel: string; message: EdgeMessage }>;
+  /** A `latency` message of the edge. */
+  latency: CustomEvent<{ channel: string; message: EdgeMessage }>;
+  /** Any other message: round events, acknowledgements of bets. */
+  message: CustomEvent<{ channel: string; message: EdgeMessage }>;
+}
+
+export class TablesidePlayer extends EventTarget {
+  constructor(options: PlayerOptions);
+  readonly state: PlayerState;
+  readonly detail: StateDetail;
+  readonly stats: PlayerStats;
+  readonly peerConnection: RTCPeerConnection | null;
+  /** The channel for bet signals, `null` while it is not open. */
+  readonly bets: RTCDataChannel | null;
+  /** Begins, or begins anew after `stop`, `refused` or `unplayable`. Resolves once the first attempt was made. */
+  start(): Promise<void>;
+  /** Ends the session and stays quiet until `start`. */
+  stop(): Promise<void>;
+  addEventListener<K extends keyof PlayerEventMap>(
+    type: K,
+    listener: (event: PlayerEventMap[K]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
+}
+
+/** Whether this browser can receive a video codec over WebRTC: `H264`, `VP8`. */
+export function canPlay(name: string): boolean;

@@ -1,1 +1,690 @@
-export {};
+// The tableside player: one table over WHEP, reconnecting by itself, in one ES module without dependencies.
+//
+//   import { TablesidePlayer } from "/sdk/player.js";
+//   const player = new TablesidePlayer({ url: "/whep/demo", video: document.querySelector("video") });
+//   player.addEventListener("statechange", () => console.log(player.state));
+//   await player.start();
+//
+// Types: player.d.ts beside this file.
+
+/** @typedef {import("./player.js").PlayerState} PlayerState */
+/** @typedef {import("./player.js").PlayerOptions} PlayerOptions */
+/** @typedef {import("./player.js").PlayerStats} PlayerStats */
+/** @typedef {import("./player.js").StateDetail} StateDetail */
+/** @typedef {import("./player.js").EdgeMessage} EdgeMessage */
+/** @typedef {import("./player.js").Problem} Problem */
+
+const ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+
+const REQUEST_TIMEOUT_MS = 10_000;
+const CONNECT_TIMEOUT_MS = 10_000;
+/** A connection that reports "disconnected" often recovers; longer than this and a new one is quicker. */
+const DISCONNECTED_GRACE_MS = 3_000;
+const STALL_AFTER_MS = 2_000;
+const RECONNECT_AFTER_STALL_MS = 10_000;
+const LATE_FRAMES_MS = 1_500;
+const WATCHDOG_INTERVAL_MS = 500;
+const STATS_INTERVAL_MS = 1_000;
+const QOS_INTERVAL_MS = 2_000;
+const BACKOFF_FIRST_MS = 500;
+const BACKOFF_MAX_MS = 15_000;
+/** After so many attempts that reached the server but never a media path, the network is to blame. */
+const ICE_FAILURES_BEFORE_UNPLAYABLE = 2;
+
+/** The response of a WHEP endpoint that refuses. */
+class Refused extends Error {
+  /**
+   * @param {number} status
+   * @param {Problem} problem
+   * @param {number | undefined} retryAfterMs
+   */
+  constructor(status, problem, retryAfterMs) {
+    super(problem.detail || problem.title || `HTTP ${status}`);
+    this.status = status;
+    this.problem = problem;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** One WHEP session from the offer to DELETE. Knows nothing of retries. */
+class WhepSession {
+  /**
+   * @param {string} url
+   * @param {string | undefined} token
+   * @param {(message: EdgeMessage, channel: string) => void} onMessage
+   * @param {(reason: "connected" | "disconnected" | "failed" | "closed") => void} onConnection
+   */
+  constructor(url, token, onMessage, onConnection) {
+    this.url = url;
+    this.token = token;
+    this.closed = false;
+    this.everConnected = false;
+    /** @type {string | null} */
+    this.sessionUrl = null;
+    this.stream = new MediaStream();
+    this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.bets = this.pc.createDataChannel("bets", { ordered: true });
+    this.events = this.pc.createDataChannel("events", { ordered: true });
+    this.qos = this.pc.createDataChannel("qos", { ordered: false, maxRetransmits: 0 });
+    for (const channel of [this.bets, this.events, this.qos]) {
+      channel.addEventListener("message", ({ data }) => {
+        const message = parseMessage(data);
+        if (message && !this.closed) onMessage(message, channel.label);
+      });
+    }
+    // A server without data channels closes them at once; that is no end of the session.
+    this.events.addEventListener("open", () => {
+      this.events.addEventListener("close", () => this.closed || onConnection("closed"));
+    });
+    this.pc.addEventListener("connectionstatechange", () => {
+      const state = this.pc.connectionState;
+      if (this.closed || state === "new" || state === "connecting") return;
+      if (state === "connected") this.everConnected = true;
+      onConnection(state);
+    });
+    for (const kind of ["audio", "video"]) {
+      const transceiver = this.pc.addTransceiver(kind, { direction: "recvonly" });
+      askForCaptureTime(transceiver);
+      // From the start, not from `ontrack`: the element can then prepare while the answer is under way.
+      this.stream.addTrack(transceiver.receiver.track);
+    }
+  }
+
+  /**
+   * Offers and applies the answer.
+   *
+   * @throws {Refused} where the server says no; anything else is a failure of the network or the browser
+   */
+  async connect() {
+    const offer = await this.pc.createOffer();
+    await this.pc.setLocalDescription(offer);
+    // No wait for candidates: the server takes the address from our checks and needs none of ours.
+    const response = await request(this.url, {
+      method: "POST",
+      headers: { "Content-Type": "application/sdp", ...authorization(this.token) },
+      body: this.pc.localDescription?.sdp ?? offer.sdp ?? "",
+    });
+    const body = await response.text();
+    if (response.status !== 201) {
+      throw new Refused(response.status, parseProblem(body, response), retryAfter(response.headers.get("Retry-After")));
+    }
+    const location = response.headers.get("Location");
+    if (location) this.sessionUrl = new URL(location, response.url || this.url).href;
+    if (this.closed) {
+      this.#release();
+      return;
+    }
+    await this.pc.setRemoteDescription({ type: "answer", sdp: body });
+  }
+
+  /** @param {object} message */
+  sendQos(message) {
+    if (this.qos.readyState === "open") this.qos.send(JSON.stringify(message));
+  }
+
+  /** Ends the session on both sides. Safe while the page is being closed and while `connect` runs. */
+  close() {
+    if (this.closed) return;
+    this.closed = true;
+    this.pc.close();
+    this.#release();
+  }
+
+  #release() {
+    if (!this.sessionUrl) return;
+    const url = this.sessionUrl;
+    this.sessionUrl = null;
+    fetch(url, { method: "DELETE", headers: authorization(this.token), keepalive: true }).catch(() => {
+      // The server ends the session by itself when checks stop.
+    });
+  }
+}
+
+/** Plays one table and keeps playing it. See player.d.ts for events and states. */
+export class TablesidePlayer extends EventTarget {
+  /** @type {string} */ #url;
+  /** @type {HTMLVideoElement} */ #video;
+  /** @type {string | undefined} */ #token;
+  /** @type {PlayerState} */ #state = "idle";
+  /** @type {StateDetail} */ #detail = { state: "idle" };
+  /** @type {WhepSession | null} */ #session = null;
+  /** @type {number | undefined} */ #retryTimer;
+  /** @type {number | undefined} */ #connectTimer;
+  /** @type {number | undefined} */ #disconnectTimer;
+  /** @type {number[]} */ #intervals = [];
+  /** @type {PlayerStats} */ #stats = emptyStats();
+  #meter = new StatsMeter();
+  #running = false;
+  #failures = 0;
+  #iceFailures = 0;
+  /** @type {number | null} */ #leftAt = null;
+  #framesSeen = 0;
+  #lastFrameAt = 0;
+  #postedAt = 0;
+  #onPageHide = () => this.#session?.close();
+  #onPageShow = (/** @type {PageTransitionEvent} */ event) => {
+    if (event.persisted && this.#running) this.#connect();
+  };
+
+  /** @param {PlayerOptions} options */
+  constructor({ url, video, token }) {
+    super();
+    this.#url = new URL(url, location.href).href;
+    this.#video = video;
+    this.#token = token;
+  }
+
+  /** @returns {PlayerState} */
+  get state() {
+    return this.#state;
+  }
+
+  /** What was said with the last change of state. */
+  get detail() {
+    return this.#detail;
+  }
+
+  /** The newest statistics, refreshed every second. */
+  get stats() {
+    return this.#stats;
+  }
+
+  /** The connection of the current session, `null` between sessions: for tests and for the curious. */
+  get peerConnection() {
+    return this.#session?.pc ?? null;
+  }
+
+  /** The channel for bet signals, `null` while it is not open. */
+  get bets() {
+    const channel = this.#session?.bets;
+    return channel?.readyState === "open" ? channel : null;
+  }
+
+  /** Begins, or begins anew after `stop`, `refused` or `unplayable`. Resolves once the first attempt was made. */
+  async start() {
+    if (this.#running) return;
+    this.#running = true;
+    this.#failures = 0;
+    this.#iceFailures = 0;
+    addEventListener("pagehide", this.#onPageHide);
+    addEventListener("pageshow", this.#onPageShow);
+    this.#intervals = [
+      setInterval(() => this.#watch(), WATCHDOG_INTERVAL_MS),
+      setInterval(() => this.#measure(), STATS_INTERVAL_MS),
+      setInterval(() => this.#report(), QOS_INTERVAL_MS),
+    ];
+    this.#setState({ state: "connecting" });
+    await this.#connect();
+  }
+
+  /** Ends the session and stays quiet until `start`. */
+  async stop() {
+    this.#halt();
+    this.#video.srcObject = null;
+    this.#setState({ state: "stopped" });
+  }
+
+  #halt() {
+    this.#running = false;
+    removeEventListener("pagehide", this.#onPageHide);
+    removeEventListener("pageshow", this.#onPageShow);
+    this.#intervals.forEach((interval) => clearInterval(interval));
+    this.#intervals = [];
+    this.#dropSession();
+  }
+
+  #dropSession() {
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#disconnectTimer);
+    this.#session?.close();
+    this.#session = null;
+  }
+
+  async #connect() {
+    this.#dropSession();
+    if (typeof RTCPeerConnection === "undefined") {
+      this.#giveUp({ state: "unplayable", reason: "no_webrtc", message: "This browser cannot play live video (WebRTC is missing or switched off)." });
+      return;
+    }
+    // The state stays as it is: somebody who waits for the table keeps reading so, also while we ask again.
+    const session = new WhepSession(
+      this.#url,
+      this.#token,
+      (message, channel) => this.#onMessage(message, channel),
+      (reason) => this.#session === session && this.#onConnection(session, reason),
+    );
+    this.#session = session;
+    this.#leftAt = null;
+    this.#framesSeen = 0;
+    this.#meter = new StatsMeter();
+    this.#postedAt = performance.now();
+    try {
+      await session.connect();
+    } catch (error) {
+      if (this.#session === session) this.#onRefusal(error);
+      return;
+    }
+    if (this.#session !== session) return;
+    this.#video.srcObject = session.stream;
+    this.#video.play().catch(() => {
+      // Autoplay with sound was refused, or a newer session replaced this one; the page offers a button.
+    });
+    this.#awaitFirstFrame(session);
+    if (session.pc.connectionState !== "connected") {
+      this.#connectTimer = setTimeout(() => this.#onConnection(session, "failed"), CONNECT_TIMEOUT_MS);
+    }
+  }
+
+  /**
+   * @param {WhepSession} session
+   * @param {"connected" | "disconnected" | "failed" | "closed"} reason
+   */
+  #onConnection(session, reason) {
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#disconnectTimer);
+    if (reason === "connected") {
+      this.#iceFailures = 0;
+      this.#lastFrameAt = performance.now();
+      return;
+    }
+    if (reason === "disconnected") {
+      this.#disconnectTimer = setTimeout(() => this.#onConnection(session, "failed"), DISCONNECTED_GRACE_MS);
+      return;
+    }
+    if (reason === "failed" && !session.everConnected && ++this.#iceFailures >= ICE_FAILURES_BEFORE_UNPLAYABLE) {
+      const delay = this.#retry(undefined, BACKOFF_MAX_MS);
+      this.#setState({
+        state: "unplayable",
+        reason: "ice_failed",
+        message: "The table answers, but no video gets through: this network or a firewall blocks it (UDP). Try another network, for example mobile data, or switch off the VPN.",
+        retryInMs: delay,
+      });
+      return;
+    }
+    this.#reconnect(reason === "closed" ? "session_closed" : "connection_lost");
+  }
+
+  /**
+   * Says what went wrong, then tries again or not.
+   *
+   * @param {unknown} error
+   */
+  #onRefusal(error) {
+    if (!(error instanceof Refused)) {
+      // `fetch` throws TypeError, a time-out AbortError; everything else comes from the answer.
+      const unreachable = error instanceof TypeError || (error instanceof DOMException && error.name === "AbortError");
+      this.#reconnect(unreachable ? "unreachable" : "bad_answer");
+      return;
+    }
+    const { status, problem, retryAfterMs } = error;
+    const detail = { status, problem };
+    if (status === 409) {
+      const retryInMs = this.#retry(retryAfterMs);
+      this.#setState({ state: "waiting", reason: "not_live", message: "The table is not live at the moment. It starts here by itself.", retryInMs, ...detail });
+    } else if (status === 422) {
+      this.#giveUp({ state: "unplayable", reason: "no_common_codec", message: explainCodec(problem), ...detail });
+    } else if (status === 503 || status === 429) {
+      const retryInMs = this.#retry(retryAfterMs);
+      this.#setState({ state: "refused", reason: "full", message: "The table is full right now. We keep trying to get you a seat.", retryInMs, ...detail });
+    } else if (status >= 500) {
+      this.#reconnect("unreachable", retryAfterMs);
+    } else {
+      this.#giveUp({ state: "refused", reason: `http_${status}`, message: explainStatus(status, error.message), ...detail });
+    }
+  }
+
+  /**
+   * @param {string} reason
+   * @param {number} [retryAfterMs]
+   */
+  #reconnect(reason, retryAfterMs) {
+    const retryInMs = this.#retry(retryAfterMs);
+    const message = reason === "unreachable" ? "The server cannot be reached. Trying again…" : "The connection was lost. Connecting again…";
+    this.#setState({ state: "connecting", reason, message, retryInMs });
+  }
+
+  /**
+   * Drops the session and plans the next attempt: never before what the server asked for, and spread, so that the
+   * players of a table that comes back do not arrive in one instant.
+   *
+   * @param {number} [retryAfterMs]
+   * @param {number} [atLeastMs]
+   * @returns {number} the delay
+   */
+  #retry(retryAfterMs, atLeastMs = 0) {
+    this.#dropSession();
+    const backoff = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures++, 10));
+    const base = Math.max(retryAfterMs ?? backoff, atLeastMs);
+    const delay = Math.round(retryAfterMs === undefined ? base * (0.5 + 0.5 * Math.random()) : base * (1 + 0.25 * Math.random()));
+    this.#retryTimer = setTimeout(() => this.#connect(), delay);
+    return delay;
+  }
+
+  /** @param {StateDetail} detail */
+  #giveUp(detail) {
+    this.#halt();
+    this.#setState(detail);
+  }
+
+  /**
+   * @param {EdgeMessage} message
+   * @param {string} channel
+   */
+  #onMessage(message, channel) {
+    if (channel === "events" && message.type === "notice") this.#onNotice(message);
+    if (message.type === "latency") this.#stats = { ...this.#stats, edge: message };
+    this.#emit(message.type === "latency" || message.type === "notice" ? message.type : "message", { channel, message });
+  }
+
+  /** @param {EdgeMessage} notice */
+  #onNotice(notice) {
+    if (notice.code === "publisher_left") {
+      this.#leftAt = performance.now();
+      this.#setState({ state: "paused", reason: "publisher_left", message: "The picture continues here by itself as soon as the dealer is back." });
+    } else if (notice.code === "publisher_returned") {
+      this.#leftAt = null;
+      this.#lastFrameAt = performance.now();
+      if (this.#state === "paused") this.#setState({ state: this.#framesSeen ? "live" : "connecting" });
+    } else if (notice.code === "session_ended") {
+      this.#reconnect("session_ended");
+    }
+  }
+
+  /** @param {WhepSession} session */
+  #awaitFirstFrame(session) {
+    const first = () => {
+      if (this.#session !== session || this.#framesSeen) return;
+      this.#stats = { ...this.#stats, firstFrameMs: Math.round(performance.now() - this.#postedAt) };
+      this.#onFrames(1);
+    };
+    if (typeof this.#video.requestVideoFrameCallback === "function") this.#video.requestVideoFrameCallback(first);
+    else this.#video.addEventListener("playing", first, { once: true });
+  }
+
+  /**
+   * New pictures were decoded.
+   *
+   * @param {number} total in this session
+   */
+  #onFrames(total) {
+    this.#framesSeen = total;
+    this.#lastFrameAt = performance.now();
+    this.#failures = 0;
+    if (this.#leftAt !== null) {
+      // What was on its way still arrives; pictures later than that mean that the table is there.
+      if (this.#lastFrameAt - this.#leftAt < LATE_FRAMES_MS) return;
+      this.#leftAt = null;
+    }
+    if (this.#state !== "live") this.#setState({ state: "live" });
+  }
+
+  async #watch() {
+    const session = this.#session;
+    if (!session || session.pc.connectionState !== "connected") return;
+    const decoded = await framesDecoded(session.pc);
+    if (this.#session !== session) return;
+    if (decoded > this.#framesSeen) {
+      this.#onFrames(decoded);
+      return;
+    }
+    if (this.#leftAt !== null) return;
+    const silence = performance.now() - this.#lastFrameAt;
+    if (silence > RECONNECT_AFTER_STALL_MS) this.#reconnect("stalled");
+    else if (silence > STALL_AFTER_MS && this.#state !== "stalled") {
+      this.#setState({ state: "stalled", reason: "no_frames", message: "The picture is late. One moment…" });
+    }
+  }
+
+  async #measure() {
+    const session = this.#session;
+    if (!session || session.pc.connectionState !== "connected") return;
+    const measured = this.#meter.read(await session.pc.getStats());
+    if (!measured || this.#session !== session) return;
+    this.#stats = { ...this.#stats, ...measured };
+    this.#emit("stats", this.#stats);
+  }
+
+  #report() {
+    const { fps, framesDecoded, framesDropped, freezeCount, jitterBufferMs, packetsLost, rttMs } = this.#stats;
+    this.#session?.sendQos({ type: "stats", clientTs: Date.now(), fps, framesDecoded, framesDropped, freezeCount, jitterBufferDelay: jitterBufferMs, packetsLost, rttMs });
+  }
+
+  /** @param {StateDetail} detail */
+  #setState(detail) {
+    const changed = detail.state !== this.#state;
+    this.#state = detail.state;
+    this.#detail = detail;
+    this.#emit("statechange", detail);
+    if (changed) this.#emit(detail.state, detail);
+  }
+
+  /**
+   * @param {string} name
+   * @param {unknown} detail
+   */
+  #emit(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+/** Turns the browser's running totals into rates. */
+class StatsMeter {
+  /** @type {{ at: number, frames: number, bytes: number, delay: number, emitted: number, processing: number } | null} */
+  #before = null;
+
+  /**
+   * @param {RTCStatsReport} report
+   * @returns {Partial<PlayerStats> | null} `null` the first time: a rate needs two readings
+   */
+  read(report) {
+    /** @type {any} */ let video;
+    /** @type {any} */ let audio;
+    /** @type {any} */ let transport;
+    report.forEach((entry) => {
+      if (entry.type === "inbound-rtp" && entry.kind === "video") video = entry;
+      if (entry.type === "inbound-rtp" && entry.kind === "audio") audio = entry;
+      if (entry.type === "transport") transport = entry;
+    });
+    if (!video) return null;
+    const now = {
+      at: video.timestamp,
+      frames: video.framesDecoded ?? 0,
+      bytes: (video.bytesReceived ?? 0) + (audio?.bytesReceived ?? 0),
+      delay: video.jitterBufferDelay ?? 0,
+      emitted: video.jitterBufferEmittedCount ?? 0,
+      // From the first packet of a frame to its end of decoding; Firefox has it too.
+      processing: video.totalProcessingDelay ?? video.jitterBufferDelay ?? 0,
+    };
+    const before = this.#before;
+    this.#before = now;
+    if (!before || now.at <= before.at) return null;
+    const seconds = (now.at - before.at) / 1000;
+    const frames = now.frames - before.frames;
+    const emitted = now.emitted - before.emitted;
+    const rttMs = roundTrip(report, transport);
+    const jitterBufferMs = emitted > 0 ? Math.round((1000 * (now.delay - before.delay)) / emitted) : 0;
+    return {
+      fps: round(frames / seconds, 1),
+      bitsPerSecond: Math.round((8 * (now.bytes - before.bytes)) / seconds),
+      width: video.frameWidth ?? 0,
+      height: video.frameHeight ?? 0,
+      jitterBufferMs,
+      packetsReceived: (video.packetsReceived ?? 0) + (audio?.packetsReceived ?? 0),
+      packetsLost: (video.packetsLost ?? 0) + (audio?.packetsLost ?? 0),
+      framesDecoded: now.frames,
+      framesDropped: video.framesDropped ?? 0,
+      freezeCount: video.freezeCount ?? 0,
+      freezesMs: Math.round(1000 * (video.totalFreezesDuration ?? 0)),
+      nackCount: video.nackCount ?? 0,
+      pliCount: video.pliCount ?? 0,
+      rttMs,
+      latencyMs: rttMs === null || frames <= 0 ? null : Math.round(rttMs / 2 + (1000 * (now.processing - before.processing)) / frames),
+      videoCodec: codecName(report, video.codecId),
+      audioCodec: codecName(report, audio?.codecId),
+      audioLevel: audio?.audioLevel ?? 0,
+    };
+  }
+}
+
+/**
+ * @param {RTCStatsReport} report
+ * @param {any} transport
+ * @returns {number | null} in milliseconds
+ */
+function roundTrip(report, transport) {
+  /** @type {any} */ let pair = transport?.selectedCandidatePairId && report.get(transport.selectedCandidatePairId);
+  if (!pair) {
+    // Firefox has no transport entry.
+    report.forEach((entry) => {
+      if (entry.type === "candidate-pair" && entry.nominated && entry.state === "succeeded") pair = entry;
+    });
+  }
+  return pair?.currentRoundTripTime === undefined ? null : round(1000 * pair.currentRoundTripTime, 1);
+}
+
+/**
+ * @param {RTCStatsReport} report
+ * @param {string | undefined} id
+ */
+function codecName(report, id) {
+  /** @type {any} */ const codec = id && report.get(id);
+  return codec?.mimeType ? String(codec.mimeType).split("/")[1] : "";
+}
+
+/** @param {RTCPeerConnection} pc */
+async function framesDecoded(pc) {
+  let frames = 0;
+  (await pc.getStats()).forEach((entry) => {
+    if (entry.type === "inbound-rtp" && entry.kind === "video") frames = entry.framesDecoded ?? 0;
+  });
+  return frames;
+}
+
+/**
+ * @param {number} value
+ * @param {number} digits
+ */
+function round(value, digits) {
+  return Number(value.toFixed(digits));
+}
+
+/** @returns {PlayerStats} */
+function emptyStats() {
+  return {
+    fps: 0, bitsPerSecond: 0, width: 0, height: 0, jitterBufferMs: 0, packetsReceived: 0, packetsLost: 0, framesDecoded: 0,
+    framesDropped: 0, freezeCount: 0, freezesMs: 0, nackCount: 0, pliCount: 0, rttMs: null, latencyMs: null, firstFrameMs: null,
+    videoCodec: "", audioCodec: "", audioLevel: 0, edge: null,
+  };
+}
+
+/**
+ * Capture times travel in an extension that browsers offer only on request.
+ *
+ * @param {RTCRtpTransceiver} transceiver
+ */
+function askForCaptureTime(transceiver) {
+  /** @type {any} */ const extensible = transceiver;
+  if (!extensible.setHeaderExtensionsToNegotiate || !extensible.getHeaderExtensionsToNegotiate) return;
+  try {
+    /** @type {{ uri: string, direction: string }[]} */
+    const extensions = extensible.getHeaderExtensionsToNegotiate();
+    for (const extension of extensions) {
+      if (extension.uri === ABS_CAPTURE_TIME && extension.direction === "stopped") extension.direction = "sendrecv";
+    }
+    extensible.setHeaderExtensionsToNegotiate(extensions);
+  } catch {
+    // Without it latency is an estimate from round trip and buffer.
+  }
+}
+
+/**
+ * @param {string} url
+ * @param {RequestInit} init
+ */
+async function request(url, init) {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
+  try {
+    return await fetch(url, { ...init, signal: abort.signal });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * @param {string | undefined} token
+ * @returns {Record<string, string>}
+ */
+function authorization(token) {
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+/**
+ * `Retry-After` (RFC 9110 §10.2.3): seconds or a date.
+ *
+ * @param {string | null} value
+ * @returns {number | undefined} in milliseconds, at most five minutes
+ */
+function retryAfter(value) {
+  if (!value) return undefined;
+  const ms = /^\d+$/.test(value.trim()) ? 1000 * Number(value) : Date.parse(value) - Date.now();
+  return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), 300_000) : undefined;
+}
+
+/**
+ * RFC 9457.
+ *
+ * @param {string} body
+ * @param {Response} response
+ * @returns {Problem}
+ */
+function parseProblem(body, response) {
+  if (/json/.test(response.headers.get("Content-Type") ?? "")) {
+    try {
+      return JSON.parse(body);
+    } catch {
+      // An error page in the guise of JSON.
+    }
+  }
+  return { title: response.statusText, status: response.status };
+}
+
+/**
+ * @param {unknown} data
+ * @returns {EdgeMessage | null}
+ */
+function parseMessage(data) {
+  if (typeof data !== "string") return null;
+  try {
+    const message = JSON.parse(data);
+    return typeof message?.type === "string" ? message : null;
+  } catch {
+    return null;
+  }
+}
+
+/** @param {string} name */
+export function canPlay(name) {
+  const codecs = globalThis.RTCRtpReceiver?.getCapabilities?.("video")?.codecs ?? [];
+  return codecs.some((codec) => codec.mimeType.toLowerCase() === `video/${name.toLowerCase()}`);
+}
+
+/** @param {Problem} problem */
+function explainCodec(problem) {
+  const missing = ["H264", "VP8"].filter((name) => !canPlay(name));
+  const named = missing.find((name) => (problem.detail ?? "").replace(".", "").toUpperCase().includes(name)) ?? missing[0];
+  if (named) return `This browser cannot play ${named === "H264" ? "H.264" : named}, the video format of this table. Try another browser.`;
+  return "This browser and this table have no video format in common. Try another browser.";
+}
+
+/**
+ * @param {number} status
+ * @param {string} detail
+ */
+function explainStatus(status, detail) {
+  if (status === 401) return "You need to sign in again to watch this table.";
+  if (status === 403) return "You are not allowed to watch this table.";
+  if (status === 404) return "There is no table of this name.";
+  return `The table refused the connection: ${detail}`;
+}
