@@ -4,5 +4,8 @@
 //! decrypted RTP and RTCP, data channel messages, and the end of the session with its cause.
 //! Refuses to know: sockets, clocks, which table is watched, and who else is.
 
+pub mod demux;
+pub mod ice_lite;
 pub mod sdp;
 pub mod srtp;
+pub mod stun;

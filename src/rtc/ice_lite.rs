@@ -1,0 +1,436 @@
+//! ICE-lite (RFC 8445) for one session: who may talk to us, where media goes, and whether it still may.
+//!
+//! We answer with host candidates only, send no checks of our own, and are always controlled (§6.1.1). So all that is
+//! left of ICE is the receipt of checks, [`IceLite::handle_binding`], and one timer, [`IceLite::poll_timeout`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::sdp::IceCredentials;
+use super::stun::{BindingRequest, ErrorCode, IceRole, IntegrityKey};
+
+/// RFC 7675 §5.1: consent expires 30 seconds after the last valid proof of it.
+pub const DEFAULT_CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Addresses remembered per session. A phone with two networks and both address families has four.
+pub const MAX_VALIDATED: usize = 8;
+
+/// Our user fragment: it names the shard and slot of its session, so that a check finds it without a table.
+///
+/// It is not secret and proves nothing; `random` keeps a check that is late for one session from reaching the next
+/// session in the same slot, and is the "at least 24 bits of randomness" of RFC 8839 §5.4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ufrag {
+    /// The shard that owns the session.
+    pub shard: u16,
+    /// Its slot there.
+    pub slot: u32,
+    /// 24 random bits.
+    pub random: [u8; 3],
+}
+
+impl Ufrag {
+    /// Characters of an encoded ufrag.
+    pub const LEN: usize = 12;
+
+    /// The 72 bits as ice-chars, six in each.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; 9];
+        bytes[..2].copy_from_slice(&self.shard.to_be_bytes());
+        bytes[2..6].copy_from_slice(&self.slot.to_be_bytes());
+        bytes[6..].copy_from_slice(&self.random);
+        ice_chars(bytes)
+    }
+
+    /// Reads what [`Ufrag::encode`] wrote; `None` for anything else.
+    pub fn decode(ufrag: &[u8]) -> Option<Self> {
+        let ufrag: &[u8; Self::LEN] = ufrag.try_into().ok()?;
+        let mut bits = 0u128;
+        for &char in ufrag {
+            bits = bits << 6 | u128::from(ice_char_value(char)?);
+        }
+        let [.., s0, s1, l0, l1, l2, l3, r0, r1, r2] = bits.to_be_bytes();
+        Some(Self {
+            shard: u16::from_be_bytes([s0, s1]),
+            slot: u32::from_be_bytes([l0, l1, l2, l3]),
+            random: [r0, r1, r2],
+        })
+    }
+}
+
+impl fmt::Display for Ufrag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.encode().iter().try_for_each(|&c| fmt::Write::write_char(f, char::from(c)))
+    }
+}
+
+/// Credentials for a new session from 21 random bytes: 24 bits go into the ufrag, 144 into the password, which RFC 8839
+/// §5.4 wants to have at least 128.
+pub fn new_credentials(random: [u8; 21], shard: u16, slot: u32) -> (Ufrag, IceCredentials) {
+    let [r0, r1, r2, secret @ ..] = random;
+    let ufrag = Ufrag { shard, slot, random: [r0, r1, r2] };
+    let pwd = ice_chars::<18, 24>(secret).iter().map(|&c| char::from(c)).collect();
+    (ufrag, IceCredentials { ufrag: ufrag.to_string(), pwd })
+}
+
+/// What is to be done about a connectivity check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answer it with [`super::stun::write_success`], keyed by [`IceLite::key`].
+    Respond {
+        /// The source may send DTLS from now on.
+        newly_validated: bool,
+        /// Media goes to the source from now on, and went elsewhere or nowhere before.
+        newly_nominated: bool,
+    },
+    /// Answer it with [`super::stun::write_error`].
+    Refuse(ErrorCode),
+    /// Count it and say nothing.
+    Dropped(DropCause),
+}
+
+/// Why a check was dropped. RFC 8489 §9.1.3 would answer both with an error; silence gives a scanner nothing to learn
+/// and a reflector nothing to reflect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropCause {
+    /// USERNAME names another session than this one.
+    UnknownUfrag,
+    /// MESSAGE-INTEGRITY is not by our password.
+    Integrity,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Validated {
+    address: SocketAddr,
+    last_check: Instant,
+}
+
+/// The ICE state of one session. Drive it with `handle_binding`, and with `consent_expired` at `poll_timeout`.
+#[derive(Debug)]
+pub struct IceLite {
+    ufrag: [u8; Ufrag::LEN],
+    key: IntegrityKey,
+    validated: Vec<Validated>,
+    nominated: Option<SocketAddr>,
+    consent_timeout: Duration,
+    consent_until: Instant,
+    revoked: bool,
+}
+
+impl IceLite {
+    /// State for the credentials that the answer carries. Consent runs from `now`, before any check.
+    pub fn new(now: Instant, ufrag: Ufrag, pwd: &str, consent_timeout: Duration) -> Self {
+        Self {
+            ufrag: ufrag.encode(),
+            key: IntegrityKey::new(pwd),
+            validated: Vec::with_capacity(MAX_VALIDATED),
+            nominated: None,
+            consent_timeout,
+            consent_until: now + consent_timeout,
+            revoked: false,
+        }
+    }
+
+    /// Takes a connectivity check that arrived from `source`.
+    pub fn handle_binding(&mut self, now: Instant, source: SocketAddr, request: &BindingRequest<'_>) -> Outcome {
+        // RFC 8445 §7.3 has the username valid if "the first value is equal to the username fragment generated by the
+        // agent"; the peer's half is not compared, since a peer may have restarted ICE without telling us.
+        if request.local_ufrag() != self.ufrag {
+            return Outcome::Dropped(DropCause::UnknownUfrag);
+        }
+        if !request.verify(&self.key) {
+            return Outcome::Dropped(DropCause::Integrity);
+        }
+        if let Some(error) = self.refusal(now, request) {
+            return Outcome::Refuse(error);
+        }
+        self.consent_until = now + self.consent_timeout;
+        let newly_validated = self.validate(now, source);
+        Outcome::Respond { newly_validated, newly_nominated: request.use_candidate() && self.nominate(source) }
+    }
+
+    /// The key of our password, for the response.
+    pub fn key(&self) -> &IntegrityKey {
+        &self.key
+    }
+
+    /// Whether an authenticated check came from `address`: DTLS and SRTP from any other is dropped.
+    ///
+    /// The handshake needs no more than this. Chromium's ClientHello precedes its nomination.
+    pub fn is_validated(&self, address: SocketAddr) -> bool {
+        self.validated.iter().any(|v| v.address == address)
+    }
+
+    /// Where media goes. RFC 8445 §12.1.1: "A lite implementation MUST NOT send data until it has a valid list that
+    /// contains a candidate pair", and only a nominated pair enters a lite agent's valid list (§7.3.2).
+    pub fn nominated(&self) -> Option<SocketAddr> {
+        self.nominated
+    }
+
+    /// Ends the session from our side: RFC 7675 §5.2 has further checks answered with 403.
+    pub fn revoke_consent(&mut self) {
+        self.revoked = true;
+    }
+
+    /// Whether the time without a valid check has run out. RFC 7675 binds full agents; a lite one that hears no more
+    /// checks knows as well that nobody wants its media.
+    pub fn consent_expired(&self, now: Instant) -> bool {
+        now >= self.consent_until
+    }
+
+    /// When to ask [`IceLite::consent_expired`] again; `None` once consent was revoked.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (!self.revoked).then_some(self.consent_until)
+    }
+
+    fn refusal(&self, now: Instant, request: &BindingRequest<'_>) -> Option<ErrorCode> {
+        // RFC 7675 §5.1: once consent is lost, "the same ICE credentials MUST NOT be used on the affected 5-tuple again".
+        if self.revoked || self.consent_expired(now) {
+            return Some(ErrorCode::Forbidden);
+        }
+        // RFC 8489 §6.3.1: unknown comprehension-required attributes are answered with 420.
+        if request.has_unknown_attributes() {
+            return Some(ErrorCode::UnknownAttribute);
+        }
+        // RFC 8445 §6.1.1 makes the full agent controlling whenever the other is lite: both tie-breakers lose to that.
+        (request.role() == Some(IceRole::Controlled)).then_some(ErrorCode::RoleConflict)
+    }
+
+    /// Remembers `source`; `true` if it was unknown. The place of the longest unheard-of one is taken if need be.
+    fn validate(&mut self, now: Instant, source: SocketAddr) -> bool {
+        if let Some(known) = self.validated.iter_mut().find(|v| v.address == source) {
+            known.last_check = now;
+            return false;
+        }
+        let entry = Validated { address: source, last_check: now };
+        if self.validated.len() < MAX_VALIDATED {
+            self.validated.push(entry);
+            return true;
+        }
+        let nominated = self.nominated;
+        let replaceable = self.validated.iter_mut().filter(|v| Some(v.address) != nominated);
+        if let Some(oldest) = replaceable.min_by_key(|v| v.last_check) {
+            *oldest = entry;
+        }
+        true
+    }
+
+    /// RFC 8445 §7.3.2, §8.2: a check with USE-CANDIDATE nominates its pair at once, and the newest nomination wins.
+    ///
+    /// Chromium repeats the flag on every later check and Firefox sets it on the first alone, so a check without it
+    /// changes nothing; one from a new address with it is how a NAT rebinding or a change of network arrives.
+    fn nominate(&mut self, source: SocketAddr) -> bool {
+        self.nominated.replace(source) != Some(source)
+    }
+}
+
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// `N` bytes as `M = N * 4 / 3` ice-chars (RFC 8839 §5.4).
+fn ice_chars<const N: usize, const M: usize>(bytes: [u8; N]) -> [u8; M] {
+    const { assert!(N.is_multiple_of(3) && M == N / 3 * 4) };
+    std::array::from_fn(|i| {
+        let group = &bytes[i / 4 * 3..][..3];
+        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        ICE_CHARS[(bits >> (18 - 6 * (i % 4)) & 63) as usize]
+    })
+}
+
+fn ice_char_value(char: u8) -> Option<u8> {
+    Some(match char {
+        b'A'..=b'Z' => char - b'A',
+        b'a'..=b'z' => char - b'a' + 26,
+        b'0'..=b'9' => char - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rtc::stun::{self, BindingResponse, RequestParameters};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn source(last: u8) -> SocketAddr {
+        SocketAddr::from(([198, 51, 100, last], 5000))
+    }
+
+    struct Peer {
+        ufrag: String,
+        key: IntegrityKey,
+        role: Option<(IceRole, u64)>,
+    }
+
+    impl Peer {
+        fn check(&self, ice: &mut IceLite, now: Instant, from: SocketAddr, use_candidate: bool) -> Outcome {
+            let parameters = RequestParameters {
+                transaction_id: [7; 12],
+                local_ufrag: &self.ufrag,
+                remote_ufrag: "them",
+                priority: None,
+                role: self.role,
+                use_candidate,
+            };
+            let mut out = [0; stun::MAX_REQUEST_LEN];
+            let len = stun::write_request(&mut out, &parameters, &self.key);
+            ice.handle_binding(now, from, &BindingRequest::parse(&out[..len]).unwrap())
+        }
+    }
+
+    fn session(now: Instant) -> (IceLite, Peer) {
+        let (ufrag, credentials) = new_credentials(std::array::from_fn(|i| i as u8 * 11), 3, 70_000);
+        let ice = IceLite::new(now, ufrag, &credentials.pwd, DEFAULT_CONSENT_TIMEOUT);
+        let key = IntegrityKey::new(&credentials.pwd);
+        (ice, Peer { ufrag: credentials.ufrag, key, role: Some((IceRole::Controlling, 1)) })
+    }
+
+    fn respond(newly_validated: bool, newly_nominated: bool) -> Outcome {
+        Outcome::Respond { newly_validated, newly_nominated }
+    }
+
+    #[test]
+    fn a_check_validates_and_use_candidate_nominates() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        assert!(!ice.is_validated(source(1)));
+        assert_eq!(peer.check(&mut ice, now, source(1), false), respond(true, false));
+        assert!(ice.is_validated(source(1)));
+        assert_eq!(ice.nominated(), None);
+        assert_eq!(peer.check(&mut ice, now, source(1), true), respond(false, true));
+        assert_eq!(ice.nominated(), Some(source(1)));
+        assert_eq!(peer.check(&mut ice, now, source(1), true), respond(false, false));
+    }
+
+    #[test]
+    fn the_newest_nomination_wins() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        assert_eq!(peer.check(&mut ice, now, source(1), true), respond(true, true));
+        assert_eq!(peer.check(&mut ice, now, source(2), false), respond(true, false));
+        assert_eq!(ice.nominated(), Some(source(1)));
+        assert_eq!(peer.check(&mut ice, now, source(2), true), respond(false, true));
+        assert_eq!(ice.nominated(), Some(source(2)));
+        assert!(ice.is_validated(source(1)));
+    }
+
+    #[test]
+    fn the_response_is_keyed_by_our_password() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        peer.check(&mut ice, now, source(1), true);
+        let mut request = [0; stun::MAX_REQUEST_LEN];
+        let parameters = RequestParameters {
+            transaction_id: [9; 12],
+            local_ufrag: &peer.ufrag,
+            remote_ufrag: "them",
+            priority: None,
+            role: None,
+            use_candidate: false,
+        };
+        let len = stun::write_request(&mut request, &parameters, &peer.key);
+        let mut out = [0; stun::MAX_RESPONSE_LEN];
+        let request = BindingRequest::parse(&request[..len]).unwrap();
+        let len = stun::write_success(&mut out, &request, source(1), ice.key());
+        assert!(BindingResponse::parse(&out[..len]).unwrap().verify(&peer.key));
+    }
+
+    #[test]
+    fn strangers_are_dropped_and_change_nothing() {
+        let now = Instant::now();
+        let (mut ice, mut peer) = session(now);
+        let deadline = ice.poll_timeout();
+        let key = std::mem::replace(&mut peer.key, IntegrityKey::new("another password of 24 b"));
+        let later = now + SECOND;
+        assert_eq!(peer.check(&mut ice, later, source(1), true), Outcome::Dropped(DropCause::Integrity));
+        peer.key = key;
+        peer.ufrag.replace_range(11.., "_");
+        assert_eq!(peer.check(&mut ice, later, source(1), true), Outcome::Dropped(DropCause::UnknownUfrag));
+        assert!(!ice.is_validated(source(1)));
+        assert_eq!((ice.nominated(), ice.poll_timeout()), (None, deadline));
+    }
+
+    #[test]
+    fn a_controlled_peer_is_a_role_conflict() {
+        let now = Instant::now();
+        let (mut ice, mut peer) = session(now);
+        peer.role = Some((IceRole::Controlled, u64::MAX));
+        assert_eq!(peer.check(&mut ice, now, source(1), true), Outcome::Refuse(ErrorCode::RoleConflict));
+        assert!(!ice.is_validated(source(1)));
+        peer.role = None;
+        assert_eq!(peer.check(&mut ice, now, source(1), true), respond(true, true));
+    }
+
+    #[test]
+    fn consent_follows_valid_checks() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        assert_eq!(ice.poll_timeout(), Some(now + DEFAULT_CONSENT_TIMEOUT));
+        let last = now + 29 * SECOND;
+        peer.check(&mut ice, last, source(1), true);
+        let deadline = last + DEFAULT_CONSENT_TIMEOUT;
+        assert_eq!(ice.poll_timeout(), Some(deadline));
+        assert!(!ice.consent_expired(deadline - Duration::from_nanos(1)));
+        assert!(ice.consent_expired(deadline));
+        assert_eq!(peer.check(&mut ice, deadline, source(1), true), Outcome::Refuse(ErrorCode::Forbidden));
+        assert!(ice.consent_expired(deadline));
+    }
+
+    #[test]
+    fn revoked_consent_is_answered_with_403() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        peer.check(&mut ice, now, source(1), true);
+        ice.revoke_consent();
+        assert_eq!(ice.poll_timeout(), None);
+        assert_eq!(peer.check(&mut ice, now, source(1), true), Outcome::Refuse(ErrorCode::Forbidden));
+    }
+
+    #[test]
+    fn the_oldest_address_makes_room_but_never_the_nominated_one() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        peer.check(&mut ice, now, source(0), true);
+        for i in 1..MAX_VALIDATED as u8 {
+            peer.check(&mut ice, now + u32::from(i) * Duration::from_millis(10), source(i), false);
+        }
+        peer.check(&mut ice, now + SECOND, source(1), false);
+        assert_eq!(peer.check(&mut ice, now + SECOND, source(100), false), respond(true, false));
+        assert!(ice.is_validated(source(0)), "nominated");
+        assert!(ice.is_validated(source(1)), "heard of lately");
+        assert!(!ice.is_validated(source(2)), "the oldest");
+        assert_eq!(ice.validated.len(), MAX_VALIDATED);
+    }
+
+    #[test]
+    fn credentials_are_long_enough_and_of_ice_chars() {
+        let (ufrag, credentials) = new_credentials([0xFF; 21], u16::MAX, u32::MAX);
+        assert_eq!(credentials.ufrag, "////////////");
+        assert_eq!(credentials.pwd, "/".repeat(24));
+        assert_eq!(Ufrag::decode(credentials.ufrag.as_bytes()), Some(ufrag));
+        let (_, credentials) = new_credentials([0; 21], 0, 1);
+        assert_eq!(credentials.ufrag, "AAAAAAABAAAA");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn ufrags_round_trip(shard in any::<u16>(), slot in any::<u32>(), random in any::<[u8; 3]>()) {
+            let ufrag = Ufrag { shard, slot, random };
+            prop_assert_eq!(Ufrag::decode(&ufrag.encode()), Some(ufrag));
+        }
+
+        #[test]
+        fn decoding_anything_never_panics_and_is_exact(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Some(ufrag) = Ufrag::decode(&bytes) {
+                prop_assert_eq!(&ufrag.encode()[..], &bytes[..]);
+            }
+        }
+    }
+}
