@@ -43,6 +43,8 @@ pub struct IceCredentials {
 }
 
 /// Header extension ids in use in one section (RFC 8285); `None` where not negotiated.
+///
+/// Ids are 1–14 or 16–255; one above 14 forces the two-byte form on the packet that carries it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExtensionIds {
     /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15)
@@ -81,6 +83,8 @@ pub struct MediaSection {
     pub stream: Option<StreamParameters>,
     /// A payload type of the offer to name in an inactive answer, with its rtpmap encoding (`opus/48000/2`).
     pub fallback_format: (u8, String),
+    /// `a=rtcp-rsize` was offered (RFC 5506 §5) and is answered.
+    pub reduced_size_rtcp: bool,
 }
 
 /// The one codec that a section was answered with.
@@ -98,6 +102,8 @@ pub struct StreamParameters {
     pub feedback: Feedback,
     /// Agreed header extensions.
     pub extensions: ExtensionIds,
+    /// Those of `extensions` whose `a=extmap` named a direction; their answer names ours (RFC 8285 §6).
+    pub directed_extensions: ExtensionIds,
     /// Publisher only: the SSRC announced for the media, where there was an `a=ssrc` line.
     pub remote_ssrc: Option<u32>,
     /// Publisher only: the SSRC announced for RTX (`a=ssrc-group:FID`).

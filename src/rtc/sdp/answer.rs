@@ -1,0 +1,235 @@
+//! The answer's text.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use super::attributes::{extension, is_token_char};
+use super::{
+    DataSection, DtlsRole, ExtensionIds, LocalDescription, MediaDirection, MediaSection, Negotiated, Section,
+    StreamParameters,
+};
+use crate::media::MediaKind;
+
+/// RFC 8445 §5.1.2.2: the recommended type preference of host candidates.
+const HOST_TYPE_PREFERENCE: u32 = 126;
+
+/// Our SCTP port, "5000" by habit of everybody (RFC 8841 §5).
+const SCTP_PORT: u16 = 5000;
+
+/// The longest msid identifier (RFC 8830 §2).
+const MAX_MSID: usize = 64;
+
+/// Writes the answer to an offer (RFC 8829 §5.3.1), CRLF-terminated, beginning with `v=`.
+///
+/// ICE, DTLS and mux attributes are repeated in every accepted section: RFC 9143 §7.1.3 needs them in the tagged one only,
+/// and every client takes them in all. `a=rtcp-mux-only` is left out: RFC 9725 §4.4.1 demands it and RFC 8858 §3 forbids
+/// it in answers.
+pub fn write_answer(negotiated: &Negotiated, local: &LocalDescription) -> String {
+    let mut answer = Answer { negotiated, stream_id: msid_token(&local.stream_id), local, text: String::new() };
+    answer.session_level();
+    for section in &negotiated.sections {
+        match section {
+            Section::Media(media) => answer.media(media),
+            Section::Data(data) => answer.data(data),
+            Section::Rejected { media_line, mid } => answer.rejected(media_line, mid.as_deref()),
+        }
+    }
+    answer.text
+}
+
+struct Answer<'a> {
+    negotiated: &'a Negotiated,
+    local: &'a LocalDescription,
+    stream_id: String,
+    text: String,
+}
+
+/// Appends one line.
+macro_rules! line {
+    ($answer:expr, $($format:tt)+) => {{
+        // Writing to a String cannot fail.
+        let _ = write!($answer.text, $($format)+);
+        $answer.text.push_str("\r\n");
+    }};
+}
+
+impl Answer<'_> {
+    fn session_level(&mut self) {
+        line!(self, "v=0");
+        // RFC 8829 §5.2.1: a session id with the highest bit zero.
+        line!(self, "o=- {} 1 IN IP4 0.0.0.0", self.local.session_id & (u64::MAX >> 1));
+        line!(self, "s=-");
+        line!(self, "t=0 0");
+        line!(self, "a=ice-lite");
+        // RFC 8445 §10: what complies with it says so. Not "trickle": the answer has all candidates there will be.
+        line!(self, "a=ice-options:ice2");
+        let mids = self.negotiated.sections.iter().filter_map(|section| match section {
+            Section::Media(media) => Some(media.mid.as_str()),
+            Section::Data(data) => Some(data.mid.as_str()),
+            Section::Rejected { .. } => None,
+        });
+        let mids = mids.fold(String::new(), |list, mid| list + " " + mid);
+        line!(self, "a=group:BUNDLE{mids}");
+        match self.negotiated.direction {
+            MediaDirection::Send => line!(self, "a=msid-semantic: WMS {}", self.stream_id),
+            MediaDirection::Receive => line!(self, "a=msid-semantic: WMS"),
+        }
+    }
+
+    fn media(&mut self, media: &MediaSection) {
+        let kind = match media.kind {
+            MediaKind::Audio => "audio",
+            MediaKind::Video => "video",
+        };
+        let payload_type = media.stream.as_ref().map_or(media.fallback_format.0, |stream| stream.payload_type);
+        let rtx = media.stream.as_ref().and_then(|stream| stream.rtx_payload_type);
+        let rtx = rtx.map_or(String::new(), |rtx| format!(" {rtx}"));
+        line!(self, "m={kind} 9 UDP/TLS/RTP/SAVPF {payload_type}{rtx}");
+        line!(self, "c=IN IP4 0.0.0.0");
+        line!(self, "a=mid:{}", media.mid);
+        self.transport();
+        line!(self, "a={}", self.direction(media.stream.is_some()));
+        line!(self, "a=rtcp-mux");
+        if media.reduced_size_rtcp {
+            line!(self, "a=rtcp-rsize");
+        }
+        match &media.stream {
+            Some(stream) => self.stream(media.kind, stream),
+            None => line!(self, "a=rtpmap:{payload_type} {}", media.fallback_format.1),
+        }
+        self.candidates();
+    }
+
+    fn stream(&mut self, kind: MediaKind, stream: &StreamParameters) {
+        let payload_type = stream.payload_type;
+        self.extensions(stream);
+        let channels = if kind == MediaKind::Audio { "/2" } else { "" };
+        line!(self, "a=rtpmap:{payload_type} {}/{}{channels}", stream.codec, stream.codec.clock_rate());
+        if !stream.fmtp.is_empty() {
+            line!(self, "a=fmtp:{payload_type} {}", stream.fmtp);
+        }
+        self.feedback(stream);
+        if let Some(rtx) = stream.rtx_payload_type {
+            line!(self, "a=rtpmap:{rtx} rtx/{}", stream.codec.clock_rate());
+            line!(self, "a=fmtp:{rtx} apt={payload_type}");
+        }
+        if self.negotiated.direction == MediaDirection::Send {
+            self.sources(kind, stream.rtx_payload_type.is_some());
+        }
+    }
+
+    fn extensions(&mut self, stream: &StreamParameters) {
+        if self.negotiated.extmap_allow_mixed && stream.extensions != ExtensionIds::default() {
+            line!(self, "a=extmap-allow-mixed");
+        }
+        let (ids, directed) = (&stream.extensions, &stream.directed_extensions);
+        self.extension(ids.mid, directed.mid, extension::MID);
+        self.extension(ids.transport_cc, directed.transport_cc, extension::TRANSPORT_CC);
+        self.extension(ids.playout_delay, directed.playout_delay, extension::PLAYOUT_DELAY);
+        self.extension(ids.abs_capture_time, directed.abs_capture_time, extension::ABS_CAPTURE_TIME);
+    }
+
+    /// RFC 8285 §6: where the offer said in which direction it will use an extension, the answer says the reverse.
+    fn extension(&mut self, id: Option<u8>, directed: Option<u8>, uri: &str) {
+        let Some(id) = id else { return };
+        match directed {
+            Some(_) => line!(self, "a=extmap:{id}/{} {uri}", self.direction(true)),
+            None => line!(self, "a=extmap:{id} {uri}"),
+        }
+    }
+
+    fn feedback(&mut self, stream: &StreamParameters) {
+        let feedback = &stream.feedback;
+        let values = [
+            (feedback.transport_cc, "transport-cc"),
+            (feedback.remb, "goog-remb"),
+            (feedback.fir, "ccm fir"),
+            (feedback.nack, "nack"),
+            (feedback.pli, "nack pli"),
+        ];
+        for (_, value) in values.into_iter().filter(|(agreed, _)| *agreed) {
+            line!(self, "a=rtcp-fb:{} {value}", stream.payload_type);
+        }
+    }
+
+    /// What we send, in the words of RFC 5576 and RFC 8830; the same for every player of a table.
+    fn sources(&mut self, kind: MediaKind, rtx: bool) {
+        let (ssrc, track) = match kind {
+            MediaKind::Audio => (self.local.audio_ssrc, "audio"),
+            MediaKind::Video => (self.local.video_ssrc, "video"),
+        };
+        line!(self, "a=msid:{} {track}", self.stream_id);
+        let rtx = rtx.then_some(self.local.video_rtx_ssrc);
+        if let Some(rtx) = rtx {
+            line!(self, "a=ssrc-group:FID {ssrc} {rtx}");
+        }
+        for ssrc in [Some(ssrc), rtx].into_iter().flatten() {
+            line!(self, "a=ssrc:{ssrc} cname:{}", self.stream_id);
+        }
+    }
+
+    fn data(&mut self, data: &DataSection) {
+        line!(self, "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
+        line!(self, "c=IN IP4 0.0.0.0");
+        line!(self, "a=mid:{}", data.mid);
+        self.transport();
+        line!(self, "a=sctp-port:{SCTP_PORT}");
+        line!(self, "a=max-message-size:{}", self.local.max_message_size);
+        self.candidates();
+    }
+
+    /// RFC 3264 §6: refused by port 0, the rest of the line as offered. Not in the bundle (RFC 9143 §7.3.3).
+    fn rejected(&mut self, (media, protocol, formats): &(String, String, String), mid: Option<&str>) {
+        line!(self, "m={media} 0 {protocol} {formats}");
+        line!(self, "c=IN IP4 0.0.0.0");
+        if let Some(mid) = mid {
+            line!(self, "a=mid:{mid}");
+        }
+        line!(self, "a=inactive");
+    }
+
+    fn transport(&mut self) {
+        line!(self, "a=ice-ufrag:{}", self.local.ice.ufrag);
+        line!(self, "a=ice-pwd:{}", self.local.ice.pwd);
+        let mut digest = String::with_capacity(96);
+        for (index, byte) in self.local.fingerprint.iter().enumerate() {
+            let _ = write!(digest, "{}{byte:02X}", if index == 0 { "" } else { ":" });
+        }
+        line!(self, "a=fingerprint:sha-256 {digest}");
+        match self.negotiated.dtls_role {
+            DtlsRole::Server => line!(self, "a=setup:passive"),
+            DtlsRole::Client => line!(self, "a=setup:active"),
+        }
+        // RFC 8842 §5.3: only where the offer had one; 20 to 255 characters. A u64 has at most 20 digits.
+        if self.negotiated.offered_tls_id {
+            line!(self, "a=tls-id:{:020}", self.local.session_id);
+        }
+    }
+
+    /// Host candidates with priorities that differ and follow the given order (RFC 8445 §5.1.2.1, §5.2).
+    fn candidates(&mut self) {
+        for (index, address) in self.local.candidates.iter().enumerate() {
+            let local_preference = u32::from(u16::MAX).saturating_sub(index as u32);
+            let priority = HOST_TYPE_PREFERENCE << 24 | local_preference << 8 | 255;
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let (foundation, ip, port) = (index + 1, address.ip(), address.port());
+            line!(self, "a=candidate:{foundation} 1 udp {priority} {ip} {port} typ host");
+        }
+        line!(self, "a=end-of-candidates");
+    }
+
+    fn direction(&self, flows: bool) -> &'static str {
+        match (flows, self.negotiated.direction) {
+            (false, _) => "inactive",
+            (true, MediaDirection::Send) => "sendonly",
+            (true, MediaDirection::Receive) => "recvonly",
+        }
+    }
+}
+
+/// A table's name as an identifier that msid and CNAME can carry, whatever the name.
+fn msid_token(name: &str) -> String {
+    let token: String =
+        name.bytes().take(MAX_MSID).map(|b| if is_token_char(b) { char::from(b) } else { '-' }).collect();
+    if token.is_empty() { "-".to_owned() } else { token }
+}
