@@ -17,7 +17,7 @@ pub enum PacketKind {
 
 /// Sorts a datagram without looking further than its second byte.
 ///
-/// 64–79 would be a TURN channel, "only" from a TURN server in use (RFC 9443 §3), and there is none; 80–127 and
+/// 64–79 would be a TURN channel if it came from a TURN server in use (RFC 9443 §3), and there is none; 80–127 and
 /// 192–255 would be QUIC, which has its own port; 16–19 would be ZRTP. All of them are unrecognised here.
 pub fn classify(datagram: &[u8]) -> PacketKind {
     match *datagram {

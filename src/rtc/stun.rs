@@ -94,8 +94,7 @@ impl IntegrityKey {
 
     /// MESSAGE-INTEGRITY over `message`, which ends where the attribute begins.
     ///
-    /// RFC 8489 §14.5: the length field covers the message "up to and including the MESSAGE-INTEGRITY attribute",
-    /// whatever follows it.
+    /// RFC 8489 §14.5: for the computation the header's length points to the end of MESSAGE-INTEGRITY, whatever follows.
     fn sign(&self, message: &[u8]) -> hmac::Tag {
         let length = (message.len() - HEADER_LEN + INTEGRITY_LEN) as u16;
         let mut context = hmac::Context::with_key(&self.0);
@@ -152,7 +151,7 @@ impl<'a> BindingRequest<'a> {
         let mut unknown = UnknownAttributes::default();
         let integrity_offset = protected_attributes(message, |kind, value| {
             match kind {
-                // RFC 8489 §14: of an attribute that appears twice, "only the first appearance needs to be processed".
+                // RFC 8489 §14: of an attribute that appears twice, the first counts.
                 attribute::USERNAME if username.is_none() => username = Some(value),
                 attribute::USE_CANDIDATE => use_candidate = true,
                 attribute::ICE_CONTROLLING => role = Some(IceRole::Controlling),

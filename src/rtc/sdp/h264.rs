@@ -17,7 +17,8 @@ impl Profile {
     /// RFC 6184 §8.1: "If no profile-level-id is present, the Baseline profile, without additional constraints at
     /// Level 1, MUST be inferred." One that cannot be read is taken for absent.
     pub(super) fn of(fmtp: &str) -> Self {
-        let id = fmtp_parameter(fmtp, "profile-level-id").filter(|id| id.len() == 6);
+        let id = fmtp_parameter(fmtp, "profile-level-id")
+            .filter(|id| id.len() == 6 && id.bytes().all(|b| b.is_ascii_hexdigit()));
         let id = id.and_then(|id| u32::from_str_radix(id, 16).ok()).unwrap_or(0x0042_000A);
         let [_, idc, constraints, _level] = id.to_be_bytes();
         Self { idc, constraints }

@@ -14,7 +14,7 @@ use crate::media::{Codec, MediaKind};
 /// packet, so it is not sent at all; payload types tell our two streams apart as well.
 const LONGEST_MID_IN_PACKETS: usize = 16;
 
-/// RFC 8841 §6: "If the 'max-message-size' attribute is not present, the default value is 64K".
+/// RFC 8841 §6: what an absent `a=max-message-size` means, 64K.
 const DEFAULT_MAX_MESSAGE_SIZE: u32 = 65_536;
 
 /// Settles a WHIP offer (RFC 9725): at most one audio and one video stream, which the offer sends.
