@@ -1,5 +1,7 @@
 //! CPU per forwarded packet, against the reference loop in the same run. See `docs/benchmarks.md`.
 
+#![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
 mod harness;
 
 use std::io;

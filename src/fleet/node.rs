@@ -544,7 +544,7 @@ fn merge_tuning(all: &mut Vec<Setting>, more: Vec<Setting>) {
 }
 
 /// One reading of both clocks, from which the shards compute NTP time.
-#[allow(clippy::disallowed_methods)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the media plane learns the time of day")]
 fn epoch() -> (Instant, NtpTime) {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (Instant::now(), NtpTime::from_unix(unix))

@@ -219,7 +219,9 @@ impl DtlsTransport {
 
     /// Hands the keys over once, and only when the certificate has been compared.
     fn announce(&mut self, sink: &mut impl FnMut(DtlsOutput<'_>)) {
-        if self.certificate_matched && let Some((local, remote)) = self.keys.take() {
+        if self.certificate_matched
+            && let Some((local, remote)) = self.keys.take()
+        {
             sink(DtlsOutput::Connected { local, remote });
         }
     }

@@ -132,7 +132,13 @@ impl Shard {
     }
 
     /// Admits a publisher. One that the table still has, silent, is ended: it has been replaced.
-    pub fn add_publisher(&mut self, now: Instant, spec: &TableSpec, negotiated: &Negotiated, random: &[u8; 32]) -> Added {
+    pub fn add_publisher(
+        &mut self,
+        now: Instant,
+        spec: &TableSpec,
+        negotiated: &Negotiated,
+        random: &[u8; 32],
+    ) -> Added {
         let previous = self.table(spec).home.as_ref().and_then(|h| h.publisher);
         if let Some(key) = previous.and_then(|slot| self.key_of(slot)) {
             self.close_session(now, key, EndCause::Replaced);

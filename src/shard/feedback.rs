@@ -10,8 +10,8 @@ use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, Rtc
 use super::core::{Shard, drop_reason};
 use super::message::{PeerMessage, ShardEvent, TableId, TrackClock};
 use super::report::DropReason;
-use super::table::Table;
 use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
+use super::table::Table;
 
 /// Sender reports to players: often enough that lip sync holds, rare enough to cost nothing.
 const PLAYER_REPORTS: Duration = Duration::from_secs(1);
@@ -88,21 +88,16 @@ impl Shard {
     }
 
     /// A publisher's sender report ties its media clock to its wall clock, and that, by its arrival, to ours.
-    fn measure_clock(
-        &mut self,
-        id: TableId,
-        kind: MediaKind,
-        info: &SenderInfo,
-        ours: NtpTime,
-        now: Instant,
-    ) {
+    fn measure_clock(&mut self, id: TableId, kind: MediaKind, info: &SenderInfo, ours: NtpTime, now: Instant) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let Some(home) = &mut table.home else { return };
         let measured = info.ntp.offset_from(ours);
         // Delay makes a report look older than it is: the largest difference is the least delayed.
         let offset = home.clock_offset.map_or(measured, |known| known.max(measured));
         home.clock_offset = Some(offset);
-        let Some(timestamp) = home.source_mut(kind).and_then(|s| s.timeline.translate(info.rtp_timestamp)) else { return };
+        let Some(timestamp) = home.source_mut(kind).and_then(|s| s.timeline.translate(info.rtp_timestamp)) else {
+            return;
+        };
         let age = NtpTime(measured.abs_diff(offset)).saturating_since(NtpTime(0));
         let clock = TrackClock { instant: now.checked_sub(age).unwrap_or(now), timestamp, offset: Some(offset) };
         let subscribers = home.subscribers.clone();

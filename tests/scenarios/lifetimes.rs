@@ -40,6 +40,8 @@ fn an_ended_session_answers_no_check_and_takes_no_media() {
     let key = world.peers[publisher].key.unwrap();
     assert!(world.shards[0].close_session(world.now, key, EndCause::Deleted));
     assert!(!world.shards[0].close_session(world.now, key, EndCause::Deleted), "once");
+    // The peer's own goodbye is on its way.
+    world.run(Duration::from_millis(10));
     let before = world.report(0);
     world.publish_frame(publisher, 3, true);
     world.peers[publisher].check();

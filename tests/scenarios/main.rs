@@ -1,5 +1,7 @@
 //! Scenarios in virtual time: shards, publishers and players in one thread, one behaviour a file.
 
+#![allow(clippy::disallowed_methods, reason = "virtual time begins at some instant")]
+
 mod world;
 
 mod bad_input;

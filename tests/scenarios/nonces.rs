@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-
 use crate::world::{Dice, Side, VIDEO_SSRC, World};
 
 #[test]

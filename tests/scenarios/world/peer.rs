@@ -138,7 +138,8 @@ impl Peer {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.sends_checks && now >= self.next_check {
-            self.next_check = now + if self.is_connected() { Duration::from_secs(2) } else { Duration::from_millis(50) };
+            self.next_check =
+                now + if self.is_connected() { Duration::from_secs(2) } else { Duration::from_millis(50) };
             self.check();
         }
         if let Some(dtls) = &mut self.dtls
