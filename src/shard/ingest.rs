@@ -275,13 +275,20 @@ impl Shard {
             TableState::Live if before == TableState::Paused => self.notify(now, &players, "publisher_returned"),
             TableState::Live => {}
             TableState::Absent => {
-                self.notify(now, &players, "session_ended");
-                for slot in players {
-                    if let Some(key) = self.key_of(slot) {
-                        self.close_session(now, key, EndCause::TableEnded);
-                    }
-                }
+                self.end_players(now, id);
             }
+        }
+    }
+}
+
+impl Shard {
+    /// Lets the table's connected players go.
+    pub(super) fn end_players(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get(&id) else { return };
+        let players = table.players.clone();
+        self.notify(now, &players, "session_ended");
+        for key in players.into_iter().filter_map(|slot| self.key_of(slot)).collect::<Vec<_>>() {
+            self.close_session(now, key, EndCause::TableEnded);
         }
     }
 }

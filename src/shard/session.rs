@@ -161,6 +161,8 @@ impl Inbound {
 /// A WHEP session.
 #[derive(Debug)]
 pub(super) struct Player {
+    /// What it negotiated, until it connects, with the seeds of its sequence numbers.
+    pub(super) wanted: [(Option<StreamParameters>, u32); 2],
     pub(super) video: Option<DownTrack>,
     pub(super) audio: Option<DownTrack>,
     /// One transport-wide counter over all SSRCs.

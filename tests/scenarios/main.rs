@@ -5,10 +5,12 @@
 mod world;
 
 mod bad_input;
+mod connecting;
 mod forwarding;
 mod joining;
 mod keyframe_requests;
 mod lifetimes;
 mod nonces;
 mod publisher_returns;
+mod reports;
 mod repair;
