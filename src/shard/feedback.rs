@@ -185,11 +185,16 @@ impl Shard {
                 write_publisher_report(&mut writer, table, publisher, now)
             }
         };
+        let broken = session.publisher_mut().is_some_and(Publisher::take_broken_picture);
         if writer.is_empty() {
             // Until the first packet is sent there is nothing to report: look again soon, lip sync waits for it.
             session.rtcp_due = Some(now + Duration::from_millis(20));
         } else {
             session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
+        }
+        if broken {
+            let id = session.table;
+            self.want_keyframe(now, id);
         }
     }
 
@@ -233,10 +238,13 @@ fn write_publisher_report(
         [None, None] => return Ok(()),
     }
     writer.source_description(FEEDBACK_SSRC, &table.spec.name)?;
-    for inbound in publisher.inbound.iter_mut().filter(|i| i.feedback.nack) {
+    for inbound in &mut publisher.inbound {
         let Some(ssrc) = inbound.ssrc else { continue };
+        // Whoever takes no NACK is not asked, but its losses are given up in time all the same.
         let mut lost = inbound.losses.take_requests(now, STUDIO_ROUND_TRIP).map(|index| index as u16).peekable();
-        if lost.peek().is_some() {
+        if !inbound.feedback.nack {
+            lost.by_ref().for_each(drop);
+        } else if lost.peek().is_some() {
             writer.nack(FEEDBACK_SSRC, ssrc, lost)?;
         }
     }
