@@ -37,6 +37,12 @@ const SILENCE: Duration = Duration::from_millis(1200);
 /// The least rate of a joiner's replay: eight times a table of 2.5 Mbit/s.
 const REPLAY_BITS_PER_SECOND: u64 = 20_000_000;
 
+/// When a player who found the node full should ask again.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// The demo takes any name: this many of them.
+const MOST_DEMO_TABLES: usize = 256;
+
 /// How long shards may take to say goodbye to their sessions.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -242,9 +248,19 @@ impl Node {
             .map(|entry| (entry.spec.clone(), entry.media.clone()))
             .ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })?;
         let negotiated = negotiate_player(&offer, &media)?;
-        let shard = self.place_player()?;
+        let limit = self.inner.config.sessions.max_players_per_shard;
+        let shard = self
+            .directory()
+            .take_place(self.inner.shards.len() as u16, limit)
+            .ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
         let node = self.clone();
-        let created = tokio::spawn(async move { node.create(Role::Player, &spec, negotiated, shard).await });
+        let created = tokio::spawn(async move {
+            let created = node.create(Role::Player, &spec, negotiated, shard).await;
+            if created.is_err() {
+                node.directory().release_place(shard);
+            }
+            created
+        });
         created.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
@@ -371,9 +387,10 @@ impl Node {
             playout_delay: self.playout_delay(table),
             ring_packets: self.inner.config.media.ring_packets.next_power_of_two(),
             shards: self.inner.shards.len() as u16,
+            most_tables: if self.inner.config.demo { MOST_DEMO_TABLES } else { usize::MAX },
         };
         let mut directory = self.directory();
-        let entry = directory.ensure_table(table, seed);
+        let entry = directory.ensure_table(table, seed).ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
         let silent = entry.state == TableState::Paused && matches!(entry.publisher, Publisher::Session(_));
         if entry.publisher != Publisher::None && !silent {
             return Err(Refusal::AlreadyPublished);
@@ -386,19 +403,6 @@ impl Node {
         let configured = table.parse::<TableName>().ok().and_then(|name| self.inner.config.tables.get(&name).cloned());
         let (min, max) = configured.and_then(|t| t.playout_delay()).unwrap_or_default();
         PlayoutDelay { min_ms: min.as_millis() as u16, max_ms: max.as_millis() as u16 }
-    }
-
-    /// The shard with the fewest players.
-    fn place_player(&self) -> Result<ShardId, Refusal> {
-        let directory = self.directory();
-        let (players, shard) = (0..self.inner.shards.len() as u16)
-            .map(|n| (directory.players_on(ShardId(n)), ShardId(n)))
-            .min()
-            .ok_or(Refusal::ShuttingDown)?;
-        if players >= self.inner.config.sessions.max_players_per_shard {
-            return Err(Refusal::Full { retry_after: Duration::from_secs(5) });
-        }
-        Ok(shard)
     }
 
     async fn create(
