@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shard", &["config", "media", "rtc", "fanout"]),
     ("net", &["config", "media", "rtc", "fanout"]),
     ("fleet", &["config", "media", "rtc", "fanout", "shard", "net"]),
-    ("telemetry", &["config", "media", "rtc", "fanout", "shard", "fleet"]),
+    ("telemetry", &["config", "media", "rtc", "fanout", "shard", "net", "fleet"]),
     ("http", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];

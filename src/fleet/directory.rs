@@ -7,7 +7,7 @@ use crate::media::PlayoutDelay;
 use crate::rtc::sdp::TableMedia;
 use crate::shard::{Role, ShardId, SlotKey, TableId, TableSpec, TableState};
 
-use super::node::SessionId;
+use super::session::SessionId;
 
 /// Tables and sessions.
 #[derive(Debug, Default)]

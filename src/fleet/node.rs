@@ -1,8 +1,6 @@
 //! One node: its tables, its sessions, its shards.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,6 +23,7 @@ use crate::shard::{
 
 use super::directory::{Directory, Publisher, Session, TableSeed};
 use super::refusal::Refusal;
+use super::session::{Created, SessionId};
 use super::shard_thread::{self, Command, Seat, ShardHandle};
 
 /// The largest data channel message we accept.
@@ -45,47 +44,6 @@ const MOST_DEMO_TABLES: usize = 256;
 
 /// How long shards may take to say goodbye to their sessions.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
-
-/// The unguessable name of a session, 128 random bits: whoever knows the session URL may end it (RFC 9725 §5).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub [u8; 16]);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-impl fmt::Debug for SessionId {
-    /// Shortened: a log must not carry a capability.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({:02x}{:02x}…)", self.0[0], self.0[1])
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = ();
-
-    fn from_str(s: &str) -> Result<Self, ()> {
-        let s = s.as_bytes();
-        if s.len() != 32 || !s.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)) {
-            return Err(());
-        }
-        let nibble = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 };
-        Ok(Self(std::array::from_fn(|i| nibble(s[2 * i]) << 4 | nibble(s[2 * i + 1]))))
-    }
-}
-
-/// A session that was made, and its answer.
-#[derive(Clone, Debug)]
-pub struct Created {
-    /// Goes into the session URL.
-    pub session: SessionId,
-    /// The SDP answer.
-    pub answer: String,
-    /// The strong entity-tag of the ICE session, quotes included (RFC 9725 §4.3.1).
-    pub etag: String,
-}
 
 /// A table as others see it; names and counts only.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
