@@ -12,5 +12,5 @@ mod keyframe_requests;
 mod lifetimes;
 mod nonces;
 mod publisher_returns;
-mod reports;
 mod repair;
+mod reports;

@@ -60,7 +60,8 @@ pub struct World {
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
     next_sessions: u16,
-    batch: SendBatch,
+    /// What shards fill; a small one interrupts them often.
+    pub batch: SendBatch,
 }
 
 impl World {
