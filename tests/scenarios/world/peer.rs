@@ -84,18 +84,18 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn publisher(now: Instant, number: u8, side: Side) -> Self {
+    pub fn publisher(now: Instant, number: u16, side: Side) -> Self {
         Self::new(now, number, MediaDirection::Receive, side)
     }
 
-    pub fn player(now: Instant, number: u8) -> Self {
+    pub fn player(now: Instant, number: u16) -> Self {
         Self::new(now, number, MediaDirection::Send, Side::Client)
     }
 
-    fn new(now: Instant, number: u8, direction: MediaDirection, side: Side) -> Self {
+    fn new(now: Instant, number: u16, direction: MediaDirection, side: Side) -> Self {
         let identity = DtlsIdentity::generate().expect("a certificate");
         Self {
-            address: SocketAddr::from(([10, 1, 0, number], 5000)),
+            address: Self::address_of(number),
             negotiated: negotiated(direction, side, identity.fingerprint()),
             key: None,
             received: Vec::new(),
@@ -118,6 +118,12 @@ impl Peer {
             audio_sequence: 10,
             timestamp: 4_294_900_000,
         }
+    }
+
+    /// Where the session with this number is, unless it is put elsewhere.
+    pub fn address_of(number: u16) -> SocketAddr {
+        let [high, low] = number.to_be_bytes();
+        SocketAddr::from(([10, 1, high, low], 5000))
     }
 
     /// The answer has come.
