@@ -74,8 +74,7 @@ async fn publishers_and_players_of_another_implementation() {
 
     // One on each shard: the crate's own choice of profiles, and one that knows nothing but AES-CM with SHA-1.
     let usual = Player::join(&http, &whep, &PlayerOptions::default()).await.expect("joins");
-    let options =
-        PlayerOptions { srtp: vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80], ..Default::default() };
+    let options = PlayerOptions { srtp: vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80] };
     let old = Player::join(&http, &whep, &options).await.expect("joins");
     for player in [&usual, &old] {
         player.playing(LIMIT).await.expect("plays");
