@@ -49,6 +49,8 @@ impl Gateway {
         let (socket, _) = ShardSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &UdpOptions::default())?;
         let count = players.len();
         let mut world = World::with_timeouts(1, CONSENT, CONSENT);
+        // First, as in the node: a player who connects to a table without tracks is let go.
+        world.shards[0].add_local_publisher(world.now, &world.table, Dealer::media());
         for address in players {
             world.add_player_at(0, address);
         }
@@ -64,7 +66,6 @@ impl Gateway {
             packets: packets.into(),
             outcome: SendOutcome::default(),
         };
-        gateway.shard.add_local_publisher(gateway.now, &world.table, Dealer::media());
         gateway.forward(true);
         Ok(gateway)
     }
