@@ -49,7 +49,7 @@ impl Gateway {
         let (socket, _) = ShardSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &UdpOptions::default())?;
         let count = players.len();
         let mut world = World::with_timeouts(1, CONSENT, CONSENT);
-        // Before the players: who connects to a table without tracks is let go.
+        // First, as in the node: a player who connects to a table without tracks is let go.
         world.shards[0].add_local_publisher(world.now, &world.table, Dealer::media());
         for address in players {
             world.add_player_at(0, address);
