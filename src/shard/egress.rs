@@ -1,13 +1,17 @@
 //! The way of packets out: control first, then late packets, then what is new for all, then the replay for joiners.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fanout::{Layout, MAX_DATAGRAM, SendBatch};
+use crate::fanout::{DownTrack, Layout, MAX_DATAGRAM, SendBatch};
 use crate::media::{MediaKind, Packet};
+use crate::rtc::srtp::RtpSealer;
 
-use super::core::Shard;
+use super::core::{Shard, Slot};
 use super::message::{TableId, TableState};
+use super::session::{Part, Player};
+use super::table::Table;
 
 /// The most packets that one flush lays out: a frame of 300 KB.
 const FLUSH_PACKETS: usize = 256;
@@ -15,7 +19,7 @@ const FLUSH_PACKETS: usize = 256;
 /// How often joiners get their next share of the cached GOP.
 const CATCH_UP_TICK: Duration = Duration::from_millis(2);
 
-/// A joiner's share is at least so many packets a tick.
+/// A joiner's share is at most so many packets a tick.
 const CATCH_UP_CHUNK: usize = 16;
 
 /// A batch of a track's packets on its way to the table's players. Outlives a full send buffer: it goes on where it
@@ -33,6 +37,71 @@ pub(super) struct Flush {
     next_player: usize,
 }
 
+/// A player as a flush sees it.
+struct Recipient<'a> {
+    down: &'a mut DownTrack,
+    transport_number: &'a mut u16,
+    egress: (&'a RtpSealer, SocketAddr),
+    catching_up: bool,
+}
+
+impl<'a> Recipient<'a> {
+    /// `None` for a player that does not have the track, or whose pair is not nominated.
+    fn of(sessions: &'a mut [Slot], slot: u32, kind: MediaKind) -> Option<Self> {
+        let session = sessions[slot as usize].session.as_deref_mut()?;
+        let egress = session.endpoint.egress()?;
+        let Part::Player(player) = &mut session.part else { return None };
+        let Player { video, audio, transport_number, catching_up, .. } = &mut **player;
+        let down = if kind == MediaKind::Audio { audio } else { video };
+        Some(Self { down: down.as_mut()?, transport_number, egress, catching_up: *catching_up })
+    }
+}
+
+/// How far a flush got with a player.
+enum Served {
+    /// The player has what the flush has for it.
+    Done,
+    /// The send buffer is full; the player's cursor says where to go on.
+    Partly,
+    /// The player is not at the live edge.
+    Behind,
+}
+
+impl Flush {
+    /// What is new, for a player at the live edge.
+    fn serve(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
+        let changed = !to.catching_up && self.packets.first().is_some_and(|p| to.down.is_before_epoch(p.epoch));
+        if self.kind == MediaKind::Audio || changed {
+            // Sound is joined anywhere. A source that has changed begins with this batch, the ring with it.
+            to.down.join_at(self.start);
+        }
+        let Some(cursor) = to.down.cursor().filter(|cursor| *cursor >= self.start) else {
+            return if to.catching_up { Served::Done } else { Served::Behind };
+        };
+        let first = self.packets.partition_point(|p| p.index < cursor);
+        for (n, packet) in self.packets.iter().enumerate().skip(first) {
+            if !batch.has_room(MAX_DATAGRAM) {
+                return Served::Partly;
+            }
+            to.down.skip_to(packet.index);
+            to.down.send_next(packet, layout.get(n), to.transport_number, to.egress, batch);
+        }
+        to.down.skip_to(self.end);
+        Served::Done
+    }
+
+    /// What came after the flush that would have taken it, for players whose cursor has passed it. No cursor remembers
+    /// what was sent late, so nobody is served twice: where the send buffer is full, the player goes without the rest.
+    fn serve_late(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
+        for (n, packet) in self.packets.iter().enumerate() {
+            if to.down.wants_late(packet) && batch.has_room(MAX_DATAGRAM) {
+                to.down.send_late(packet, layout.get(n), to.transport_number, to.egress, batch);
+            }
+        }
+        Served::Done
+    }
+}
+
 impl Shard {
     /// Fills `batch` with datagrams to send; `false` when nothing is left.
     ///
@@ -40,8 +109,7 @@ impl Shard {
     /// still says what the player got when they arrived: this is what keeps a nonce from being used twice.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         batch.clear();
-        if !self.control.batch.is_empty() {
-            std::mem::swap(batch, &mut self.control.batch);
+        if self.control.take(batch) {
             return true;
         }
         while self.flush.is_some() || self.begin_flush() {
@@ -113,78 +181,29 @@ impl Shard {
     /// Seals the batch for one player after the other; `false` when the send buffer is full.
     fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
-        let Some(table) = self.tables.get_mut(&flush.table) else { return true };
-        let report = &mut table.report;
-        let track = match flush.kind {
-            MediaKind::Audio => table.audio.as_ref(),
-            MediaKind::Video => table.video.as_ref(),
-        };
-        let Some(track) = track else { return true };
-        let mut lagging = Vec::new();
-        while let Some(&slot) = table.players.get(flush.next_player) {
-            let session = self.sessions[slot as usize].session.as_deref_mut();
-            let Some(session) = session else {
-                flush.next_player += 1;
-                continue;
-            };
-            let egress = session.endpoint.egress();
-            let super::session::Part::Player(player) = &mut session.part else { continue };
-            let catching_up = player.catching_up;
-            let transport_number = &mut player.transport_number;
-            let down = match flush.kind {
-                MediaKind::Audio => player.audio.as_mut(),
-                MediaKind::Video => player.video.as_mut(),
-            };
-            let (Some(down), Some(egress)) = (down, egress) else {
-                flush.next_player += 1;
-                continue;
-            };
-            let layout = &track.layouts[down.class];
-            if flush.late {
-                for (n, packet) in flush.packets.iter().enumerate() {
-                    if !down.wants_late(packet) {
-                        continue;
-                    }
-                    if !batch.has_room(MAX_DATAGRAM) {
-                        // Those already sent must not be sent again: drop them from the flush only when every player
-                        // had them. A late burst that overflows the buffer is cut short for this player instead.
-                        break;
-                    }
-                    down.send_late(packet, layout.get(n), transport_number, egress, batch);
-                    report.packets_forwarded += 1;
+        let Some(Table { players, video, audio, report, .. }) = self.tables.get_mut(&flush.table) else { return true };
+        let track = if flush.kind == MediaKind::Audio { audio } else { video };
+        let Some(track) = track.as_ref() else { return true };
+        let mut behind = Vec::new();
+        while let Some(&slot) = players.get(flush.next_player) {
+            if let Some(mut recipient) = Recipient::of(&mut self.sessions, slot, flush.kind) {
+                let layout = &track.layouts[recipient.down.class];
+                let before = recipient.down.sent().0;
+                let served = match flush.late {
+                    true => flush.serve_late(&mut recipient, layout, batch),
+                    false => flush.serve(&mut recipient, layout, batch),
+                };
+                report.packets_forwarded += u64::from(recipient.down.sent().0.wrapping_sub(before));
+                match served {
+                    Served::Done => {}
+                    Served::Behind => behind.push(slot),
+                    Served::Partly => return false,
                 }
-                flush.next_player += 1;
-                if !batch.has_room(MAX_DATAGRAM) {
-                    return false;
-                }
-                continue;
-            }
-            let changed = !catching_up && flush.packets.first().is_some_and(|p| down.is_before_epoch(p.epoch));
-            if flush.kind == MediaKind::Audio || changed {
-                // Sound is joined anywhere. A source that has changed begins with this batch, the ring with it.
-                down.join_at(flush.start);
-            }
-            match down.cursor() {
-                Some(cursor) if cursor >= flush.start && cursor < flush.end => {
-                    let first = flush.packets.partition_point(|p| p.index < cursor);
-                    for (n, packet) in flush.packets.iter().enumerate().skip(first) {
-                        if !batch.has_room(MAX_DATAGRAM) {
-                            return false;
-                        }
-                        down.skip_to(packet.index);
-                        down.send_next(packet, layout.get(n), transport_number, egress, batch);
-                        report.packets_forwarded += 1;
-                    }
-                    down.skip_to(flush.end);
-                }
-                Some(cursor) if cursor >= flush.end => {}
-                _ if !catching_up => lagging.push(slot),
-                _ => {}
             }
             flush.next_player += 1;
         }
         let table = flush.table;
-        for slot in lagging {
+        for slot in behind {
             self.start_replay(now, slot, table);
         }
         true
@@ -212,11 +231,12 @@ impl Shard {
 
     /// Gives every joiner its share; `false` when the send buffer is full.
     fn catch_up(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
+        let share = share_of_replay(self.config.replay_bits_per_second);
         while let Some(&slot) = self.catching_up.get(self.catch_up_next) {
-            if !batch.has_room(CATCH_UP_CHUNK * MAX_DATAGRAM) {
+            if !batch.has_room_for_run(share, MAX_DATAGRAM) {
                 return false;
             }
-            if self.catch_up_player(slot, batch) {
+            if self.catch_up_player(slot, share, batch) {
                 self.catching_up.swap_remove(self.catch_up_next);
             } else {
                 self.catch_up_next += 1;
@@ -228,11 +248,11 @@ impl Shard {
     }
 
     /// The next packets of the cached GOP for one player; `true` when it is level with the others.
-    fn catch_up_player(&mut self, slot: u32, batch: &mut SendBatch) -> bool {
+    fn catch_up_player(&mut self, slot: u32, share: usize, batch: &mut SendBatch) -> bool {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return true };
         let Some(table) = self.tables.get_mut(&session.table) else { return true };
         let playout_delay = table.spec.playout_delay;
-        let super::session::Part::Player(player) = &mut session.part else { return true };
+        let Part::Player(player) = &mut session.part else { return true };
         let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return true };
         let (Some(cursor), Some(egress)) = (down.cursor(), session.endpoint.egress()) else {
             player.catching_up = false;
@@ -240,9 +260,8 @@ impl Shard {
         };
         // What a flush has not taken yet is the flush's to send.
         let level = track.flushed.unwrap_or(cursor);
-        let share = share_of_replay(self.config.replay_bits_per_second);
         let start = cursor.max(track.ring.oldest());
-        let mut packets: Vec<Arc<Packet>> = Vec::with_capacity(share);
+        let mut packets = std::mem::take(&mut self.scratch);
         packets.extend((start..level).filter_map(|i| track.ring.get(i).cloned()).take(share));
         let layout: &mut Layout = &mut self.catch_up_layout;
         let offset = track.clock.and_then(|c| c.offset);
@@ -257,6 +276,8 @@ impl Shard {
         }
         let done = down.cursor().is_some_and(|c| c >= level);
         player.catching_up = !done;
+        packets.clear();
+        self.scratch = packets;
         done
     }
 }
