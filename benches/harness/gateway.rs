@@ -66,7 +66,7 @@ impl Gateway {
             packets: packets.into(),
             outcome: SendOutcome::default(),
         };
-        gateway.forward(true);
+        gateway.begin();
         Ok(gateway)
     }
 
@@ -80,11 +80,25 @@ impl Gateway {
         self.shard.report(self.now).tables.values().map(|table| table.packets_forwarded).sum()
     }
 
+    /// The keyframe reaches the players as joiners, at the pace of a replay: a publisher in a hurry would stay ahead of
+    /// them for ever.
+    fn begin(&mut self) {
+        self.forward(true);
+        for _ in 0..self.packets {
+            self.now += Duration::from_millis(2);
+            self.send();
+        }
+    }
+
     /// One turn of the shard's thread: a frame arrives, timers run, all is sent.
     fn forward(&mut self, keyframe: bool) {
         for packet in self.dealer.next_frame(keyframe) {
             self.shard.handle_local(self.now, self.table, packet);
         }
+        self.send();
+    }
+
+    fn send(&mut self) {
         self.shard.handle_timeout(self.now);
         while self.shard.poll_transmit(self.now, &mut self.batch) {
             self.outcome += self.socket.send_batch(&self.batch);

@@ -211,3 +211,323 @@ impl DownTrack {
         packet.index.checked_sub(line.first_index).map(|n| n + line.first_number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::super::{HeaderClass, Layout};
+    use super::*;
+    use crate::media::{ClearPacket, PayloadFacts, PlayoutDelay, Position, RtpHeader};
+    use crate::rtc::srtp::{MasterKey, Profile, RtpOpener};
+
+    const SSRC: u32 = 0x1111_1110;
+    const RTX: Rtx = Rtx { payload_type: 97, ssrc: 0x1111_1111 };
+    const CLASS: HeaderClass = HeaderClass {
+        payload_type: 96,
+        ssrc: SSRC,
+        transport_cc: Some(3),
+        playout_delay: None,
+        abs_capture_time: None,
+    };
+    /// The highest first number: 16 bits are used up soonest.
+    const LATEST_START: u32 = FIRST_SEQUENCE_LIMIT as u32 - 1;
+
+    /// What the player made of a datagram.
+    #[derive(Debug, PartialEq)]
+    struct Received {
+        ssrc: u32,
+        payload_type: u8,
+        /// The number that never wraps, by SRTP.
+        number: u64,
+        transport_number: u16,
+        payload: Vec<u8>,
+    }
+
+    /// A player and the way to it.
+    struct Player {
+        down: DownTrack,
+        sealer: RtpSealer,
+        opener: RtpOpener,
+        layout: Layout,
+        batch: SendBatch,
+        transport_number: u16,
+    }
+
+    impl Player {
+        fn new(rtx: Option<Rtx>, seed: u32) -> Self {
+            let profile = Profile::AeadAes256Gcm;
+            let master = MasterKey::new(profile, &[7; 32], &[9; 12]).expect("lengths of the profile");
+            Self {
+                down: DownTrack::new(0, TrafficClass::Video, rtx, seed),
+                sealer: RtpSealer::new(&master),
+                opener: RtpOpener::new(&master),
+                layout: Layout::default(),
+                batch: SendBatch::with_capacity(2 * MAX_DATAGRAM, 1),
+                transport_number: 65_535,
+            }
+        }
+
+        fn next(&mut self, packet: &Packet) -> Received {
+            self.send(packet, |down, laid_out, number, egress, batch| {
+                down.send_next(packet, laid_out, number, egress, batch);
+            })
+        }
+
+        fn late(&mut self, packet: &Packet) -> Received {
+            self.send(packet, |down, laid_out, number, egress, batch| {
+                down.send_late(packet, laid_out, number, egress, batch);
+            })
+        }
+
+        fn again(&mut self, packet: &Packet) -> Received {
+            self.send(packet, |down, laid_out, number, egress, batch| {
+                assert!(down.retransmit(packet, laid_out, number, egress, batch));
+            })
+        }
+
+        /// The one datagram that `send` pushes, opened.
+        ///
+        /// # Panics
+        /// If it does not authenticate, or has a nonce that came before: to the player that is a replay.
+        fn send(
+            &mut self,
+            packet: &Packet,
+            send: impl FnOnce(&mut DownTrack, LaidOut<'_>, &mut u16, (&RtpSealer, SocketAddr), &mut SendBatch),
+        ) -> Received {
+            self.batch.clear();
+            self.layout.rebuild(&CLASS, PlayoutDelay { min_ms: 0, max_ms: 0 }, None, [packet].into_iter());
+            let egress = (&self.sealer, SocketAddr::from(([192, 0, 2, 1], 4000)));
+            send(&mut self.down, self.layout.get(0), &mut self.transport_number, egress, &mut self.batch);
+            let mut bytes = self.batch.bytes().to_vec();
+            let header_len = RtpHeader::parse_header(&bytes).expect("a header").header_len;
+            let opened = self.opener.open(&mut bytes, header_len).expect("authentic and new");
+            let clear = &bytes[..opened.len];
+            let header = RtpHeader::parse(clear).expect("well-formed");
+            assert_eq!(header.sequence_number, opened.index as u16);
+            let transport_number = header.extension(clear, 3).expect("negotiated").try_into().expect("two bytes");
+            Received {
+                ssrc: header.ssrc,
+                payload_type: header.payload_type,
+                number: opened.index,
+                transport_number: u16::from_be_bytes(transport_number),
+                payload: header.payload(clear).to_vec(),
+            }
+        }
+    }
+
+    fn packet(epoch: u32, index: u64) -> Packet {
+        let clear = ClearPacket {
+            position: Position { epoch, index, timestamp: 0 },
+            marker: false,
+            facts: PayloadFacts::default(),
+            arrival: Instant::now(),
+            capture: None,
+            payload: &index.to_be_bytes(),
+        };
+        Packet::new(&clear).expect("short")
+    }
+
+    #[test]
+    fn numbers_follow_the_ring_and_show_its_gaps() {
+        let mut player = Player::new(None, 5000);
+        player.down.join_at(100);
+        let first = player.next(&packet(0, 100));
+        assert_eq!((first.ssrc, first.payload_type, first.number), (SSRC, 96, 5000));
+        assert_eq!(first.payload, 100_u64.to_be_bytes());
+        assert_eq!(player.next(&packet(0, 101)).number, 5001);
+        player.down.skip_to(104);
+        assert_eq!(player.down.cursor(), Some(104));
+        assert_eq!(player.next(&packet(0, 104)).number, 5004);
+        assert_eq!(player.down.sent(), (3, 24));
+    }
+
+    #[test]
+    fn the_cursor_never_goes_back() {
+        let mut down = DownTrack::new(0, TrafficClass::Video, None, 0);
+        down.skip_to(50);
+        assert_eq!(down.cursor(), None, "there is nothing to skip before the start");
+        down.join_at(100);
+        down.join_at(90);
+        down.skip_to(80);
+        assert_eq!(down.cursor(), Some(100));
+    }
+
+    #[test]
+    fn first_numbers_leave_room_for_an_early_loss() {
+        let mut player = Player::new(Some(RTX), u32::MAX);
+        player.down.join_at(0);
+        assert_eq!(player.next(&packet(0, 0)).number, u64::from(LATEST_START));
+        assert_eq!(player.again(&packet(0, 0)).number, u64::from(LATEST_START));
+    }
+
+    #[test]
+    fn a_new_source_goes_on_where_the_last_one_stopped() {
+        let mut player = Player::new(None, 10);
+        player.down.join_at(100);
+        assert!(!player.down.is_before_epoch(0), "nothing was sent yet");
+        player.next(&packet(0, 100));
+        player.next(&packet(0, 101));
+        assert!(player.down.is_before_epoch(1) && !player.down.is_before_epoch(0));
+        player.down.join_at(70_000);
+        assert_eq!(player.next(&packet(1, 70_000)).number, 12, "the indices between were never sent by anybody");
+        assert_eq!(player.next(&packet(1, 70_002)).number, 14);
+        assert!(!player.down.is_before_epoch(1));
+    }
+
+    #[test]
+    fn what_the_cursor_passed_is_wanted_late() {
+        let mut player = Player::new(None, 10);
+        assert!(!player.down.wants_late(&packet(0, 100)), "not started");
+        player.down.join_at(100);
+        assert!(!player.down.wants_late(&packet(0, 99)), "nothing was sent, so 99 has no number");
+        player.next(&packet(0, 100));
+        player.next(&packet(0, 103));
+        assert!(!player.down.wants_late(&packet(0, 99)), "before its start");
+        assert!(!player.down.wants_late(&packet(0, 104)), "at the cursor");
+        assert!(player.down.wants_late(&packet(0, 102)));
+        assert_eq!(player.late(&packet(0, 102)).number, 12);
+        player.next(&packet(1, 200));
+        assert!(!player.down.wants_late(&packet(0, 101)), "the source is over");
+        assert!(!player.down.wants_late(&packet(1, 199)), "before the new source's start");
+    }
+
+    #[test]
+    fn a_repetition_has_an_ssrc_and_numbers_of_its_own() {
+        let mut player = Player::new(Some(RTX), 700 << 16 | 5000);
+        player.down.join_at(100);
+        let transport_numbers = [
+            player.next(&packet(0, 100)).transport_number,
+            player.next(&packet(0, 101)).transport_number,
+            player.again(&packet(0, 100)).transport_number,
+        ];
+        assert_eq!(transport_numbers, [65_535, 0, 1]);
+        let again = player.again(&packet(0, 100));
+        assert_eq!((again.ssrc, again.payload_type, again.number), (RTX.ssrc, RTX.payload_type, 701));
+        assert_eq!(again.payload, [&5000_u16.to_be_bytes()[..], &100_u64.to_be_bytes()].concat());
+        assert_eq!(player.down.sent(), (2, 16), "repetitions are not counted on the media SSRC");
+    }
+
+    #[test]
+    fn without_rtx_nothing_is_repeated() {
+        let mut player = Player::new(None, 0);
+        player.down.join_at(100);
+        player.next(&packet(0, 100));
+        player.batch.clear();
+        let egress = (&player.sealer, SocketAddr::from(([192, 0, 2, 1], 4000)));
+        let sent = player.down.retransmit(&packet(0, 100), player.layout.get(0), &mut 0, egress, &mut player.batch);
+        assert!(!sent && player.batch.is_empty());
+    }
+
+    #[test]
+    fn a_number_leads_back_to_its_index_over_the_wrap() {
+        let mut player = Player::new(None, LATEST_START);
+        assert_eq!(player.down.index_of(0), None, "nothing was sent");
+        player.down.join_at(100);
+        // Hops that the player's rollover counter can follow; the numbers are 32,767 and 20,000 more each.
+        for index in [100, 20_100, 40_100, 60_100] {
+            player.next(&packet(0, index));
+        }
+        let number = |extended: u64| extended as u16;
+        assert_eq!(player.down.index_of(number(32_767 + 60_000)), Some(60_100), "the newest");
+        assert_eq!(player.down.index_of(65_535), Some(100 + 65_535 - 32_767), "the last before the wrap");
+        assert_eq!(player.down.index_of(0), Some(100 + 65_536 - 32_767), "the first behind it");
+        assert_eq!(player.down.index_of(32_767), Some(100), "the first of all");
+        assert_eq!(player.down.index_of(32_766), None, "before the first");
+        player.next(&packet(0, 80_100));
+        assert_eq!(player.down.index_of(32_767), Some(100 + 65_536), "the newest with these bits");
+    }
+
+    #[test]
+    fn a_number_of_the_last_source_leads_nowhere() {
+        let mut player = Player::new(None, 10);
+        player.down.join_at(100);
+        player.next(&packet(0, 100));
+        player.next(&packet(1, 500));
+        assert_eq!(player.down.index_of(11), Some(500));
+        assert_eq!(player.down.index_of(10), None);
+    }
+
+    /// What happens to a player's track.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// The next packet, after so many that are missing.
+        Next(u64),
+        /// One of the missing comes after all.
+        Late(usize),
+        /// One that was sent is asked for again.
+        Again(usize),
+        /// The source changes.
+        Change,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => prop_oneof![3 => Just(0), 1 => 1_u64..5].prop_map(Step::Next),
+            3 => any::<usize>().prop_map(Step::Late),
+            3 => any::<usize>().prop_map(Step::Again),
+            1 => Just(Step::Change),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        /// Whatever happens, no nonce comes twice, and every number that was sent leads back to its packet as long as
+        /// the source is the same.
+        #[test]
+        fn no_nonce_comes_twice(seed: u32, start in 0_u64..1 << 40, steps in prop::collection::vec(step(), 1..150)) {
+            let mut player = Player::new(Some(RTX), seed);
+            let (mut epoch, mut index) = (0, start);
+            let (mut missing, mut sent): (Vec<u64>, Vec<(u64, u64)>) = (Vec::new(), Vec::new());
+            let (mut nonces, mut transport_number) = (HashSet::new(), 65_535_u16);
+            player.down.join_at(start);
+            for step in steps {
+                let received = match step {
+                    Step::Next(gap) => {
+                        // A gap before the first packet of a source is none: the player starts behind it.
+                        if !sent.is_empty() {
+                            missing.extend(index..index + gap);
+                        }
+                        index += gap + 1;
+                        let received = player.next(&packet(epoch, index - 1));
+                        sent.push((index - 1, received.number));
+                        received
+                    }
+                    Step::Late(n) if !missing.is_empty() => {
+                        let late = packet(epoch, missing.swap_remove(n % missing.len()));
+                        prop_assert!(player.down.wants_late(&late));
+                        let received = player.late(&late);
+                        sent.push((late.index, received.number));
+                        received
+                    }
+                    Step::Again(n) if !sent.is_empty() => {
+                        let (index, number) = sent[n % sent.len()];
+                        let received = player.again(&packet(epoch, index));
+                        prop_assert_eq!(&received.payload[..2], &(number as u16).to_be_bytes());
+                        received
+                    }
+                    Step::Change => {
+                        for lost in missing.drain(..).chain(sent.drain(..).map(|(index, _)| index)) {
+                            prop_assert!(!player.down.wants_late(&packet(epoch + 1, lost)));
+                        }
+                        epoch += 1;
+                        index += 1000;
+                        continue;
+                    }
+                    Step::Late(_) | Step::Again(_) => continue,
+                };
+                prop_assert!(nonces.insert((received.ssrc, received.number)), "{received:?} repeats a nonce");
+                prop_assert_eq!(received.transport_number, transport_number);
+                transport_number = transport_number.wrapping_add(1);
+                for &(index, number) in &sent {
+                    prop_assert_eq!(player.down.index_of(number as u16), Some(index));
+                }
+            }
+            prop_assert!(sent.windows(2).all(|w| (w[0].0 < w[1].0) == (w[0].1 < w[1].1)));
+        }
+    }
+}

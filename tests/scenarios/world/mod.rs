@@ -21,6 +21,7 @@ use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
 
+#[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
 pub use peer::{Peer, Side};
 
