@@ -392,7 +392,7 @@ mod tests {
             pair
         }
 
-        fn client_packets(&mut self) -> Vec<Bytes> {
+        fn take_from_client(&mut self) -> Vec<Bytes> {
             let mut packets = Vec::new();
             while let Some(transmit) = self.client.poll_transmit(self.now) {
                 if let Payload::RawEncode(encoded) = transmit.message {
@@ -411,7 +411,7 @@ mod tests {
         /// Until nobody has more to say.
         fn exchange(&mut self) {
             loop {
-                let packets = self.client_packets();
+                let packets = self.take_from_client();
                 let quiet = packets.is_empty() && self.to_client.is_empty();
                 packets.iter().for_each(|p| self.deliver(p));
                 for packet in std::mem::take(&mut self.to_client) {
@@ -449,7 +449,7 @@ mod tests {
         let mut crc = !0_u32;
         for byte in packet.iter() {
             crc ^= u32::from(*byte);
-            (0..8).for_each(|_| crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()));
+            (0..8).for_each(|_| crc = crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()));
         }
         packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
     }
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_lost_is_given_again() {
         let mut pair = Pair::new();
-        let init = pair.client_packets();
+        let init = pair.take_from_client();
         init.iter().for_each(|p| pair.deliver(p));
         assert!(!pair.to_client.is_empty());
         pair.to_client.clear();
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn a_peer_cannot_make_us_hold_associations_or_streams_without_end() {
         let mut pair = Pair::new();
-        let init = pair.client_packets().remove(0);
+        let init = pair.take_from_client().remove(0);
         for tag in 1..2000_u32 {
             let mut again = init.to_vec();
             again[16..20].copy_from_slice(&tag.to_be_bytes());
@@ -516,7 +516,7 @@ mod tests {
                 if n % 4 == 3 {
                     pair.tick();
                 }
-                samples.extend(pair.client_packets().iter().map(|p| p.to_vec()));
+                samples.extend(pair.take_from_client().iter().map(|p| p.to_vec()));
                 let Some(sample) = samples.get(at % samples.len().max(1)) else { continue };
                 let mut packet = sample.clone();
                 let place = 12 + at % (packet.len() - 12);
