@@ -24,7 +24,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If logs cannot be set up, a listener or a shard cannot start, or the node did not end in time.
+/// If logs cannot be set up, a listener or a shard cannot start, or a shard failed.
 pub fn gateway(config: Config) -> anyhow::Result<()> {
     telemetry::init_logs(&config.log).context("cannot set up logs")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -56,8 +56,12 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let admin = tokio::spawn(http::serve(admin, http::admin(app), until_stop(stopped)));
     announce(&config, &node, public_address, admin_address);
 
-    signals.next().await;
-    info!("shutting down");
+    let broken = tokio::select! {
+        () = signals.next() => false,
+        // Whoever started us starts us again: a node without one of its shards refuses a part of its players for ever.
+        () = node.shard_ended() => true,
+    };
+    info!(broken, "shutting down");
     node.drain();
     let ended = async {
         node.shutdown().await;
@@ -70,6 +74,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         _ = tokio::time::sleep(SHUTDOWN_LIMIT) => warn!("some connections did not end in time"),
         _ = signals.next() => warn!("told twice: ending at once"),
     }
+    anyhow::ensure!(!broken, "a shard has failed");
     info!("ended");
     Ok(())
 }

@@ -114,7 +114,12 @@ impl Directory {
         self.sessions.get(&id)
     }
 
+    /// Lists a session that was answered. A publisher has the right to its table from here until
+    /// [`Directory::end_session`]: in one step, so that its end cannot come between.
     pub(super) fn add_session(&mut self, id: SessionId, session: Session) {
+        if let Some(table) = self.tables.get_mut(&session.table).filter(|_| session.role == Role::Publisher) {
+            table.publisher = Publisher::Session(id);
+        }
         self.by_key.insert((session.shard, session.key), id);
         self.sessions.insert(id, session);
     }
@@ -186,7 +191,7 @@ mod tests {
     fn the_end_of_a_publisher_frees_its_table_and_no_other() {
         let mut directory = Directory::default();
         let (old, new) = (SessionId([1; 16]), SessionId([2; 16]));
-        directory.ensure_table("a", SEED).unwrap().publisher = Publisher::Session(new);
+        directory.ensure_table("a", SEED).unwrap().publisher = Publisher::Reserved;
         directory.add_session(old, session(Role::Publisher, ShardId(0), 1));
         directory.add_session(new, session(Role::Publisher, ShardId(0), 2));
         directory.end_session(ShardId(0), SlotKey { slot: 1, generation: 1 });

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::config::{Config, TableName};
 use crate::media::{MediaKind, PlayoutDelay};
@@ -181,11 +182,10 @@ impl Node {
         let (node, table) = (self.clone(), table.to_owned());
         let created = tokio::spawn(async move {
             let created = node.create(Role::Publisher, &spec, negotiated, spec.home).await;
-            if let Some(entry) = node.directory().table_mut(&table) {
-                entry.publisher = match &created {
-                    Ok(created) => Publisher::Session(created.session),
-                    Err(_) => Publisher::None,
-                };
+            if created.is_err()
+                && let Some(entry) = node.directory().table_mut(&table)
+            {
+                entry.publisher = Publisher::None;
             }
             created
         });
@@ -302,6 +302,17 @@ impl Node {
         let draining = self.inner.draining.load(Ordering::Relaxed);
         let admission = if draining { Err("the node is draining".to_owned()) } else { Ok(()) };
         vec![("config", Ok(())), ("certificate", Ok(())), ("sockets", shards), ("admission", admission)]
+    }
+
+    /// Waits for the end of any shard. Before [`Node::shutdown`] it means that the shard's socket or code failed: its
+    /// sessions are lost, and only a new process makes the node whole again.
+    pub async fn shard_ended(&self) {
+        let mut ends = JoinSet::new();
+        for shard in &self.inner.shards {
+            let commands = shard.commands.clone();
+            ends.spawn(async move { commands.closed().await });
+        }
+        ends.join_next().await;
     }
 
     /// Stops admitting; sessions go on.
@@ -510,4 +521,25 @@ fn merge_tuning(all: &mut Vec<Setting>, more: Vec<Setting>) {
 fn epoch() -> (Instant, NtpTime) {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (Instant::now(), NtpTime::from_unix(unix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_end_of_a_shard_is_noticed() {
+        let mut config = Config::demo();
+        config.media.listen = IpAddr::from([127, 0, 0, 1]);
+        (config.media.first_port, config.media.shards) = (0, 1);
+        let node = Node::start(&config).await.expect("one shard on a free port");
+        let mut ended = std::pin::pin!(node.shard_ended());
+        tokio::select! {
+            biased;
+            () = &mut ended => panic!("the shard runs"),
+            () = std::future::ready(()) => {}
+        }
+        node.shutdown().await;
+        ended.await;
+    }
 }

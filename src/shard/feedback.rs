@@ -8,7 +8,7 @@ use crate::media::MediaKind;
 use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
 
 use super::core::{Shard, drop_reason};
-use super::message::{PeerMessage, ShardEvent, TableId, TrackClock};
+use super::message::{PeerMessage, ShardEvent, TableId, TableState, TrackClock};
 use super::report::DropReason;
 use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
 use super::table::Table;
@@ -173,6 +173,7 @@ impl Shard {
         let ntp = self.ntp(now);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get(&session.table) else { return };
+        let live = table.state == TableState::Live;
         let mut buffer = [0; 1200];
         let mut writer = RtcpWriter::new(&mut buffer);
         // What does not fit waits for the next report: nothing here is urgent.
@@ -189,8 +190,10 @@ impl Shard {
         };
         let broken = session.publisher_mut().is_some_and(Publisher::take_broken_picture);
         if writer.is_empty() {
-            // Until the first packet is sent there is nothing to report: look again soon, lip sync waits for it.
-            session.rtcp_due = Some(now + Duration::from_millis(20));
+            // Until the first packet there is nothing to report: look again soon, lip sync and a publisher's bandwidth
+            // wait for it. Not for players where nobody publishes: there may be thousands.
+            let idle = session.player().is_some() && !live;
+            session.rtcp_due = Some(now + if idle { PLAYER_REPORTS } else { Duration::from_millis(20) });
         } else {
             session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
         }
