@@ -1,6 +1,11 @@
 //! CPU per forwarded packet, against the reference loop in the same run. See `docs/benchmarks.md`.
 
+// A bench reads the clock.
+#![allow(clippy::disallowed_methods)]
+
 mod harness;
+#[path = "../tests/scenarios/world/mod.rs"]
+mod world;
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -8,9 +13,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use harness::gateway::Gateway;
 use harness::path::{self, Path};
 use harness::reference::{self, ReferenceLoop};
-use harness::viewer::{Viewer, sealed_len};
+use harness::viewer::{Aead, Viewer, sealed_len};
 use harness::{Contender, Schedule};
 use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
@@ -36,6 +42,13 @@ struct Options {
     /// Frames per second; 0 for as many as the core can do.
     #[arg(long, default_value_t = 0)]
     fps: u32,
+    /// What the reference loop and the container seal with. The shard's players negotiate for themselves, and since they
+    /// offer AES-256-GCM they get it.
+    #[arg(long, value_enum, default_value_t = Aead::Aes256Gcm)]
+    aead: Aead,
+    /// Runs the shard alone, for a profiler.
+    #[arg(long)]
+    profile: bool,
     /// Cargo passes it.
     #[arg(long, hide = true)]
     bench: bool,
@@ -74,28 +87,40 @@ fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _entered = runtime.enter();
     let path = Path::open()?;
-    let viewers = || (0..options.players).map(|number| Viewer::new(path.player(number))).collect::<Vec<_>>();
+    let addresses = || (0..options.players).map(|number| path.player(number));
+    let viewers = || addresses().map(|address| Viewer::new(address, options.aead)).collect::<Vec<_>>();
     let mut reference = ReferenceLoop::new(viewers(), options.frame())?;
     let mut batched = BatchLoop::new(viewers(), options.frame())?;
+    let mut gateway = Gateway::new(addresses(), options.packets, options.bytes)?;
 
     println!(
-        "{} players, {} packets of {} bytes a frame, AES-128-GCM; {}; {}",
+        "{} players, {} packets of {} bytes a frame, {:?}; {}; {}",
         options.players,
         options.packets,
         sealed_len(options.frame()[0].len()),
+        options.aead,
         if options.fps == 0 { "as fast as it goes".to_owned() } else { format!("{} frames/s", options.fps) },
         path.describe(),
     );
-    let before = path.swallowed();
-    let series = harness::take_turns(&mut [&mut reference, &mut batched], options.schedule());
+    if options.profile {
+        harness::print(&harness::take_turns(&mut [&mut gateway], options.schedule()));
+        return Ok(());
+    }
+    let (before, first, forwarded) = (path.swallowed(), gateway.outcome(), gateway.packets_forwarded());
+    let series = harness::take_turns(&mut [&mut reference, &mut batched, &mut gateway], options.schedule());
     harness::print(&series);
     if let (Some(before), Some(after)) = (before, path.swallowed()) {
-        let runs = series.iter().map(|one| one.packets).sum::<usize>() / usize::from(options.packets);
+        let packets = series[..2].iter().map(|one| one.warm_up + one.packets).sum::<usize>();
+        let runs = (packets / usize::from(options.packets)) as u64 + gateway.outcome().runs - first.runs;
         println!("runs sent: {runs}; seen by the device: {}", after - before);
     }
-    let dropped = batched.outcome.dropped_buffer_full + batched.outcome.dropped_error;
-    if dropped > 0 {
-        return Err(io::Error::other(format!("{dropped} packets were dropped: the figures are worth nothing")));
+    for outcome in [batched.outcome, gateway.outcome()] {
+        if outcome.dropped_buffer_full + outcome.dropped_error > 0 {
+            return Err(io::Error::other("packets were dropped: the figures are worth nothing"));
+        }
+    }
+    if gateway.packets_forwarded() - forwarded != (series[2].warm_up + series[2].packets) as u64 {
+        return Err(io::Error::other("not every player got every packet: the figures are worth nothing"));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! each turn of one with the turn of the other beside it.
 
 pub mod allocations;
+pub mod gateway;
 pub mod path;
 pub mod reference;
 pub mod viewer;
@@ -40,23 +41,28 @@ pub struct Series {
     pub name: String,
     /// Nanoseconds of this thread's CPU for each packet.
     pub nanos_per_packet: Vec<f64>,
-    /// Packets in all rounds, the warm-up included.
+    /// Packets in all rounds but the warm-up.
     pub packets: usize,
+    /// Packets in the warm-up.
+    pub warm_up: usize,
     /// Heap allocations in all rounds but the warm-up.
     pub allocations: u64,
 }
 
 /// Lets the contenders take turns. The first turn of each warms up and is not measured.
 pub fn take_turns(contenders: &mut [&mut dyn Contender], schedule: Schedule) -> Vec<Series> {
-    let empty = |name: &str| Series { name: name.to_owned(), nanos_per_packet: vec![], packets: 0, allocations: 0 };
+    let empty =
+        |name: &str| Series { name: name.to_owned(), nanos_per_packet: vec![], packets: 0, warm_up: 0, allocations: 0 };
     let mut series: Vec<_> = contenders.iter().map(|contender| empty(contender.name())).collect();
     for round in 0..=schedule.rounds {
         for (contender, series) in contenders.iter_mut().zip(&mut series) {
             let (cpu, allocations) = (thread_cpu_time(), allocations::of_this_thread());
             let packets = turn(*contender, schedule);
             let (cpu, allocations) = (thread_cpu_time() - cpu, allocations::of_this_thread() - allocations);
-            series.packets += packets;
-            if round > 0 {
+            if round == 0 {
+                series.warm_up = packets;
+            } else {
+                series.packets += packets;
                 series.nanos_per_packet.push(cpu.as_nanos() as f64 / packets.max(1) as f64);
                 series.allocations += allocations;
             }
@@ -83,9 +89,10 @@ fn turn(contender: &mut dyn Contender, schedule: Schedule) -> usize {
 
 /// Prints a line for each contender, and for each but the first its ratio to the first, round by round.
 pub fn print(series: &[Series]) {
-    println!("{:<34} {:>8} {:>8} {:>8}   allocations", "CPU ns per packet", "min", "median", "max");
+    println!("{:<34} {:>8} {:>8} {:>8}   allocations per packet", "CPU ns per packet", "min", "median", "max");
     for one in series {
-        println!("{:<34} {}   {}", one.name, summary(one.nanos_per_packet.clone(), 0), one.allocations);
+        let allocations = one.allocations as f64 / one.packets.max(1) as f64;
+        println!("{:<34} {}   {allocations}", one.name, summary(one.nanos_per_packet.clone(), 0));
     }
     for one in &series[1..] {
         let ratios = one.nanos_per_packet.iter().zip(&series[0].nanos_per_packet).map(|(b, a)| b / a).collect();

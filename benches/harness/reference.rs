@@ -78,7 +78,7 @@ impl ReferenceLoop {
         }
         // SAFETY: `count` headers were prepared; all that they point to is owned by `self` and untouched meanwhile.
         let sent = unsafe { libc::sendmmsg(self.socket.as_raw_fd(), self.headers.as_mut_ptr(), count as _, 0) };
-        assert_eq!(sent, count as _, "reference loop: {}", io::Error::last_os_error());
+        assert_eq!(sent, count as libc::c_int, "reference loop: {}", io::Error::last_os_error());
     }
 }
 

@@ -2,12 +2,22 @@
 
 use std::net::SocketAddr;
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use clap::ValueEnum;
 
 /// RTP header without extensions.
 const HEADER_LEN: usize = 12;
-/// AEAD_AES_128_GCM (RFC 7714 §14.2).
+/// Of either AEAD (RFC 7714 §14.2).
 const TAG_LEN: usize = 16;
+
+/// What a stream is sealed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Aead {
+    /// AEAD_AES_128_GCM.
+    Aes128Gcm,
+    /// AEAD_AES_256_GCM.
+    Aes256Gcm,
+}
 
 /// One player's outgoing stream.
 pub struct Viewer {
@@ -22,14 +32,15 @@ pub struct Viewer {
 
 impl Viewer {
     /// A player at `address` with a random key.
-    pub fn new(address: SocketAddr) -> Self {
-        let mut random = [0; 16 + 12 + 4];
+    pub fn new(address: SocketAddr, aead: Aead) -> Self {
+        let algorithm = if aead == Aead::Aes128Gcm { &AES_128_GCM } else { &AES_256_GCM };
+        let mut random = [0; 32 + 12 + 4];
         getrandom::fill(&mut random).expect("randomness");
-        let (key, rest) = random.split_at(16);
+        let (key, rest) = random.split_at(32);
         let (salt, ssrc) = rest.split_at(12);
         Self {
             address,
-            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).expect("16 bytes")),
+            key: LessSafeKey::new(UnboundKey::new(algorithm, &key[..algorithm.key_len()]).expect("its length")),
             salt: salt.try_into().expect("12 bytes"),
             ssrc: ssrc.try_into().expect("4 bytes"),
             next_index: 0,

@@ -1,5 +1,9 @@
 //! A node's shards, publishers and players in one thread and in virtual time.
 
+// Other tests and the benches borrow the world, and use a part of it.
+#![allow(dead_code)]
+
+mod dealer;
 mod peer;
 
 use std::collections::VecDeque;
@@ -17,6 +21,7 @@ use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
 
+pub use dealer::Dealer;
 pub use peer::{Peer, Side};
 
 /// The step of virtual time.
@@ -54,7 +59,7 @@ pub struct World {
     fingerprint: [u8; 32],
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
-    next_sessions: u8,
+    next_sessions: u16,
     batch: SendBatch,
 }
 
@@ -65,6 +70,11 @@ impl World {
     }
 
     pub fn with_grace(shards: u16, grace: Duration) -> Self {
+        Self::with_timeouts(shards, grace, Duration::from_secs(30))
+    }
+
+    /// `grace` for publishers, `consent` for whoever sends no checks.
+    pub fn with_timeouts(shards: u16, grace: Duration, consent: Duration) -> Self {
         let now = Instant::now();
         let identity = Arc::new(DtlsIdentity::generate().expect("a certificate"));
         let fingerprint = identity.fingerprint();
@@ -74,7 +84,7 @@ impl World {
                 identity: identity.clone(),
                 sctp: SctpConfig::new(65_536),
                 setup_timeout: Duration::from_secs(10),
-                consent_timeout: Duration::from_secs(30),
+                consent_timeout: consent,
             },
             silence: Duration::from_millis(1200),
             grace,
@@ -121,8 +131,15 @@ impl World {
 
     /// A player on a shard.
     pub fn add_player(&mut self, shard: usize) -> usize {
+        let address = Peer::address_of(self.next_sessions + 1);
+        self.add_player_at(shard, address)
+    }
+
+    /// A player at an address of the caller's choice.
+    pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
         let (random, number) = self.next_session();
         let mut peer = Peer::player(self.now, number);
+        peer.address = address;
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -154,6 +171,12 @@ impl World {
     pub fn connect(&mut self, peer: usize) {
         self.run_until(Duration::from_secs(5), "connecting", |world| world.peers[peer].is_connected());
         // The last flight arrives, and with it the shard knows.
+        self.run(3 * STEP);
+    }
+
+    /// As [`World::connect`], for everybody at once.
+    pub fn connect_all(&mut self) {
+        self.run_until(Duration::from_secs(5), "connecting", |world| world.peers.iter().all(Peer::is_connected));
         self.run(3 * STEP);
     }
 
@@ -252,10 +275,10 @@ impl World {
         }
     }
 
-    fn next_session(&mut self) -> ([u8; 32], u8) {
+    fn next_session(&mut self) -> ([u8; 32], u16) {
         self.next_sessions += 1;
         let n = self.next_sessions;
-        (std::array::from_fn(|i| n.wrapping_mul(31).wrapping_add(i as u8 * 7)), n)
+        (std::array::from_fn(|i| (n as u8).wrapping_mul(31).wrapping_add(i as u8 * 7)), n)
     }
 }
 

@@ -84,18 +84,18 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn publisher(now: Instant, number: u8, side: Side) -> Self {
+    pub fn publisher(now: Instant, number: u16, side: Side) -> Self {
         Self::new(now, number, MediaDirection::Receive, side)
     }
 
-    pub fn player(now: Instant, number: u8) -> Self {
+    pub fn player(now: Instant, number: u16) -> Self {
         Self::new(now, number, MediaDirection::Send, Side::Client)
     }
 
-    fn new(now: Instant, number: u8, direction: MediaDirection, side: Side) -> Self {
+    fn new(now: Instant, number: u16, direction: MediaDirection, side: Side) -> Self {
         let identity = DtlsIdentity::generate().expect("a certificate");
         Self {
-            address: SocketAddr::from(([10, 1, 0, number], 5000)),
+            address: Self::address_of(number),
             negotiated: negotiated(direction, side, identity.fingerprint()),
             key: None,
             received: Vec::new(),
@@ -120,6 +120,12 @@ impl Peer {
         }
     }
 
+    /// Where the session with this number is, unless it is put elsewhere.
+    pub fn address_of(number: u16) -> SocketAddr {
+        let [high, low] = number.to_be_bytes();
+        SocketAddr::from(([10, 1, high, low], 5000))
+    }
+
     /// The answer has come.
     pub fn begin(&mut self, node: SocketAddr, fingerprint: [u8; 32], key: SlotKey, ice: IceCredentials) {
         self.fingerprint = fingerprint;
@@ -138,7 +144,8 @@ impl Peer {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.sends_checks && now >= self.next_check {
-            self.next_check = now + if self.is_connected() { Duration::from_secs(2) } else { Duration::from_millis(50) };
+            self.next_check =
+                now + if self.is_connected() { Duration::from_secs(2) } else { Duration::from_millis(50) };
             self.check();
         }
         if let Some(dtls) = &mut self.dtls
