@@ -1,7 +1,6 @@
 //! CPU per forwarded packet, against the reference loop in the same run. See `docs/benchmarks.md`.
 
-// A bench reads the clock.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 mod harness;
 #[path = "../tests/scenarios/world/mod.rs"]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `rtc`,
-//! `fanout` and the core of `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
+//! `fanout` and `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
 //! `now` as an argument and are driven through `handle_*` and `poll_*`. `tests/architecture.rs` checks both rules.
 //!
 //! `docs/architecture.md` follows one packet through the rooms.

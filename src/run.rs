@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::demo;
 use crate::fleet::Node;
 use crate::http::{self, App};
-use crate::telemetry::{self, Metrics, Tuning};
+use crate::net::Setting;
+use crate::telemetry::{self, Metrics};
 
 /// How long sessions may take to say goodbye and requests to be answered, once the process was told to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
@@ -40,7 +41,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
 
     let node = Node::start(&config).await.context("cannot start the media plane")?;
     let metrics = Arc::new(Metrics::new(&config, node.ports().len()));
-    metrics.set_tuning(verified_tuning(&node));
+    warn_of_tuning(node.tuning());
+    metrics.set_tuning(node.tuning().to_vec());
     if config.demo {
         start_dealers(&node);
     }
@@ -79,19 +81,11 @@ async fn bind(address: SocketAddr, key: &str, option: &str) -> anyhow::Result<Tc
 }
 
 /// What the kernel and the host did not grant is said once, with what to do about it.
-fn verified_tuning(node: &Node) -> Vec<Tuning> {
-    let tuning = node.tuning().iter().map(|s| Tuning {
-        setting: s.name,
-        ok: s.ok,
-        wanted: s.wanted.clone(),
-        found: s.found.clone(),
-        advice: s.advice,
-    });
-    let tuning: Vec<Tuning> = tuning.collect();
-    for t in tuning.iter().filter(|t| !t.ok) {
-        warn!(setting = t.setting, wanted = t.wanted, found = t.found, advice = t.advice, "node tuning");
+fn warn_of_tuning(tuning: &[Setting]) {
+    for missing in tuning.iter().filter(|s| !s.ok) {
+        let Setting { name, wanted, found, advice, .. } = missing;
+        warn!(setting = name, wanted, found, advice, "node tuning");
     }
-    tuning
 }
 
 /// The demo's tables, each with a dealer of its own.

@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shard", &["config", "media", "rtc", "fanout"]),
     ("net", &["config", "media", "rtc", "fanout"]),
     ("fleet", &["config", "media", "rtc", "fanout", "shard", "net"]),
-    ("telemetry", &["config", "media", "rtc", "fanout", "shard", "fleet"]),
+    ("telemetry", &["config", "media", "rtc", "fanout", "shard", "net", "fleet"]),
     ("http", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];
@@ -30,9 +30,6 @@ const TOP: &[&str] = &["lib.rs", "main.rs", "run.rs", "run/"];
 
 /// Rooms that are handed bytes and `now`, and decide.
 const SANS_IO: &[&str] = &["media/", "rtc/", "fanout/", "shard/"];
-
-/// Files of a sans-IO room that are its thin shell: they move bytes and read the clock, and may use `net` to do so.
-const SHELLS: &[&str] = &["shard/thread.rs", "shard/thread/"];
 
 /// What a sans-IO room must not name, as runs of path segments.
 const IO: &[&[&str]] = &[
@@ -120,7 +117,6 @@ fn an_import_along_the_direction_is_left_alone() {
             "media/mod.rs",
             "const R: &str = r#\"\"crate::shard\"#; const C: char = '\"'; fn f<'a>(x: &'a str) -> &'a str { x }",
         ),
-        ("shard/thread.rs", "use crate::net::Socket;"),
         ("net/mod.rs", "use crate::fanout::SendBatch;"),
         ("rtc/mod.rs", "use crate::{media as m, config::{self as c, Limits}};"),
         ("main.rs", "use tableside::{http, demo};"),
@@ -152,7 +148,7 @@ fn io_in_a_sans_io_room_is_found() {
 #[test]
 fn the_clock_in_a_shell_a_test_or_a_comment_is_left_alone() {
     let clean = [
-        ("shard/thread.rs", "use tokio::net::UdpSocket; fn f() { Instant::now(); }"),
+        ("fleet/shard_thread.rs", "use tokio::sync::mpsc; fn f() { Instant::now(); }"),
         ("net/mod.rs", "use std::net::UdpSocket;"),
         (
             "rtc/mod.rs",
@@ -198,7 +194,7 @@ fn import_direction(sources: &Sources) -> Vec<Violation> {
             continue;
         };
         for used in rooms_used(path, &lex(text)) {
-            let may = used.room == room || uses.contains(&used.room) || (used.room == "net" && is_in(path, SHELLS));
+            let may = used.room == room || uses.contains(&used.room);
             if !may {
                 found.push(violation(path, used.line, format!("{room} must not use `crate::{}`", used.room)));
             }
@@ -207,7 +203,7 @@ fn import_direction(sources: &Sources) -> Vec<Violation> {
     found
 }
 
-/// No sans-IO room names what does I/O, outside its shell and its tests.
+/// No sans-IO room names what does I/O, outside its tests.
 fn sans_io(sources: &Sources) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut only_tests: Vec<String> = Vec::new();
@@ -218,7 +214,7 @@ fn sans_io(sources: &Sources) -> Vec<Violation> {
     }
     let only_tests: Vec<&str> = only_tests.iter().map(String::as_str).collect();
     for (path, text) in sources {
-        if !is_in(path, SANS_IO) || is_in(path, SHELLS) || is_in(path, &only_tests) {
+        if !is_in(path, SANS_IO) || is_in(path, &only_tests) {
             continue;
         }
         for named in paths(&shipped(lex(text)).0) {

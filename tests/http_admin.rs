@@ -5,8 +5,8 @@ mod http_support;
 use std::collections::BTreeMap;
 
 use http_support::*;
+use tableside::net::Setting;
 use tableside::shard::{ShardReport, TableReport};
-use tableside::telemetry::Tuning;
 
 #[tokio::test]
 async fn metrics_are_of_the_moment_of_the_scrape() {
@@ -57,7 +57,7 @@ async fn status_tells_all_there_is_to_know() {
     let report = ShardReport { sessions: [1, 2], datagrams_sent: 5, ..ShardReport::default() };
     let server = Server::admin_with(FakeSessions { reports: vec![report], ..FakeSessions::default() }).await;
     let (wanted, found) = ("on".to_owned(), "off".to_owned());
-    server.metrics.set_tuning(vec![Tuning { setting: "gso", ok: false, wanted, found, advice: "a newer kernel" }]);
+    server.metrics.set_tuning(vec![Setting { name: "gso", ok: false, wanted, found, advice: "a newer kernel" }]);
 
     let response = server.get("/status").await;
     assert_eq!(response.status(), 200);

@@ -49,13 +49,15 @@ impl Gateway {
         let (socket, _) = ShardSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &UdpOptions::default())?;
         let count = players.len();
         let mut world = World::with_timeouts(1, CONSENT, CONSENT);
+        let (now, table) = (world.now, world.table.clone());
+        world.shards[0].add_local_publisher(now, &table, Dealer::media());
         for address in players {
             world.add_player_at(0, address);
         }
         world.connect_all();
         let mut gateway = Self {
             now: world.now,
-            table: world.table.id,
+            table: table.id,
             shard: world.shards.remove(0),
             socket,
             batch: Shard::send_batch(),
@@ -64,9 +66,8 @@ impl Gateway {
             packets: packets.into(),
             outcome: SendOutcome::default(),
         };
-        gateway.shard.add_local_publisher(gateway.now, &world.table, Dealer::media());
         gateway.replay_keyframe();
-        gateway.warm_up(world.table.ring_packets);
+        gateway.warm_up(table.ring_packets);
         Ok(gateway)
     }
 

@@ -144,7 +144,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Smallest and largest playout delay, where players are to be asked for one.
+    /// Smallest and largest playout delay; `None` for 0 and 0, which has players show each frame at once.
     pub fn playout_delay(&self) -> Option<(Duration, Duration)> {
         let millis = |ms: u16| Duration::from_millis(ms.into());
         Some((millis(self.playout_delay_min_ms?), millis(self.playout_delay_max_ms?)))

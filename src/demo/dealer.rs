@@ -81,6 +81,7 @@ impl<'a> Dealer<'a> {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the dealer deals in real time")]
     async fn run(mut self) -> Result<(), DealerError> {
         let mut ticks = interval_at(Instant::now(), Duration::from_secs(1) / self.clip.fps);
         // After a stall the dealer catches up: its clock is the wall's.

@@ -1,8 +1,6 @@
 //! The clear header of each packet of a batch, laid out once per class of players.
 
-use crate::media::{
-    AbsCaptureTime, FIXED_HEADER_LEN, HeaderFields, MAX_PAYLOAD, Packet, PlayoutDelay, write_header,
-};
+use crate::media::{AbsCaptureTime, FIXED_HEADER_LEN, HeaderFields, MAX_PAYLOAD, Packet, PlayoutDelay, write_header};
 
 /// The largest datagram we send: the ingest limit of 1500 bytes of payload, a header with extensions, padding and tag.
 pub const MAX_DATAGRAM: usize = MAX_PAYLOAD + FIXED_HEADER_LEN + MAX_EXTENSIONS + MAX_PADDING + 16;
@@ -146,10 +144,10 @@ impl Layout {
     /// Encoders split a frame "about equally", and an extension on the first packet breaks a run as well.
     fn equalise<'p>(&mut self, packets: impl Iterator<Item = &'p Packet> + Clone) {
         let mut first = 0;
-        let mut sizes = packets.clone().zip(packets.skip(1).map(Some).chain([None])).enumerate().peekable();
+        let followed = packets.clone().zip(packets.skip(1).map(Some).chain([None]));
         let mut largest = 0;
         let mut frame: [u16; 256] = [0; 256];
-        while let Some((n, (packet, next))) = sizes.next() {
+        for (n, (packet, next)) in followed.enumerate() {
             let size = usize::from(self.headers[n].len) + packet.payload().len();
             frame[(n - first) % 256] = size as u16;
             largest = largest.max(size);

@@ -7,7 +7,7 @@ use crate::media::PlayoutDelay;
 use crate::rtc::sdp::TableMedia;
 use crate::shard::{Role, ShardId, SlotKey, TableId, TableSpec, TableState};
 
-use super::node::SessionId;
+use super::session::SessionId;
 
 /// Tables and sessions.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Directory {
     names: Vec<String>,
     sessions: HashMap<SessionId, Session>,
     by_key: HashMap<(ShardId, SlotKey), SessionId>,
+    /// Players by shard, those whose answer is being made included.
+    players: HashMap<ShardId, usize>,
 }
 
 /// A table that somebody has published or configured.
@@ -57,6 +59,8 @@ pub(super) struct TableSeed {
     pub(super) playout_delay: PlayoutDelay,
     pub(super) ring_packets: usize,
     pub(super) shards: u16,
+    /// How many tables there may be: bounds the names that strangers can make up in the demo.
+    pub(super) most_tables: usize,
 }
 
 impl Directory {
@@ -77,11 +81,14 @@ impl Directory {
         self.tables.get_mut(name)
     }
 
-    /// The table of this name, made on first use. Its home goes around the shards.
-    pub(super) fn ensure_table(&mut self, name: &str, seed: TableSeed) -> &mut Table {
+    /// The table of this name, made on first use; `None` if there are too many. Its home goes around the shards.
+    pub(super) fn ensure_table(&mut self, name: &str, seed: TableSeed) -> Option<&mut Table> {
         let id = TableId(self.names.len() as u32);
         let names = &mut self.names;
-        self.tables.entry(name.to_owned()).or_insert_with(|| {
+        if names.len() >= seed.most_tables && !self.tables.contains_key(name) {
+            return None;
+        }
+        Some(self.tables.entry(name.to_owned()).or_insert_with(|| {
             names.push(name.to_owned());
             // RFC 3550 §8: SSRCs are random; three different ones here.
             let ssrc = |n: usize| u32::from_be_bytes(std::array::from_fn(|i| seed.random[4 * n + i])) & !3 | n as u32;
@@ -100,7 +107,7 @@ impl Directory {
                 media: TableMedia::default(),
                 publisher: Publisher::None,
             }
-        })
+        }))
     }
 
     pub(super) fn session(&self, id: SessionId) -> Option<&Session> {
@@ -116,6 +123,9 @@ impl Directory {
     pub(super) fn end_session(&mut self, shard: ShardId, key: SlotKey) {
         let Some(id) = self.by_key.remove(&(shard, key)) else { return };
         let Some(session) = self.sessions.remove(&id) else { return };
+        if session.role == Role::Player {
+            self.release_place(shard);
+        }
         if let Some(table) = self.tables.get_mut(&session.table)
             && table.publisher == Publisher::Session(id)
         {
@@ -123,8 +133,77 @@ impl Directory {
         }
     }
 
-    /// Players per shard.
-    pub(super) fn players_on(&self, shard: ShardId) -> usize {
-        self.sessions.values().filter(|s| s.role == Role::Player && s.shard == shard).count()
+    /// Takes a player's place on the shard with the fewest of them; `None` if each of the `shards` has `limit`.
+    ///
+    /// The place is held until [`Directory::end_session`], or [`Directory::release_place`] if no session came of it.
+    pub(super) fn take_place(&mut self, shards: u16, limit: usize) -> Option<ShardId> {
+        let players = |shard: &ShardId| self.players.get(shard).copied().unwrap_or(0);
+        let shard = (0..shards).map(ShardId).min_by_key(players).filter(|shard| players(shard) < limit)?;
+        *self.players.entry(shard).or_default() += 1;
+        Some(shard)
+    }
+
+    /// Gives back a place that no session took.
+    pub(super) fn release_place(&mut self, shard: ShardId) {
+        if let Some(players) = self.players.get_mut(&shard) {
+            *players = players.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: TableSeed = TableSeed {
+        random: [7; 12],
+        playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
+        ring_packets: 256,
+        shards: 2,
+        most_tables: 3,
+    };
+
+    fn session(role: Role, shard: ShardId, slot: u32) -> Session {
+        Session { role, table: "a".into(), shard, key: SlotKey { slot, generation: 1 }, etag: String::new() }
+    }
+
+    #[test]
+    fn players_go_to_the_emptiest_shard_until_all_are_full() {
+        let mut directory = Directory::default();
+        let placed: Vec<_> = (0..5).map(|_| directory.take_place(2, 2)).collect();
+        assert_eq!(placed, [Some(ShardId(0)), Some(ShardId(1)), Some(ShardId(0)), Some(ShardId(1)), None]);
+        directory.release_place(ShardId(1));
+        assert_eq!(directory.take_place(2, 2), Some(ShardId(1)), "a place that no session took is free again");
+        let ended = session(Role::Player, ShardId(0), 4);
+        directory.add_session(SessionId([1; 16]), ended.clone());
+        directory.end_session(ended.shard, ended.key);
+        directory.end_session(ended.shard, ended.key);
+        assert_eq!(directory.take_place(2, 2), Some(ShardId(0)), "a session gives its place back");
+        assert_eq!(directory.take_place(2, 2), None, "once");
+    }
+
+    #[test]
+    fn the_end_of_a_publisher_frees_its_table_and_no_other() {
+        let mut directory = Directory::default();
+        let (old, new) = (SessionId([1; 16]), SessionId([2; 16]));
+        directory.ensure_table("a", SEED).unwrap().publisher = Publisher::Session(new);
+        directory.add_session(old, session(Role::Publisher, ShardId(0), 1));
+        directory.add_session(new, session(Role::Publisher, ShardId(0), 2));
+        directory.end_session(ShardId(0), SlotKey { slot: 1, generation: 1 });
+        assert_eq!(directory.table("a").unwrap().publisher, Publisher::Session(new), "the replaced one has no say");
+        directory.end_session(ShardId(0), SlotKey { slot: 2, generation: 1 });
+        assert_eq!(directory.table("a").unwrap().publisher, Publisher::None);
+        assert!(directory.session(new).is_none());
+    }
+
+    #[test]
+    fn tables_are_bounded_and_keep_their_ssrcs() {
+        let mut directory = Directory::default();
+        let spec = directory.ensure_table("a", SEED).unwrap().spec.clone();
+        let ssrcs = [spec.video_ssrc, spec.video_rtx_ssrc, spec.audio_ssrc];
+        assert!(ssrcs[0] != ssrcs[1] && ssrcs[1] != ssrcs[2] && ssrcs[0] != ssrcs[2]);
+        assert!(directory.ensure_table("b", SEED).is_some() && directory.ensure_table("c", SEED).is_some());
+        assert!(directory.ensure_table("d", SEED).is_none());
+        assert_eq!(directory.ensure_table("a", SEED).unwrap().spec, spec, "known ones stay");
     }
 }

@@ -6,7 +6,9 @@
 mod directory;
 mod node;
 mod refusal;
+mod session;
 mod shard_thread;
 
-pub use node::{Created, LocalPublisher, Node, SessionId, StartError, TableStatus};
+pub use node::{LocalPublisher, Node, StartError, TableStatus};
 pub use refusal::Refusal;
+pub use session::{Created, SessionId};

@@ -1,8 +1,6 @@
 //! One node: its tables, its sessions, its shards.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,6 +23,7 @@ use crate::shard::{
 
 use super::directory::{Directory, Publisher, Session, TableSeed};
 use super::refusal::Refusal;
+use super::session::{Created, SessionId};
 use super::shard_thread::{self, Command, Seat, ShardHandle};
 
 /// The largest data channel message we accept.
@@ -37,49 +36,14 @@ const SILENCE: Duration = Duration::from_millis(1200);
 /// The least rate of a joiner's replay: eight times a table of 2.5 Mbit/s.
 const REPLAY_BITS_PER_SECOND: u64 = 20_000_000;
 
+/// When a player who found the node full should ask again.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// The demo takes any name: this many of them.
+const MOST_DEMO_TABLES: usize = 256;
+
 /// How long shards may take to say goodbye to their sessions.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
-
-/// The unguessable name of a session, 128 random bits: whoever knows the session URL may end it (RFC 9725 §5).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(pub [u8; 16]);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-impl fmt::Debug for SessionId {
-    /// Shortened: a log must not carry a capability.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({:02x}{:02x}…)", self.0[0], self.0[1])
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = ();
-
-    fn from_str(s: &str) -> Result<Self, ()> {
-        let s = s.as_bytes();
-        if s.len() != 32 || !s.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)) {
-            return Err(());
-        }
-        let nibble = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 };
-        Ok(Self(std::array::from_fn(|i| nibble(s[2 * i]) << 4 | nibble(s[2 * i + 1]))))
-    }
-}
-
-/// A session that was made, and its answer.
-#[derive(Clone, Debug)]
-pub struct Created {
-    /// Goes into the session URL.
-    pub session: SessionId,
-    /// The SDP answer.
-    pub answer: String,
-    /// The strong entity-tag of the ICE session, quotes included (RFC 9725 §4.3.1).
-    pub etag: String,
-}
 
 /// A table as others see it; names and counts only.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -242,9 +206,19 @@ impl Node {
             .map(|entry| (entry.spec.clone(), entry.media.clone()))
             .ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })?;
         let negotiated = negotiate_player(&offer, &media)?;
-        let shard = self.place_player()?;
+        let limit = self.inner.config.sessions.max_players_per_shard;
+        let shard = self
+            .directory()
+            .take_place(self.inner.shards.len() as u16, limit)
+            .ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
         let node = self.clone();
-        let created = tokio::spawn(async move { node.create(Role::Player, &spec, negotiated, shard).await });
+        let created = tokio::spawn(async move {
+            let created = node.create(Role::Player, &spec, negotiated, shard).await;
+            if created.is_err() {
+                node.directory().release_place(shard);
+            }
+            created
+        });
         created.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
@@ -371,9 +345,10 @@ impl Node {
             playout_delay: self.playout_delay(table),
             ring_packets: self.inner.config.media.ring_packets.next_power_of_two(),
             shards: self.inner.shards.len() as u16,
+            most_tables: if self.inner.config.demo { MOST_DEMO_TABLES } else { usize::MAX },
         };
         let mut directory = self.directory();
-        let entry = directory.ensure_table(table, seed);
+        let entry = directory.ensure_table(table, seed).ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
         let silent = entry.state == TableState::Paused && matches!(entry.publisher, Publisher::Session(_));
         if entry.publisher != Publisher::None && !silent {
             return Err(Refusal::AlreadyPublished);
@@ -386,19 +361,6 @@ impl Node {
         let configured = table.parse::<TableName>().ok().and_then(|name| self.inner.config.tables.get(&name).cloned());
         let (min, max) = configured.and_then(|t| t.playout_delay()).unwrap_or_default();
         PlayoutDelay { min_ms: min.as_millis() as u16, max_ms: max.as_millis() as u16 }
-    }
-
-    /// The shard with the fewest players.
-    fn place_player(&self) -> Result<ShardId, Refusal> {
-        let directory = self.directory();
-        let (players, shard) = (0..self.inner.shards.len() as u16)
-            .map(|n| (directory.players_on(ShardId(n)), ShardId(n)))
-            .min()
-            .ok_or(Refusal::ShuttingDown)?;
-        if players >= self.inner.config.sessions.max_players_per_shard {
-            return Err(Refusal::Full { retry_after: Duration::from_secs(5) });
-        }
-        Ok(shard)
     }
 
     async fn create(
@@ -544,7 +506,7 @@ fn merge_tuning(all: &mut Vec<Setting>, more: Vec<Setting>) {
 }
 
 /// One reading of both clocks, from which the shards compute NTP time.
-#[allow(clippy::disallowed_methods)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the media plane learns the time of day")]
 fn epoch() -> (Instant, NtpTime) {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (Instant::now(), NtpTime::from_unix(unix))

@@ -64,6 +64,7 @@ fn nothing() -> Response {
     (StatusCode::OK, [(CONTENT_TYPE, SDP), (CONTENT_LENGTH, "0"), (CACHE_CONTROL, "no-store")]).into_response()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a client's request is timed by the wall")]
 async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Request) -> Result<Response, Problem> {
     let deadline = Instant::now() + app.config.http.request_timeout;
     let table = app.table(table)?;

@@ -45,6 +45,7 @@ pub struct App<S> {
 
 impl<S: Sessions> App<S> {
     /// An application that was started now.
+    #[expect(clippy::disallowed_methods, reason = "the uptime begins here")]
     pub fn new(sessions: S, config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
         Self { sessions, config, metrics, started: Instant::now() }
     }

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::udp::UdpOptions;
 
 /// Every name that a [`Setting`] can have. Each is reported by either [`verify_sysctls`] or
@@ -27,9 +29,10 @@ pub const SETTINGS: [&str; 11] = [
 ];
 
 /// One thing that was looked at. Exported as `tableside_node_tuning_ok{setting}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Setting {
     /// One of [`SETTINGS`].
+    #[serde(rename = "setting")]
     pub name: &'static str,
     /// As wanted. What cannot be seen is not.
     pub ok: bool,

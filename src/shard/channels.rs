@@ -17,9 +17,7 @@ const MAX_MESSAGE: usize = 16 * 1024;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum FromPlayer {
-    Bet {
-        bet_id: String,
-    },
+    Bet { bet_id: String },
     Stats {},
     Timing {},
 }
@@ -82,7 +80,12 @@ impl Shard {
         match message {
             Some(FromPlayer::Bet { bet_id }) if player.channels.bets == Some(id) => {
                 // No signal is lost silently (B3): without a bet service each is refused, and says so.
-                self.send_on(now, slot, id, &ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" });
+                self.send_on(
+                    now,
+                    slot,
+                    id,
+                    &ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" },
+                );
                 Some(())
             }
             Some(FromPlayer::Stats {} | FromPlayer::Timing {}) if player.channels.qos == Some(id) => {

@@ -132,7 +132,13 @@ impl Shard {
     }
 
     /// Admits a publisher. One that the table still has, silent, is ended: it has been replaced.
-    pub fn add_publisher(&mut self, now: Instant, spec: &TableSpec, negotiated: &Negotiated, random: &[u8; 32]) -> Added {
+    pub fn add_publisher(
+        &mut self,
+        now: Instant,
+        spec: &TableSpec,
+        negotiated: &Negotiated,
+        random: &[u8; 32],
+    ) -> Added {
         let previous = self.table(spec).home.as_ref().and_then(|h| h.publisher);
         if let Some(key) = previous.and_then(|slot| self.key_of(slot)) {
             self.close_session(now, key, EndCause::Replaced);
@@ -145,22 +151,15 @@ impl Shard {
         added
     }
 
-    /// Admits a player.
+    /// Admits a player. What it gets is decided when it connects: until then the table may have changed.
     pub fn add_player(&mut self, now: Instant, spec: &TableSpec, negotiated: &Negotiated, random: &[u8; 32]) -> Added {
-        let table = self.table(spec);
+        self.table(spec);
+        let stream = |kind| negotiated.stream(kind).map(|(_, stream)| stream.clone());
         let seed = |at: usize| u32::from_be_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]);
-        let mut down = |kind: MediaKind, traffic, seed| {
-            let (_, stream) = negotiated.stream(kind)?;
-            let class = table.ensure_track(kind, stream.codec).class_of(stream, spec.ssrc(kind));
-            let rtx = stream
-                .rtx_payload_type
-                .filter(|_| stream.feedback.nack && kind == MediaKind::Video)
-                .map(|payload_type| Rtx { payload_type, ssrc: spec.video_rtx_ssrc });
-            Some(DownTrack::new(class, traffic, rtx, seed))
-        };
         let player = Player {
-            video: down(MediaKind::Video, TrafficClass::Video, seed(24)),
-            audio: down(MediaKind::Audio, TrafficClass::Audio, seed(28)),
+            wanted: [(stream(MediaKind::Video), seed(24)), (stream(MediaKind::Audio), seed(28))],
+            video: None,
+            audio: None,
             transport_number: 0,
             catching_up: false,
             channels: Channels::default(),
@@ -217,6 +216,10 @@ impl Shard {
             }
             PeerMessage::Media { table, kind, packet } => self.accept_packet(table, kind, packet),
             PeerMessage::Track { table, kind, codec } => {
+                let present = self.tables.get(&table).and_then(|t| t.track(kind)).map(|t| t.codec);
+                if present.is_some_and(|present| present != codec) {
+                    self.end_players(now, table);
+                }
                 if let Some(table) = self.tables.get_mut(&table) {
                     table.ensure_track(kind, codec);
                 }
@@ -469,6 +472,13 @@ impl Shard {
     }
 
     fn player_connected(&mut self, now: Instant, slot: u32, id: TableId) {
+        if !self.open_tracks(slot, id) {
+            // The table stopped, or came back with another codec, while the player was connecting.
+            if let Some(key) = self.key_of(slot) {
+                self.close_session(now, key, EndCause::TableEnded);
+            }
+            return;
+        }
         let here = self.config.id;
         let Some(table) = self.tables.get_mut(&id) else { return };
         table.players.push(slot);
@@ -479,6 +489,35 @@ impl Shard {
             self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
         }
         self.start_replay(now, slot, id);
+    }
+
+    /// Ties a player to the table's tracks; `false` if they are not of the codecs that it negotiated.
+    fn open_tracks(&mut self, slot: u32, id: TableId) -> bool {
+        let Some(table) = self.tables.get_mut(&id) else { return false };
+        let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else {
+            return false;
+        };
+        for (stream, seed) in std::mem::take(&mut player.wanted) {
+            let Some(stream) = stream else { continue };
+            let kind = stream.codec.kind();
+            let present = table.track(kind).map(|t| t.codec);
+            // Away from home the track may not have come yet.
+            if present.is_some_and(|codec| codec != stream.codec) || (present.is_none() && table.home.is_some()) {
+                return false;
+            }
+            let ssrc = table.spec.ssrc(kind);
+            let rtx_ssrc = table.spec.video_rtx_ssrc;
+            let class = table.ensure_track(kind, stream.codec).class_of(&stream, ssrc);
+            let rtx = stream
+                .rtx_payload_type
+                .filter(|_| stream.feedback.nack && kind == MediaKind::Video)
+                .map(|payload_type| Rtx { payload_type, ssrc: rtx_ssrc });
+            match kind {
+                MediaKind::Video => player.video = Some(DownTrack::new(class, TrafficClass::Video, rtx, seed)),
+                MediaKind::Audio => player.audio = Some(DownTrack::new(class, TrafficClass::Audio, rtx, seed)),
+            }
+        }
+        true
     }
 
     /// Home only: another shard has players of the table.

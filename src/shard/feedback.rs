@@ -10,8 +10,8 @@ use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, Rtc
 use super::core::{Shard, drop_reason};
 use super::message::{PeerMessage, ShardEvent, TableId, TrackClock};
 use super::report::DropReason;
-use super::table::Table;
 use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
+use super::table::Table;
 
 /// Sender reports to players: often enough that lip sync holds, rare enough to cost nothing.
 const PLAYER_REPORTS: Duration = Duration::from_secs(1);
@@ -88,21 +88,16 @@ impl Shard {
     }
 
     /// A publisher's sender report ties its media clock to its wall clock, and that, by its arrival, to ours.
-    fn measure_clock(
-        &mut self,
-        id: TableId,
-        kind: MediaKind,
-        info: &SenderInfo,
-        ours: NtpTime,
-        now: Instant,
-    ) {
+    fn measure_clock(&mut self, id: TableId, kind: MediaKind, info: &SenderInfo, ours: NtpTime, now: Instant) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let Some(home) = &mut table.home else { return };
         let measured = info.ntp.offset_from(ours);
         // Delay makes a report look older than it is: the largest difference is the least delayed.
         let offset = home.clock_offset.map_or(measured, |known| known.max(measured));
         home.clock_offset = Some(offset);
-        let Some(timestamp) = home.source_mut(kind).and_then(|s| s.timeline.translate(info.rtp_timestamp)) else { return };
+        let Some(timestamp) = home.source_mut(kind).and_then(|s| s.timeline.translate(info.rtp_timestamp)) else {
+            return;
+        };
         let age = NtpTime(measured.abs_diff(offset)).saturating_since(NtpTime(0));
         let clock = TrackClock { instant: now.checked_sub(age).unwrap_or(now), timestamp, offset: Some(offset) };
         let subscribers = home.subscribers.clone();
@@ -190,11 +185,16 @@ impl Shard {
                 write_publisher_report(&mut writer, table, publisher, now)
             }
         };
+        let broken = session.publisher_mut().is_some_and(Publisher::take_broken_picture);
         if writer.is_empty() {
             // Until the first packet is sent there is nothing to report: look again soon, lip sync waits for it.
             session.rtcp_due = Some(now + Duration::from_millis(20));
         } else {
             session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
+        }
+        if broken {
+            let id = session.table;
+            self.want_keyframe(now, id);
         }
     }
 
@@ -238,10 +238,13 @@ fn write_publisher_report(
         [None, None] => return Ok(()),
     }
     writer.source_description(FEEDBACK_SSRC, &table.spec.name)?;
-    for inbound in publisher.inbound.iter_mut().filter(|i| i.feedback.nack) {
+    for inbound in &mut publisher.inbound {
         let Some(ssrc) = inbound.ssrc else { continue };
+        // Whoever takes no NACK is not asked, but its losses are given up in time all the same.
         let mut lost = inbound.losses.take_requests(now, STUDIO_ROUND_TRIP).map(|index| index as u16).peekable();
-        if lost.peek().is_some() {
+        if !inbound.feedback.nack {
+            lost.by_ref().for_each(drop);
+        } else if lost.peek().is_some() {
             writer.nack(FEEDBACK_SSRC, ssrc, lost)?;
         }
     }

@@ -40,15 +40,14 @@ impl Shard {
         let clear = &datagram[..opened.len];
         let header = RtpHeader::parse(clear).map_err(|_| DropReason::RtpMalformed)?;
         let payload = header.payload(clear);
-        let (inbound, rtx) =
-            publisher.route(header.payload_type, header.ssrc).ok_or(DropReason::UnexpectedRtp)?;
+        let (inbound, rtx) = publisher.route(header.payload_type, header.ssrc).ok_or(DropReason::UnexpectedRtp)?;
         let extensions = inbound.extensions;
         let original = if rtx {
             // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a
             // bandwidth probe, which transport-wide feedback counts and nobody repairs with.
-            payload.split_at_checked(2).map(|(original, payload)| {
-                (u16::from_be_bytes([original[0], original[1]]), payload)
-            })
+            payload
+                .split_at_checked(2)
+                .map(|(original, payload)| (u16::from_be_bytes([original[0], original[1]]), payload))
         } else {
             inbound.received(now, header.ssrc, opened.index, header.timestamp);
             Some((header.sequence_number, payload))
@@ -56,10 +55,8 @@ impl Shard {
         if let (true, Some((sequence_number, _))) = (rtx, original) {
             inbound.repaired(now, sequence_number);
         }
-        let capture = extensions
-            .abs_capture_time
-            .and_then(|id| header.extension(clear, id))
-            .and_then(AbsCaptureTime::decode);
+        let capture =
+            extensions.abs_capture_time.and_then(|id| header.extension(clear, id)).and_then(AbsCaptureTime::decode);
         let kind = inbound.kind;
         let transport_number = extensions.transport_cc.and_then(|id| header.extension(clear, id));
         if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, transport_number) {
@@ -96,9 +93,9 @@ impl Shard {
     /// ends the players, who negotiated the old one.
     pub(super) fn begin_publication(&mut self, now: Instant, id: TableId, media: TableMedia) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let changed = [MediaKind::Audio, MediaKind::Video].into_iter().any(|kind| {
-            table.track(kind).is_some_and(|t| codec_of(&media, kind).is_none_or(|codec| codec != t.codec))
-        });
+        let changed = [MediaKind::Audio, MediaKind::Video]
+            .into_iter()
+            .any(|kind| table.track(kind).is_some_and(|t| codec_of(&media, kind).is_none_or(|codec| codec != t.codec)));
         if changed {
             self.end_table(now, id);
         }
@@ -278,13 +275,20 @@ impl Shard {
             TableState::Live if before == TableState::Paused => self.notify(now, &players, "publisher_returned"),
             TableState::Live => {}
             TableState::Absent => {
-                self.notify(now, &players, "session_ended");
-                for slot in players {
-                    if let Some(key) = self.key_of(slot) {
-                        self.close_session(now, key, EndCause::TableEnded);
-                    }
-                }
+                self.end_players(now, id);
             }
+        }
+    }
+}
+
+impl Shard {
+    /// Lets the table's connected players go.
+    pub(super) fn end_players(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get(&id) else { return };
+        let players = table.players.clone();
+        self.notify(now, &players, "session_ended");
+        for key in players.into_iter().filter_map(|slot| self.key_of(slot)).collect::<Vec<_>>() {
+            self.close_session(now, key, EndCause::TableEnded);
         }
     }
 }

@@ -87,6 +87,13 @@ impl Publisher {
         Self { media: TableMedia::from(negotiated), inbound, twcc: twcc.then(|| TwccRecorder::new(TRANSPORT_FEEDBACK)) }
     }
 
+    /// Whether video packets were given up since the last call: every player's picture is broken until a keyframe.
+    pub(super) fn take_broken_picture(&mut self) -> bool {
+        let Some(video) = self.inbound.iter_mut().find(|i| i.kind == MediaKind::Video) else { return false };
+        let given_up = video.losses.given_up();
+        given_up > std::mem::replace(&mut video.given_up, given_up)
+    }
+
     /// The stream a packet belongs to, and whether it is RTX: by payload type, which BUNDLE keeps unique here
     /// (RFC 9143 §9.2), and by SSRC once one is known.
     pub(super) fn route(&mut self, payload_type: u8, ssrc: u32) -> Option<(&mut Inbound, bool)> {
@@ -116,6 +123,8 @@ pub(super) struct Inbound {
     pub(super) losses: LossDetector,
     /// The highest extended sequence number, to extend those of RTX by.
     pub(super) highest: u64,
+    /// Lost packets that a keyframe was asked for.
+    pub(super) given_up: u64,
     /// FIR command number (RFC 5104 §4.3.1.1).
     pub(super) fir_number: u8,
 }
@@ -134,6 +143,7 @@ impl Inbound {
             reception: None,
             losses: LossDetector::new(LossPolicy::default()),
             highest: 0,
+            given_up: 0,
             fir_number: 0,
         }
     }
@@ -161,6 +171,8 @@ impl Inbound {
 /// A WHEP session.
 #[derive(Debug)]
 pub(super) struct Player {
+    /// What it negotiated, until it connects, with the seeds of its sequence numbers.
+    pub(super) wanted: [(Option<StreamParameters>, u32); 2],
     pub(super) video: Option<DownTrack>,
     pub(super) audio: Option<DownTrack>,
     /// One transport-wide counter over all SSRCs.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
-use serde::Serialize;
 
 use crate::config::Config;
+use crate::net::Setting;
 use crate::shard::ShardReport;
 
 use super::families::{FAMILIES, Family};
@@ -16,36 +16,6 @@ use super::totals::Totals;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Values of `setting` in `tableside_node_tuning_ok` that exist from the start.
-pub const TUNING_SETTINGS: [&str; 11] = [
-    "rmem_max",
-    "wmem_max",
-    "netdev_max_backlog",
-    "udp_rmem_min",
-    "default_qdisc",
-    "receive_buffer",
-    "send_buffer",
-    "gso",
-    "gro",
-    "busy_poll",
-    "dscp",
-];
-
-/// Whether something about the node is as the gateway wants it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Tuning {
-    /// From a small closed set, usually one of [`TUNING_SETTINGS`].
-    pub setting: &'static str,
-    /// It is.
-    pub ok: bool,
-    /// What was wanted, for people.
-    pub wanted: String,
-    /// What was found, for people.
-    pub found: String,
-    /// What to do about it.
-    pub advice: &'static str,
-}
 
 /// What a public HTTP request was for. Exported as `tableside_http_requests_total{route,class}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +61,7 @@ const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 pub struct Metrics {
     registry: Registry,
     totals: Arc<Mutex<Totals>>,
-    tuning: Mutex<Vec<Tuning>>,
+    tuning: Mutex<Vec<Setting>>,
     http_requests: IntCounterVec,
 }
 
@@ -119,13 +89,13 @@ impl Metrics {
     }
 
     /// Takes how the node is tuned.
-    pub fn set_tuning(&self, tuning: Vec<Tuning>) {
+    pub fn set_tuning(&self, tuning: Vec<Setting>) {
         lock(&self.totals).set_tuning(&tuning);
         *lock(&self.tuning) = tuning;
     }
 
     /// What was last given to [`Metrics::set_tuning`].
-    pub fn tuning(&self) -> Vec<Tuning> {
+    pub fn tuning(&self) -> Vec<Setting> {
         lock(&self.tuning).clone()
     }
 

@@ -10,7 +10,7 @@ mod metrics;
 mod totals;
 
 pub use logs::{LogError, init as init_logs};
-pub use metrics::{CONTENT_TYPE, HttpRoute, Metrics, TUNING_SETTINGS, Tuning};
+pub use metrics::{CONTENT_TYPE, HttpRoute, Metrics};
 
 #[cfg(test)]
 mod tests;

@@ -140,7 +140,7 @@ fn requests_and_tuning_are_counted() {
     metrics.http_request(HttpRoute::Whip, 415);
     metrics.http_request(HttpRoute::Whip, 401);
     let (wanted, found) = ("on".to_owned(), "on".to_owned());
-    metrics.set_tuning(vec![Tuning { setting: "gso", ok: true, wanted, found, advice: "" }]);
+    metrics.set_tuning(vec![crate::net::Setting { name: "gso", ok: true, wanted, found, advice: "" }]);
     assert_line(&metrics, "tableside_http_requests_total{class=\"2xx\",route=\"whip_session\"} 1");
     assert_line(&metrics, "tableside_http_requests_total{class=\"4xx\",route=\"whip\"} 2");
     assert_line(&metrics, "tableside_node_tuning_ok{setting=\"gso\"} 1");

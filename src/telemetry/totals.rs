@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::net::{SETTINGS, Setting};
 use crate::shard::{ShardReport, TableReport};
-
-use super::metrics::{TUNING_SETTINGS, Tuning};
 
 /// The last report of every shard, and what else a scrape reads.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ impl Totals {
         Self {
             shards: vec![ShardReport::default(); shards],
             configured: tables.into_iter().collect(),
-            tuning: TUNING_SETTINGS.iter().map(|setting| (*setting, false)).collect(),
+            tuning: SETTINGS.iter().map(|setting| (*setting, false)).collect(),
         }
     }
 
@@ -34,8 +33,8 @@ impl Totals {
         self.shards = reports;
     }
 
-    pub(super) fn set_tuning(&mut self, tuning: &[Tuning]) {
-        self.tuning.extend(tuning.iter().map(|t| (t.setting, t.ok)));
+    pub(super) fn set_tuning(&mut self, tuning: &[Setting]) {
+        self.tuning.extend(tuning.iter().map(|t| (t.name, t.ok)));
     }
 
     pub(super) fn tuning(&self) -> impl Iterator<Item = (&'static str, bool)> {

@@ -77,7 +77,7 @@ fn packets_that_overtake_each_other_arrive_once() {
     // Every seventh packet of the publisher is 40 ms late.
     world.network = Box::new(move |datagram| {
         n += u32::from(datagram.from == from);
-        Some(Duration::from_millis(if datagram.from == from && n % 7 == 0 { 40 } else { 0 }))
+        Some(Duration::from_millis(if datagram.from == from && n.is_multiple_of(7) { 40 } else { 0 }))
     });
     for n in 0..30 {
         world.publish_frame(publisher, 9, n == 0);

@@ -49,3 +49,27 @@ fn a_player_without_a_cached_gop_asks_for_a_keyframe_and_starts_with_it() {
     world.run(Duration::from_millis(50));
     assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 3);
 }
+
+/// No NACK brings it back: all pictures are broken, and one request mends them.
+#[test]
+fn a_loss_before_ingest_that_is_not_repaired_brings_one_request() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let players: Vec<usize> = (0..3).map(|_| world.add_player(0)).collect();
+    players.iter().for_each(|p| world.connect(*p));
+    world.publish_frame(publisher, 9, true);
+    world.run(Duration::from_millis(100));
+    let before = world.peers[publisher].plis();
+    let (from, mut n) = (world.peers[publisher].address, 0);
+    world.network = Box::new(move |d| {
+        n += u32::from(d.from == from && d.bytes.len() > 1000);
+        (d.from != from || n != 4).then_some(Duration::ZERO)
+    });
+    for _ in 0..90 {
+        world.publish_frame(publisher, 9, false);
+        world.run(Duration::from_millis(33));
+    }
+    assert_eq!(world.peers[publisher].plis() - before, 1);
+    assert_eq!(world.report(0).tables["roulette"].frames_dropped_ingest_loss, 1, "and the frame is on the ledger");
+}

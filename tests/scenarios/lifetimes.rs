@@ -20,6 +20,8 @@ fn a_session_that_is_never_checked_is_freed() {
 #[test]
 fn a_player_that_vanishes_is_freed_when_its_consent_expires() {
     let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
     let player = world.add_player(0);
     world.connect(player);
     world.run(Duration::from_secs(40));
@@ -29,7 +31,7 @@ fn a_player_that_vanishes_is_freed_when_its_consent_expires() {
     assert!(world.heard.ended.is_empty());
     world.run(Duration::from_secs(6));
     assert_eq!(world.heard.ended, [(world.peers[player].key.unwrap(), EndCause::ConsentExpired)]);
-    assert_eq!(world.report(0).sessions, [0, 0]);
+    assert_eq!(world.report(0).sessions, [1, 0]);
 }
 
 #[test]
@@ -40,6 +42,8 @@ fn an_ended_session_answers_no_check_and_takes_no_media() {
     let key = world.peers[publisher].key.unwrap();
     assert!(world.shards[0].close_session(world.now, key, EndCause::Deleted));
     assert!(!world.shards[0].close_session(world.now, key, EndCause::Deleted), "once");
+    // The peer's own goodbye is on its way.
+    world.run(Duration::from_millis(10));
     let before = world.report(0);
     world.publish_frame(publisher, 3, true);
     world.peers[publisher].check();
@@ -53,17 +57,19 @@ fn an_ended_session_answers_no_check_and_takes_no_media() {
 #[test]
 fn slots_are_reused_and_counters_agree() {
     let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
     for round in 0..20 {
         let player = world.add_player(0);
         world.connect(player);
         assert_eq!(world.report(0).sessions[Role::Player as usize], 1);
         let key = world.peers[player].key.unwrap();
-        assert_eq!(key.slot, 0, "round {round} reuses the only slot");
+        assert_eq!(key.slot, 1, "round {round} reuses the slot beside the publisher's");
         assert!(world.shards[0].close_session(world.now, key, EndCause::Deleted));
         world.run(Duration::from_millis(5));
     }
     let report = world.report(0);
-    assert_eq!(report.sessions, [0, 0]);
+    assert_eq!(report.sessions, [1, 0]);
     assert_eq!(report.created[Role::Player as usize], 20);
     assert_eq!(report.connected[Role::Player as usize], 20);
     assert_eq!(report.ended[Role::Player as usize][EndCause::Deleted as usize], 20);

@@ -1,8 +1,11 @@
 //! Scenarios in virtual time: shards, publishers and players in one thread, one behaviour a file.
 
+#![allow(clippy::disallowed_methods, reason = "virtual time begins at some instant")]
+
 mod world;
 
 mod bad_input;
+mod connecting;
 mod forwarding;
 mod joining;
 mod keyframe_requests;
@@ -10,3 +13,4 @@ mod lifetimes;
 mod nonces;
 mod publisher_returns;
 mod repair;
+mod reports;

@@ -1,7 +1,6 @@
 //! A node's shards, publishers and players in one thread and in virtual time.
 
-// Other tests and the benches borrow the world, and use a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "other tests and the benches borrow the world, and use a part of it")]
 
 mod dealer;
 mod peer;
@@ -60,7 +59,8 @@ pub struct World {
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
     next_sessions: u16,
-    batch: SendBatch,
+    /// What shards fill; a small one interrupts them often.
+    pub batch: SendBatch,
 }
 
 impl World {

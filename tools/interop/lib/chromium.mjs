@@ -1,6 +1,8 @@
 // Debian's Chromium, headless, with a profile of its own.
 
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
 import { CHROMIUM } from './tools.mjs';
@@ -11,6 +13,28 @@ const FLAGS = [
 ];
 const FAKE_CAMERA = ['--use-fake-device-for-media-stream=fps=30', '--use-fake-ui-for-media-stream'];
 
+/** The fake microphone is silent by itself: it gets a second of a 440 Hz tone, over and over. */
+function fakeMicrophone() {
+  const [rate, header] = [48_000, 44];
+  const wav = Buffer.alloc(header + 2 * rate);
+  wav.write('RIFF', 0);
+  wav.writeUInt32LE(wav.length - 8, 4);
+  wav.write('WAVEfmt ', 8);
+  wav.writeUInt32LE(16, 16);
+  wav.writeUInt16LE(1, 20);
+  wav.writeUInt16LE(1, 22);
+  wav.writeUInt32LE(rate, 24);
+  wav.writeUInt32LE(2 * rate, 28);
+  wav.writeUInt16LE(2, 32);
+  wav.writeUInt16LE(16, 34);
+  wav.write('data', 36);
+  wav.writeUInt32LE(2 * rate, 40);
+  for (let i = 0; i < rate; i += 1) wav.writeInt16LE(Math.round(12_000 * Math.sin((2 * Math.PI * 440 * i) / rate)), header + 2 * i);
+  const file = join(mkdtempSync(join(tmpdir(), 'tableside-microphone-')), 'tone.wav');
+  writeFileSync(file, wav);
+  return file;
+}
+
 /** What runs in every page before the page's own scripts. */
 export const RECORDER = readFileSync(new URL('../page/recorder.js', import.meta.url), 'utf8');
 /** Players of our own, for a page that has loaded. */
@@ -20,7 +44,7 @@ export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import
 
 export class Chromium {
   static async launch({ camera = false } = {}) {
-    const args = [...FLAGS, ...(camera ? FAKE_CAMERA : [])];
+    const args = [...FLAGS, ...(camera ? [...FAKE_CAMERA, `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
     return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }));
   }
 

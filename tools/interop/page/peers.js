@@ -69,7 +69,7 @@
     const { connection } = peers.get(number);
     const { inbound } = globalThis.interopRecorder;
     const [video, audio] = await Promise.all([inbound(connection, 'video'), inbound(connection, 'audio')]);
-    return { state: connection.connectionState, at: performance.now(), video, audio };
+    return { state: connection.connectionState, transport: connection.getReceivers()[0]?.transport?.state, at: performance.now(), video, audio };
   }
 
   globalThis.interop = {

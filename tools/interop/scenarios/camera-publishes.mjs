@@ -15,10 +15,9 @@ export async function run(t) {
 
   const home = await t.chromium();
   const player = new PlayerPage(await home.open(gateway.url('/play/camera')));
-  await until('the player page plays', 10, async () => {
-    const { video, audio } = await player.latest();
-    return video?.framesDecoded > 0 && audio?.totalAudioEnergy > 0;
-  });
+  await until('the picture moves', 10, async () => (await player.latest()).video?.framesDecoded > 0);
+  await player.turnSoundOn();
+  await until('sound is heard', 5, async () => (await player.latest()).audio?.totalAudioEnergy > 0);
   // The encoder starts low and needs a few seconds to settle on a size and a rate.
   await measureFor(5);
   const before = await player.latest();

@@ -1,0 +1,69 @@
+//! What a session is called outside.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The unguessable name of a session, 128 random bits: whoever knows the session URL may end it (RFC 9725 §5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub [u8; 16]);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    /// Shortened: a log must not carry a capability.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ();
+
+    fn from_str(s: &str) -> Result<Self, ()> {
+        let s = s.as_bytes();
+        if s.len() != 32 || !s.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)) {
+            return Err(());
+        }
+        let nibble = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 };
+        Ok(Self(std::array::from_fn(|i| nibble(s[2 * i]) << 4 | nibble(s[2 * i + 1]))))
+    }
+}
+
+/// A session that was made, and its answer.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// Goes into the session URL.
+    pub session: SessionId,
+    /// The SDP answer.
+    pub answer: String,
+    /// The strong entity-tag of the ICE session, quotes included (RFC 9725 §4.3.1).
+    pub etag: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_log_does_not_carry_the_capability() {
+        let id = SessionId([0xab; 16]);
+        assert!(!format!("{id:?}").contains(&id.to_string()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bytes: [u8; 16]) {
+            prop_assert_eq!(SessionId(bytes).to_string().parse(), Ok(SessionId(bytes)));
+        }
+
+        #[test]
+        fn anything_else_is_refused(text in ".{0,40}") {
+            prop_assert_eq!(text.parse::<SessionId>().is_ok_and(|id| id.to_string() == text), text.parse::<SessionId>().is_ok());
+        }
+    }
+}
