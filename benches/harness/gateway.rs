@@ -31,8 +31,10 @@ pub struct Gateway {
     dealer: Dealer,
     players: usize,
     packets: usize,
-    /// Of the shard. The handshakes went through virtual time, which may have run ahead of ours.
+    /// Of the shard.
     now: Instant,
+    /// How far the shard's time is ahead of ours: players joined in virtual time.
+    lead: Duration,
     outcome: SendOutcome,
 }
 
@@ -57,6 +59,7 @@ impl Gateway {
         world.connect_all();
         let mut gateway = Self {
             now: world.now,
+            lead: Duration::ZERO,
             table: table.id,
             shard: world.shards.remove(0),
             socket,
@@ -68,6 +71,7 @@ impl Gateway {
         };
         gateway.replay_keyframe();
         gateway.warm_up(table.ring_packets);
+        gateway.lead = gateway.now.saturating_duration_since(Instant::now());
         Ok(gateway)
     }
 
@@ -122,7 +126,7 @@ impl Contender for Gateway {
     }
 
     fn frame(&mut self, now: Instant) -> usize {
-        self.now = self.now.max(now);
+        self.now = now + self.lead;
         self.forward(false);
         self.players * self.packets
     }

@@ -179,3 +179,196 @@ fn offset_capture(capture: Option<AbsCaptureTime>, clock_offset: Option<i64>) ->
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::media::{ClearPacket, PayloadFacts, Position, RtpHeader};
+
+    const DELAY: PlayoutDelay = PlayoutDelay { min_ms: 0, max_ms: 200 };
+    const CAPTURE: AbsCaptureTime = AbsCaptureTime { ntp: 0x0102_0304_0506_0708, offset: None };
+
+    const ONE_BYTE: HeaderClass = HeaderClass {
+        payload_type: 96,
+        ssrc: 0x0a0b_0c0d,
+        transport_cc: Some(3),
+        playout_delay: Some(5),
+        abs_capture_time: Some(9),
+    };
+
+    /// An id above 14 asks for the two-byte form (RFC 8285 §4.3).
+    const TWO_BYTE: HeaderClass = HeaderClass { abs_capture_time: Some(15), ..ONE_BYTE };
+
+    const BARE: HeaderClass =
+        HeaderClass { transport_cc: None, playout_delay: None, abs_capture_time: None, ..ONE_BYTE };
+
+    /// The first packet of a keyframe, with the capture time.
+    fn head(timestamp: u32, len: usize) -> Packet {
+        packet(timestamp, len, PayloadFacts { keyframe: true, ..PayloadFacts::default() }, Some(CAPTURE))
+    }
+
+    fn rest(timestamp: u32, len: usize) -> Packet {
+        packet(timestamp, len, PayloadFacts::default(), None)
+    }
+
+    fn packet(timestamp: u32, len: usize, facts: PayloadFacts, capture: Option<AbsCaptureTime>) -> Packet {
+        let clear = ClearPacket {
+            position: Position { epoch: 0, index: 7, timestamp },
+            marker: true,
+            facts,
+            arrival: Instant::now(),
+            capture,
+            payload: &vec![1; len],
+        };
+        Packet::new(&clear).expect("short enough")
+    }
+
+    fn lay_out(class: &HeaderClass, packets: &[Packet]) -> Layout {
+        let mut layout = Layout::default();
+        layout.rebuild(class, DELAY, Some(1), packets.iter());
+        layout
+    }
+
+    /// Sizes before encryption, header and padding included.
+    fn sizes(layout: &Layout, packets: &[Packet]) -> Vec<usize> {
+        (0..packets.len())
+            .map(|n| layout.get(n).header.len() + packets[n].payload().len() + layout.get(n).padding.len())
+            .collect()
+    }
+
+    fn padding(layout: &Layout, packets: &[Packet]) -> Vec<usize> {
+        (0..packets.len()).map(|n| layout.get(n).padding.len()).collect()
+    }
+
+    #[test]
+    fn a_header_in_the_one_byte_form() {
+        let layout = lay_out(&ONE_BYTE, &[head(0x0102_0304, 1000)]);
+        let laid_out = layout.get(0);
+        let fixed = [0x90, 0x80 | 96, 0, 0, 1, 2, 3, 4, 0x0a, 0x0b, 0x0c, 0x0d];
+        let block = [
+            &[0xbe, 0xde, 0, 6, 0x31, 0, 0, 0x52, 0, 0, 20, 0x9f][..],
+            &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1],
+        ]
+        .concat();
+        assert_eq!(laid_out.header, [&fixed[..], &block].concat());
+        assert_eq!((laid_out.transport_cc, laid_out.padding), (Some(17), &[][..]));
+    }
+
+    #[test]
+    fn a_header_in_the_two_byte_form() {
+        let layout = lay_out(&TWO_BYTE, &[head(0, 1000)]);
+        let laid_out = layout.get(0);
+        let block = [
+            &[0x10, 0, 0, 7, 3, 2, 0, 0, 5, 3, 0, 0, 20, 15, 16][..],
+            &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[0],
+        ]
+        .concat();
+        assert_eq!(laid_out.header[12..], block);
+        assert_eq!(laid_out.transport_cc, Some(18));
+    }
+
+    #[test]
+    fn what_a_class_has_not_negotiated_is_not_there() {
+        let layout = lay_out(&BARE, &[head(0, 1000)]);
+        assert_eq!((layout.get(0).header.len(), layout.get(0).transport_cc), (12, None));
+        assert_eq!(layout.get(0).header[0], 0x80);
+        let only_on_heads = lay_out(&HeaderClass { transport_cc: None, ..ONE_BYTE }, &[rest(0, 1000)]);
+        assert_eq!(only_on_heads.get(0).header.len(), 12);
+    }
+
+    #[test]
+    fn the_clock_offset_is_added_to_the_publishers_own() {
+        let packet = packet(0, 9, PayloadFacts::default(), Some(AbsCaptureTime { offset: Some(-5), ..CAPTURE }));
+        let layout = lay_out(&HeaderClass { transport_cc: None, ..ONE_BYTE }, &[packet]);
+        assert_eq!(layout.get(0).header[25..33], (-4_i64).to_be_bytes());
+    }
+
+    #[test]
+    fn a_frame_that_was_split_about_equally_is_padded_into_one_run() {
+        let packets = [1163, 1163, 1164, 1164].map(|len| rest(0, len));
+        let layout = lay_out(&BARE, &packets);
+        assert_eq!(padding(&layout, &packets), [1, 1, 0, 0]);
+        assert_eq!(sizes(&layout, &packets), [1176; 4]);
+        let announced: Vec<bool> = (0..4).map(|n| layout.get(n).header[0] & 0x20 != 0).collect();
+        assert_eq!(announced, [true, true, false, false]);
+    }
+
+    #[test]
+    fn an_extension_on_the_first_packet_does_not_break_the_run() {
+        for class in
+            [HeaderClass { playout_delay: None, ..ONE_BYTE }, HeaderClass { abs_capture_time: None, ..ONE_BYTE }]
+        {
+            let packets = [head(0, 1100), rest(0, 1100), rest(0, 1100)];
+            let layout = lay_out(&class, &packets);
+            let difference = layout.get(0).header.len() - layout.get(1).header.len();
+            assert!(difference > 0);
+            assert_eq!(padding(&layout, &packets), [0, difference, difference]);
+        }
+    }
+
+    #[test]
+    fn far_sizes_other_frames_and_placeholders_are_left_alone() {
+        let cases: [(&str, Vec<Packet>); 4] = [
+            ("too far", vec![rest(0, 1000), rest(0, 1000 - MAX_PADDING - 1)]),
+            ("another frame", vec![rest(0, 1000), rest(3000, 999)]),
+            ("small parameter sets", vec![rest(0, 40), rest(0, 50)]),
+            ("no payload", vec![rest(0, 10), rest(0, 0)]),
+        ];
+        for (name, packets) in cases {
+            assert!(padding(&lay_out(&BARE, &packets), &packets).iter().all(|len| *len == 0), "{name}");
+        }
+        let farthest = [rest(0, 1000), rest(0, 1000 - MAX_PADDING)];
+        assert_eq!(padding(&lay_out(&BARE, &farthest), &farthest), [0, MAX_PADDING]);
+    }
+
+    fn class() -> impl Strategy<Value = HeaderClass> {
+        let id = || prop::option::of(1..=255_u8);
+        (id(), id(), id()).prop_map(|(transport_cc, playout_delay, abs_capture_time)| HeaderClass {
+            transport_cc,
+            playout_delay,
+            abs_capture_time,
+            ..ONE_BYTE
+        })
+    }
+
+    fn packets() -> impl Strategy<Value = Vec<Packet>> {
+        let size = prop_oneof![3 => 1150..1180_usize, 1 => 0..=MAX_PAYLOAD];
+        prop::collection::vec((0..4_u32, size, any::<bool>()), 1..300).prop_map(|mut packets| {
+            packets.sort_by_key(|(frame, ..)| *frame);
+            let make =
+                |(frame, len, first): (u32, usize, bool)| if first { head(frame, len) } else { rest(frame, len) };
+            packets.into_iter().map(make).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Header, payload and padding are together an RTP packet with the same payload, which fits into a datagram and
+        /// is never longer than the longest of its frame.
+        #[test]
+        fn every_packet_is_whole(class in class(), packets in packets()) {
+            let layout = lay_out(&class, &packets);
+            let bare: Vec<usize> = (0..packets.len()).map(|n| layout.get(n).header.len() + packets[n].payload().len()).collect();
+            for (n, packet) in packets.iter().enumerate() {
+                let laid_out = layout.get(n);
+                let whole = [laid_out.header, packet.payload(), laid_out.padding].concat();
+                prop_assert!(whole.len() + 16 <= MAX_DATAGRAM);
+                prop_assert!(laid_out.padding.len() <= MAX_PADDING);
+                let header = RtpHeader::parse(&whole).expect("RTP");
+                prop_assert_eq!(header.payload(&whole), packet.payload());
+                if let (Some(id), Some(at)) = (class.transport_cc, laid_out.transport_cc) {
+                    prop_assert_eq!(&whole[at..at + 2], &[0, 0]);
+                    prop_assert_eq!(header.extension(&whole, id).map(<[u8]>::len), Some(2));
+                }
+                let largest = packets.iter().zip(&bare).filter(|(p, _)| p.timestamp == packet.timestamp).map(|(_, l)| *l).max();
+                prop_assert!(laid_out.padding.is_empty() || Some(whole.len()) <= largest);
+            }
+        }
+    }
+}

@@ -20,6 +20,7 @@ use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
 
+#[allow(unused_imports, reason = "scenarios have publishers outside the node")]
 pub use dealer::Dealer;
 pub use peer::{Peer, Side};
 

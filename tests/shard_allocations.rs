@@ -1,0 +1,101 @@
+//! Once warm, forwarding takes nothing from the heap: not on the way in, not from shard to shard, not on the way out,
+//! timers and sender reports included.
+//!
+//! The channels between threads are `fleet`'s and not part of this: there, a block of the queue is allocated now and
+//! then for many messages.
+
+#![allow(clippy::disallowed_methods, reason = "virtual time begins at some instant")]
+
+#[path = "../benches/harness/allocations.rs"]
+mod allocations;
+#[path = "scenarios/world/mod.rs"]
+mod world;
+
+use std::time::{Duration, Instant};
+
+use tableside::fanout::SendBatch;
+use tableside::shard::{Shard, ShardEvent, TableId};
+use world::{Dealer, World};
+
+const FRAME: Duration = Duration::from_millis(33);
+const PACKETS: u16 = 9;
+/// On the table's home shard and on another.
+const PLAYERS: [usize; 2] = [20, 4];
+const KEYFRAME_EVERY: u64 = 30;
+
+/// Enough to fill the ring, the pool behind it and the queues of reports.
+const WARM_UP: u64 = 300;
+const MEASURED: u64 = 300;
+
+/// The shards of a node as their threads drive them.
+struct Node {
+    now: Instant,
+    home: Shard,
+    other: Shard,
+    dealer: Dealer,
+    table: TableId,
+    batch: SendBatch,
+    sent: u64,
+}
+
+impl Node {
+    fn new() -> Self {
+        let mut world = World::new(2);
+        let (now, table) = (world.now, world.table.clone());
+        world.shards[0].add_local_publisher(now, &table, Dealer::media());
+        for (shard, count) in PLAYERS.into_iter().enumerate() {
+            for _ in 0..count {
+                world.add_player(shard);
+            }
+        }
+        world.connect_all();
+        let mut shards = world.shards.into_iter();
+        let (Some(home), Some(other)) = (shards.next(), shards.next()) else { unreachable!("two were made") };
+        let dealer = Dealer::new(PACKETS, 1100);
+        Self { now: world.now, home, other, dealer, table: table.id, batch: Shard::send_batch(), sent: 0 }
+    }
+
+    fn forward(&mut self, keyframe: bool) {
+        for packet in self.dealer.next_frame(keyframe) {
+            self.home.handle_local(self.now, self.table, packet);
+        }
+        let end = self.now + FRAME;
+        // Joiners get their share of the cached GOP every two milliseconds.
+        while self.now < end {
+            for shard in [&mut self.home, &mut self.other] {
+                shard.handle_timeout(self.now);
+                while shard.poll_transmit(self.now, &mut self.batch) {
+                    self.sent += self.batch.messages().iter().map(|m| m.segments() as u64).sum::<u64>();
+                }
+            }
+            while let Some(event) = self.home.poll_event() {
+                if let ShardEvent::Peer { message, .. } = event {
+                    self.other.handle_peer(self.now, message);
+                }
+            }
+            while let Some(event) = self.other.poll_event() {
+                if let ShardEvent::Peer { message, .. } = event {
+                    self.home.handle_peer(self.now, message);
+                }
+            }
+            self.now += Duration::from_millis(1);
+        }
+    }
+}
+
+#[test]
+fn forwarding_does_not_allocate() {
+    let mut node = Node::new();
+    for frame in 0..WARM_UP {
+        node.forward(frame % KEYFRAME_EVERY == 0);
+    }
+    let (warm, sent) = (allocations::of_this_thread(), node.sent);
+    assert!(warm > 0, "the counter counts");
+    for frame in 0..MEASURED {
+        node.forward(frame % KEYFRAME_EVERY == 0);
+    }
+    let allocations = allocations::of_this_thread() - warm;
+    let expected = MEASURED * u64::from(PACKETS) * PLAYERS.iter().sum::<usize>() as u64;
+    assert!(node.sent - sent >= expected, "{} packets sent, of {expected}: the test is broken", node.sent - sent);
+    assert_eq!(allocations, 0, "allocations for {expected} packets");
+}
