@@ -33,7 +33,7 @@ pub struct Gateway {
     packets: usize,
     /// Of the shard.
     now: Instant,
-    /// How far the shard's time is ahead of ours: players joined in virtual time.
+    /// How far the shard's time is ahead of ours: what happened before the measurement took virtual time.
     lead: Duration,
     outcome: SendOutcome,
 }
@@ -51,16 +51,17 @@ impl Gateway {
         let (socket, _) = ShardSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &UdpOptions::default())?;
         let count = players.len();
         let mut world = World::with_timeouts(1, CONSENT, CONSENT);
-        let (now, table) = (world.now, world.table.clone());
-        world.shards[0].add_local_publisher(now, &table, Dealer::media());
+        // First, as in the node: a player who connects to a table without tracks is let go.
+        world.shards[0].add_local_publisher(world.now, &world.table, Dealer::media());
         for address in players {
             world.add_player_at(0, address);
         }
         world.connect_all();
+        let ring_packets = world.table.ring_packets;
         let mut gateway = Self {
             now: world.now,
             lead: Duration::ZERO,
-            table: table.id,
+            table: world.table.id,
             shard: world.shards.remove(0),
             socket,
             batch: Shard::send_batch(),
@@ -69,8 +70,8 @@ impl Gateway {
             packets: packets.into(),
             outcome: SendOutcome::default(),
         };
-        gateway.replay_keyframe();
-        gateway.warm_up(table.ring_packets);
+        gateway.begin();
+        gateway.warm_up(ring_packets);
         gateway.lead = gateway.now.saturating_duration_since(Instant::now());
         Ok(gateway)
     }
@@ -85,13 +86,13 @@ impl Gateway {
         self.shard.report(self.now).tables.values().map(|table| table.packets_forwarded).sum()
     }
 
-    /// The players join with a keyframe, which is replayed to them at a joiner's pace; until they are level with it,
-    /// no other frame may come.
-    fn replay_keyframe(&mut self) {
+    /// The keyframe reaches the players as joiners, at the pace of a replay: a publisher in a hurry would stay ahead of
+    /// them for ever.
+    fn begin(&mut self) {
         self.forward(true);
-        while self.packets_forwarded() < (self.players * self.packets) as u64 {
-            self.now += Duration::from_millis(1);
-            self.drain();
+        for _ in 0..self.packets {
+            self.now += Duration::from_millis(2);
+            self.send();
         }
     }
 
@@ -108,10 +109,10 @@ impl Gateway {
         for packet in self.dealer.next_frame(keyframe) {
             self.shard.handle_local(self.now, self.table, packet);
         }
-        self.drain();
+        self.send();
     }
 
-    fn drain(&mut self) {
+    fn send(&mut self) {
         self.shard.handle_timeout(self.now);
         while self.shard.poll_transmit(self.now, &mut self.batch) {
             self.outcome += self.socket.send_batch(&self.batch);

@@ -186,188 +186,191 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::{SendBatch, TrafficClass};
     use super::*;
     use crate::media::{ClearPacket, PayloadFacts, Position, RtpHeader};
 
-    const DELAY: PlayoutDelay = PlayoutDelay { min_ms: 0, max_ms: 200 };
-    const CAPTURE: AbsCaptureTime = AbsCaptureTime { ntp: 0x0102_0304_0506_0708, offset: None };
-
-    const ONE_BYTE: HeaderClass = HeaderClass {
+    const PLAIN: HeaderClass = HeaderClass {
         payload_type: 96,
-        ssrc: 0x0a0b_0c0d,
-        transport_cc: Some(3),
-        playout_delay: Some(5),
-        abs_capture_time: Some(9),
+        ssrc: 0x1234_5678,
+        transport_cc: None,
+        playout_delay: None,
+        abs_capture_time: None,
     };
+    const DELAY: PlayoutDelay = PlayoutDelay { min_ms: 0, max_ms: 100 };
+    const CAPTURE: AbsCaptureTime = AbsCaptureTime { ntp: 0x0123_4567_89ab_cdef, offset: Some(1000) };
+    const TAG_LEN: usize = 16;
 
-    /// An id above 14 asks for the two-byte form (RFC 8285 §4.3).
-    const TWO_BYTE: HeaderClass = HeaderClass { abs_capture_time: Some(15), ..ONE_BYTE };
-
-    const BARE: HeaderClass =
-        HeaderClass { transport_cc: None, playout_delay: None, abs_capture_time: None, ..ONE_BYTE };
-
-    /// The first packet of a keyframe, with the capture time.
-    fn head(timestamp: u32, len: usize) -> Packet {
-        packet(timestamp, len, PayloadFacts { keyframe: true, ..PayloadFacts::default() }, Some(CAPTURE))
+    fn class(transport_cc: u8, playout_delay: u8, abs_capture_time: u8) -> HeaderClass {
+        HeaderClass {
+            transport_cc: Some(transport_cc),
+            playout_delay: Some(playout_delay),
+            abs_capture_time: Some(abs_capture_time),
+            ..PLAIN
+        }
     }
 
-    fn rest(timestamp: u32, len: usize) -> Packet {
-        packet(timestamp, len, PayloadFacts::default(), None)
-    }
-
-    fn packet(timestamp: u32, len: usize, facts: PayloadFacts, capture: Option<AbsCaptureTime>) -> Packet {
+    fn packet(timestamp: u32, keyframe: bool, capture: Option<AbsCaptureTime>, payload_len: usize) -> Packet {
         let clear = ClearPacket {
-            position: Position { epoch: 0, index: 7, timestamp },
-            marker: true,
-            facts,
+            position: Position { epoch: 0, index: 0, timestamp },
+            marker: false,
+            facts: PayloadFacts { keyframe, ..Default::default() },
             arrival: Instant::now(),
             capture,
-            payload: &vec![1; len],
+            payload: &vec![0xaa; payload_len],
         };
         Packet::new(&clear).expect("short enough")
     }
 
-    fn lay_out(class: &HeaderClass, packets: &[Packet]) -> Layout {
+    fn layout(class: &HeaderClass, clock_offset: Option<i64>, packets: &[Packet]) -> Layout {
         let mut layout = Layout::default();
-        layout.rebuild(class, DELAY, Some(1), packets.iter());
+        layout.rebuild(class, DELAY, clock_offset, packets.iter());
         layout
     }
 
-    /// Sizes before encryption, header and padding included.
-    fn sizes(layout: &Layout, packets: &[Packet]) -> Vec<usize> {
-        (0..packets.len())
-            .map(|n| layout.get(n).header.len() + packets[n].payload().len() + layout.get(n).padding.len())
-            .collect()
-    }
-
-    fn padding(layout: &Layout, packets: &[Packet]) -> Vec<usize> {
-        (0..packets.len()).map(|n| layout.get(n).padding.len()).collect()
+    /// The `n`-th packet in the clear, as a receiver sees it after decryption.
+    fn datagram(layout: &Layout, packets: &[Packet], n: usize) -> Vec<u8> {
+        let laid_out = layout.get(n);
+        [laid_out.header, packets[n].payload(), laid_out.padding].concat()
     }
 
     #[test]
-    fn a_header_in_the_one_byte_form() {
-        let layout = lay_out(&ONE_BYTE, &[head(0x0102_0304, 1000)]);
-        let laid_out = layout.get(0);
-        let fixed = [0x90, 0x80 | 96, 0, 0, 1, 2, 3, 4, 0x0a, 0x0b, 0x0c, 0x0d];
-        let block = [
-            &[0xbe, 0xde, 0, 6, 0x31, 0, 0, 0x52, 0, 0, 20, 0x9f][..],
-            &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1],
-        ]
-        .concat();
-        assert_eq!(laid_out.header, [&fixed[..], &block].concat());
-        assert_eq!((laid_out.transport_cc, laid_out.padding), (Some(17), &[][..]));
+    fn both_forms_carry_what_the_class_negotiated() {
+        let packets = [packet(90_000, true, Some(CAPTURE), 100)];
+        for (class, profile) in [(class(3, 5, 14), [0xbe, 0xde]), (class(3, 5, 15), [0x10, 0x00])] {
+            let layout = layout(&class, Some(-400), &packets);
+            let bytes = datagram(&layout, &packets, 0);
+            let header = RtpHeader::parse(&bytes).expect("well-formed");
+            assert_eq!(bytes[12..14], profile);
+            assert_eq!((header.payload_type, header.ssrc, header.timestamp), (96, 0x1234_5678, 90_000));
+            let value = |id: Option<u8>| header.extension(&bytes, id.expect("negotiated")).expect("present");
+            assert_eq!(value(class.transport_cc), [0, 0]);
+            assert_eq!(PlayoutDelay::decode(value(class.playout_delay)), Some(DELAY));
+            let capture = AbsCaptureTime { offset: Some(600), ..CAPTURE };
+            assert_eq!(AbsCaptureTime::decode(value(class.abs_capture_time)), Some(capture));
+            assert_eq!(header.payload(&bytes), packets[0].payload());
+        }
     }
 
     #[test]
-    fn a_header_in_the_two_byte_form() {
-        let layout = lay_out(&TWO_BYTE, &[head(0, 1000)]);
-        let laid_out = layout.get(0);
-        let block = [
-            &[0x10, 0, 0, 7, 3, 2, 0, 0, 5, 3, 0, 0, 20, 15, 16][..],
-            &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1],
-            &[0],
-        ]
-        .concat();
-        assert_eq!(laid_out.header[12..], block);
-        assert_eq!(laid_out.transport_cc, Some(18));
+    fn the_place_of_the_transport_wide_number_is_known_in_both_forms() {
+        let packets = [packet(0, true, Some(CAPTURE), 100)];
+        for class in [class(3, 5, 9), class(20, 5, 9)] {
+            let layout = layout(&class, None, &packets);
+            let mut bytes = datagram(&layout, &packets, 0);
+            let at = layout.get(0).transport_cc.expect("negotiated");
+            bytes[at..at + 2].copy_from_slice(&[0x12, 0x34]);
+            let header = RtpHeader::parse(&bytes).expect("well-formed");
+            assert_eq!(header.extension(&bytes, class.transport_cc.expect("given")), Some(&[0x12, 0x34][..]));
+        }
     }
 
     #[test]
-    fn what_a_class_has_not_negotiated_is_not_there() {
-        let layout = lay_out(&BARE, &[head(0, 1000)]);
-        assert_eq!((layout.get(0).header.len(), layout.get(0).transport_cc), (12, None));
-        assert_eq!(layout.get(0).header[0], 0x80);
-        let only_on_heads = lay_out(&HeaderClass { transport_cc: None, ..ONE_BYTE }, &[rest(0, 1000)]);
-        assert_eq!(only_on_heads.get(0).header.len(), 12);
+    fn nothing_negotiated_is_a_plain_header() {
+        let packets = [packet(0, true, Some(CAPTURE), 100)];
+        let layout = layout(&PLAIN, Some(1), &packets);
+        assert_eq!((layout.get(0).header.len(), layout.get(0).transport_cc), (FIXED_HEADER_LEN, None));
     }
 
     #[test]
-    fn the_clock_offset_is_added_to_the_publishers_own() {
-        let packet = packet(0, 9, PayloadFacts::default(), Some(AbsCaptureTime { offset: Some(-5), ..CAPTURE }));
-        let layout = lay_out(&HeaderClass { transport_cc: None, ..ONE_BYTE }, &[packet]);
-        assert_eq!(layout.get(0).header[25..33], (-4_i64).to_be_bytes());
+    fn an_extension_is_left_out_where_it_says_nothing() {
+        let packets = [packet(0, false, None, 100)];
+        let class = class(3, 5, 9);
+        let bytes = datagram(&layout(&class, Some(1), &packets), &packets, 0);
+        let header = RtpHeader::parse(&bytes).expect("well-formed");
+        assert_eq!(header.extensions(&bytes).map(|(id, _)| id).collect::<Vec<_>>(), [3]);
     }
 
     #[test]
-    fn a_frame_that_was_split_about_equally_is_padded_into_one_run() {
-        let packets = [1163, 1163, 1164, 1164].map(|len| rest(0, len));
-        let layout = lay_out(&BARE, &packets);
-        assert_eq!(padding(&layout, &packets), [1, 1, 0, 0]);
-        assert_eq!(sizes(&layout, &packets), [1176; 4]);
-        let announced: Vec<bool> = (0..4).map(|n| layout.get(n).header[0] & 0x20 != 0).collect();
-        assert_eq!(announced, [true, true, false, false]);
+    fn packets_of_nearly_one_size_are_padded_into_one_run() {
+        let packets = [1163, 1163, 1164, 1164].map(|size| packet(0, false, None, size - FIXED_HEADER_LEN));
+        let layout = layout(&PLAIN, None, &packets);
+        let mut batch = SendBatch::with_capacity(10_000, 4);
+        for n in 0..packets.len() {
+            let bytes = datagram(&layout, &packets, n);
+            batch.push(([192, 0, 2, 1], 4000).into(), TrafficClass::Video, bytes.len(), |out| {
+                out.copy_from_slice(&bytes);
+                bytes.len()
+            });
+            // RFC 3550 §5.1: the padding is no part of the payload.
+            let header = RtpHeader::parse(&bytes).expect("well-formed");
+            assert_eq!(header.payload(&bytes), packets[n].payload());
+        }
+        let runs: Vec<_> = batch.messages().iter().map(|m| (m.segments(), m.segment_size)).collect();
+        assert_eq!(runs, [(4, 1164)]);
     }
 
     #[test]
     fn an_extension_on_the_first_packet_does_not_break_the_run() {
-        for class in
-            [HeaderClass { playout_delay: None, ..ONE_BYTE }, HeaderClass { abs_capture_time: None, ..ONE_BYTE }]
-        {
-            let packets = [head(0, 1100), rest(0, 1100), rest(0, 1100)];
-            let layout = lay_out(&class, &packets);
-            let difference = layout.get(0).header.len() - layout.get(1).header.len();
-            assert!(difference > 0);
-            assert_eq!(padding(&layout, &packets), [0, difference, difference]);
-        }
+        let packets = [true, false, false].map(|keyframe| packet(0, keyframe, None, 1100));
+        let layout = layout(&class(3, 5, 9), None, &packets);
+        let sizes: Vec<_> = (0..packets.len()).map(|n| datagram(&layout, &packets, n).len()).collect();
+        assert!(sizes.iter().all(|size| *size == sizes[0]), "{sizes:?}");
+        assert_eq!(layout.get(1).padding.last(), Some(&4), "what the playout delay takes");
     }
 
     #[test]
-    fn far_sizes_other_frames_and_placeholders_are_left_alone() {
-        let cases: [(&str, Vec<Packet>); 4] = [
-            ("too far", vec![rest(0, 1000), rest(0, 1000 - MAX_PADDING - 1)]),
-            ("another frame", vec![rest(0, 1000), rest(3000, 999)]),
-            ("small parameter sets", vec![rest(0, 40), rest(0, 50)]),
-            ("no payload", vec![rest(0, 10), rest(0, 0)]),
-        ];
-        for (name, packets) in cases {
-            assert!(padding(&lay_out(&BARE, &packets), &packets).iter().all(|len| *len == 0), "{name}");
-        }
-        let farthest = [rest(0, 1000), rest(0, 1000 - MAX_PADDING)];
-        assert_eq!(padding(&lay_out(&BARE, &farthest), &farthest), [0, MAX_PADDING]);
+    fn padding_ends_at_its_limit_and_at_the_frame() {
+        let lens = [(0, 1000), (0, 1000 - MAX_PADDING), (0, 999 - MAX_PADDING), (3000, 998), (3000, 997)];
+        let packets = lens.map(|(timestamp, len)| packet(timestamp, false, None, len));
+        let layout = layout(&PLAIN, None, &packets);
+        let padding: Vec<_> = (0..packets.len()).map(|n| layout.get(n).padding.len()).collect();
+        assert_eq!(padding, [0, MAX_PADDING, 0, 0, 1]);
     }
 
-    fn class() -> impl Strategy<Value = HeaderClass> {
-        let id = || prop::option::of(1..=255_u8);
-        (id(), id(), id()).prop_map(|(transport_cc, playout_delay, abs_capture_time)| HeaderClass {
-            transport_cc,
-            playout_delay,
-            abs_capture_time,
-            ..ONE_BYTE
-        })
+    #[test]
+    fn a_layout_forgets_the_batch_before() {
+        let mut layout = layout(&class(3, 5, 9), None, &[packet(0, true, None, 100), packet(0, false, None, 100)]);
+        layout.rebuild(&PLAIN, DELAY, None, [packet(7, false, None, 100)].iter());
+        assert_eq!(layout.headers.len(), 1);
+        assert_eq!(layout.get(0).header[4..8], 7_u32.to_be_bytes());
+        assert!(layout.get(0).padding.is_empty());
     }
 
-    fn packets() -> impl Strategy<Value = Vec<Packet>> {
-        let size = prop_oneof![3 => 1150..1180_usize, 1 => 0..=MAX_PAYLOAD];
-        prop::collection::vec((0..4_u32, size, any::<bool>()), 1..300).prop_map(|mut packets| {
-            packets.sort_by_key(|(frame, ..)| *frame);
-            let make =
-                |(frame, len, first): (u32, usize, bool)| if first { head(frame, len) } else { rest(frame, len) };
-            packets.into_iter().map(make).collect()
-        })
+    fn some_packet() -> impl Strategy<Value = (u32, bool, bool, usize)> {
+        let len = prop_oneof![3 => 1130_usize..1170, 1 => 0_usize..=MAX_PAYLOAD, 1 => 40_usize..90];
+        (0_u32..3, prop::bool::weighted(0.2), any::<bool>(), len)
+    }
+
+    /// Different extension ids: those up to 14 leave the one-byte form possible.
+    fn three_of(highest: u8) -> impl Strategy<Value = Vec<u8>> {
+        prop::sample::subsequence((1..=highest).collect::<Vec<_>>(), 3).prop_shuffle()
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// Header, payload and padding are together an RTP packet with the same payload, which fits into a datagram and
-        /// is never longer than the longest of its frame.
+        /// Every header can be read, gives the payload back, and is padded exactly as far as its own frame asks.
         #[test]
-        fn every_packet_is_whole(class in class(), packets in packets()) {
-            let layout = lay_out(&class, &packets);
-            let bare: Vec<usize> = (0..packets.len()).map(|n| layout.get(n).header.len() + packets[n].payload().len()).collect();
-            for (n, packet) in packets.iter().enumerate() {
-                let laid_out = layout.get(n);
-                let whole = [laid_out.header, packet.payload(), laid_out.padding].concat();
-                prop_assert!(whole.len() + 16 <= MAX_DATAGRAM);
-                prop_assert!(laid_out.padding.len() <= MAX_PADDING);
-                let header = RtpHeader::parse(&whole).expect("RTP");
-                prop_assert_eq!(header.payload(&whole), packet.payload());
-                if let (Some(id), Some(at)) = (class.transport_cc, laid_out.transport_cc) {
-                    prop_assert_eq!(&whole[at..at + 2], &[0, 0]);
-                    prop_assert_eq!(header.extension(&whole, id).map(<[u8]>::len), Some(2));
+        fn padding_equalises_within_a_frame_and_nothing_else(
+            packets in prop::collection::vec(some_packet(), 1..40),
+            ids in prop_oneof![three_of(14), three_of(255)],
+            negotiated: [bool; 3],
+        ) {
+            let id = |n: usize| negotiated[n].then_some(ids[n]);
+            let class = HeaderClass { transport_cc: id(0), playout_delay: id(1), abs_capture_time: id(2), ..PLAIN };
+            let packets: Vec<_> = packets
+                .into_iter()
+                .map(|(timestamp, keyframe, captured, len)| packet(timestamp, keyframe, captured.then_some(CAPTURE), len))
+                .collect();
+            let layout = layout(&class, None, &packets);
+            let size = |n: usize| layout.get(n).header.len() + packets[n].payload().len();
+            let mut first = 0;
+            for frame in packets.chunk_by(|a, b| a.timestamp == b.timestamp) {
+                let numbers = first..first + frame.len();
+                let largest = numbers.clone().map(size).max().expect("not empty");
+                for n in numbers {
+                    let (bytes, padding) = (datagram(&layout, &packets, n), layout.get(n).padding);
+                    let missing = largest - size(n);
+                    let is_padded = (1..=MAX_PADDING).contains(&missing) && size(n) > 64;
+                    prop_assert_eq!(padding.len(), if is_padded { missing } else { 0 });
+                    prop_assert_eq!(bytes[0] & 0x20 != 0, is_padded);
+                    prop_assert!(bytes.len() + TAG_LEN <= MAX_DATAGRAM);
+                    let header = RtpHeader::parse(&bytes).expect("well-formed");
+                    prop_assert_eq!(header.payload(&bytes), packets[n].payload());
+                    prop_assert_eq!(header.timestamp, packets[n].timestamp);
                 }
-                let largest = packets.iter().zip(&bare).filter(|(p, _)| p.timestamp == packet.timestamp).map(|(_, l)| *l).max();
-                prop_assert!(laid_out.padding.is_empty() || Some(whole.len()) <= largest);
+                first += frame.len();
             }
         }
     }

@@ -4,15 +4,18 @@
 //! owner's business.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use rtc_sctp::{
-    Association, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier, ReliabilityType,
-    ServerConfig, StreamEvent, TransportConfig,
+    Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier,
+    ReliabilityType, ServerConfig, StreamEvent, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
+
+use super::sctp_guard::{SctpGuard, Verdict};
 
 /// The most channels a peer may open.
 pub const MAX_CHANNELS: usize = 8;
@@ -20,6 +23,12 @@ pub const MAX_CHANNELS: usize = 8;
 /// The most bytes queued towards a peer per channel before [`DataChannels::send`] refuses: a player that reads nothing
 /// must not hold our memory.
 const MAX_BUFFERED: usize = 256 * 1024;
+
+/// Associations that a peer may begin until one is established: each repetition of its INIT begins one.
+const MAX_ATTEMPTS: usize = 4;
+
+/// Streams that a peer may send on, whether or not it opens a channel there.
+const MAX_STREAMS: usize = 4 * MAX_CHANNELS;
 
 /// The receive window we advertise: bounds what a peer can make us buffer.
 const RECEIVE_WINDOW: u32 = 128 * 1024;
@@ -70,7 +79,13 @@ pub enum SendError {
 /// The SCTP association of one session with its channels.
 pub struct DataChannels {
     endpoint: Endpoint,
-    association: Option<Association>,
+    guard: SctpGuard,
+    /// The association, or until one is established, the attempts: a peer that misses our INIT ACK repeats its INIT, and
+    /// may answer either.
+    associations: Vec<(AssociationHandle, Association)>,
+    established: bool,
+    /// The peer gave up, or was given up.
+    lost: bool,
     remote: SocketAddr,
     open: Vec<ChannelId>,
     max_message_size: usize,
@@ -116,7 +131,10 @@ impl DataChannels {
                 config.endpoint.clone(),
                 Some(config.server.clone()),
             ),
-            association: None,
+            guard: SctpGuard::default(),
+            associations: Vec::new(),
+            established: false,
+            lost: false,
             remote: nowhere,
             open: Vec::new(),
             max_message_size: config.max_message_size,
@@ -125,33 +143,21 @@ impl DataChannels {
 
     /// Takes one decrypted SCTP packet.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let Some((_, event)) = self.endpoint.handle(now, self.remote, None, Bytes::copy_from_slice(packet)) else {
-            return;
-        };
-        match event {
-            DatagramEvent::NewAssociation(association) if self.association.is_none() => {
-                self.association = Some(association);
-            }
-            DatagramEvent::AssociationEvent(event) => {
-                if let Some(association) = &mut self.association {
-                    association.handle_event(event);
-                }
-            }
-            // A second association on the same DTLS transport: RFC 8831 §6.3 has one.
+        match self.guard.judge(packet) {
+            Verdict::Admit if !self.lost => self.contain(|channels| channels.read(now, packet)),
+            Verdict::Abort => self.give_up(),
             _ => {}
         }
     }
 
     /// Retransmission, delayed acknowledgement and the like.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(association) = &mut self.association {
-            association.handle_timeout(now);
-        }
+        self.contain(|channels| channels.associations.iter_mut().for_each(|(_, a)| a.handle_timeout(now)));
     }
 
     /// When to call [`DataChannels::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.association.as_ref().and_then(Association::poll_timeout)
+        self.associations.iter().filter_map(|(_, a)| a.poll_timeout()).min()
     }
 
     /// Sends a text message (PPID 51) on a channel the peer has opened.
@@ -162,7 +168,7 @@ impl DataChannels {
         if !self.open.contains(&id) {
             return Err(SendError::Closed);
         }
-        let association = self.association.as_mut().ok_or(SendError::Closed)?;
+        let (_, association) = self.associations.first_mut().ok_or(SendError::Closed)?;
         let mut stream = association.stream(id).map_err(|_| SendError::Closed)?;
         if stream.buffered_amount().map_err(|_| SendError::Closed)? + text.len() > MAX_BUFFERED {
             return Err(SendError::Full);
@@ -175,41 +181,93 @@ impl DataChannels {
 
     /// Hands every SCTP packet that is due to `send`, which seals it with DTLS.
     pub fn poll_transmit(&mut self, now: Instant, mut send: impl FnMut(&[u8])) {
-        let Some(association) = &mut self.association else { return };
-        while let Some(transmit) = association.poll_transmit(now) {
-            if let Payload::RawEncode(packets) = transmit.message {
-                packets.iter().for_each(|p| send(p));
+        self.contain(|channels| {
+            for (_, association) in &mut channels.associations {
+                while let Some(transmit) = association.poll_transmit(now) {
+                    if let Payload::RawEncode(packets) = transmit.message {
+                        packets.iter().for_each(|p| send(p));
+                    }
+                }
+                // Only `Drained` exists: the endpoint may keep its handle, the association goes with the session.
+                while association.poll_endpoint_event().is_some() {}
             }
-        }
-        while let Some(event) = association.poll_endpoint_event() {
-            // Only `Drained` exists: the endpoint forgets its one association, ours stays until the session ends.
-            let _ = event;
-        }
+        });
     }
 
     /// Reads what arrived.
     pub fn poll_events(&mut self, now: Instant, mut sink: impl FnMut(ChannelEvent)) {
-        let Some(association) = &mut self.association else { return };
+        self.contain(|channels| channels.read_events(now, &mut sink));
+        if self.lost && (self.established || !self.open.is_empty()) {
+            self.established = false;
+            self.open.clear();
+            sink(ChannelEvent::Lost);
+        }
+    }
+
+    fn read(&mut self, now: Instant, packet: &[u8]) {
+        match self.endpoint.handle(now, self.remote, None, Bytes::copy_from_slice(packet)) {
+            Some((handle, DatagramEvent::NewAssociation(association))) => {
+                self.associations.push((handle, association));
+                if self.associations.len() >= MAX_ATTEMPTS {
+                    self.endpoint.reject_new_associations();
+                }
+            }
+            Some((handle, DatagramEvent::AssociationEvent(event))) => {
+                if let Some((_, association)) = self.associations.iter_mut().find(|(known, _)| *known == handle) {
+                    association.handle_event(event);
+                }
+            }
+            _ => {}
+        }
+        if !self.established
+            && let Some(at) = self.associations.iter().position(|(_, a)| !a.is_handshaking())
+        {
+            self.established = true;
+            self.associations.swap(0, at);
+            self.associations.truncate(1);
+            // RFC 8831 §6.3 has one association on a DTLS transport.
+            self.endpoint.reject_new_associations();
+        }
+    }
+
+    fn read_events(&mut self, now: Instant, sink: &mut impl FnMut(ChannelEvent)) {
+        let Some((_, association)) = self.associations.first_mut().filter(|_| self.established) else { return };
         while let Some(event) = association.poll() {
             match event {
                 Event::Stream(StreamEvent::Readable { id }) => {
-                    read_stream(association, &mut self.open, self.max_message_size, now, id, &mut sink);
+                    read_stream(association, &mut self.open, self.max_message_size, now, id, sink);
                 }
                 Event::Stream(StreamEvent::Stopped { id, .. } | StreamEvent::Finished { id }) => {
                     self.open.retain(|open| *open != id);
                 }
-                Event::HandshakeFailed { .. } | Event::AssociationLost { .. } => {
-                    self.open.clear();
-                    sink(ChannelEvent::Lost);
-                }
+                Event::HandshakeFailed { .. } | Event::AssociationLost { .. } => self.lost = true,
                 _ => {}
             }
         }
         // A message that arrives with the stream's first packet raises `Opened` only.
         while let Some(stream) = association.accept_stream() {
             let id = stream.stream_identifier();
-            read_stream(association, &mut self.open, self.max_message_size, now, id, &mut sink);
+            read_stream(association, &mut self.open, self.max_message_size, now, id, sink);
+            self.lost |= association.stream_ids().len() > MAX_STREAMS;
         }
+        if self.lost {
+            self.associations.clear();
+        }
+    }
+
+    /// Runs code of the library on what a stranger sent. If it panics in spite of the guard, this peer loses its channels;
+    /// else it would be all sessions of the shard that end.
+    fn contain(&mut self, work: impl FnOnce(&mut Self)) {
+        // The association that may be left half changed is dropped, never looked at again.
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.give_up();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.lost = true;
+        self.associations.clear();
+        self.endpoint.reject_new_associations();
     }
 }
 
@@ -280,8 +338,10 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use rtc_sctp::ClientConfig;
+
+    use super::*;
 
     fn open(channel_type: u8, limit: u32, label: &str) -> Vec<u8> {
         let mut m = vec![DCEP_OPEN, channel_type, 0, 0];
@@ -305,14 +365,186 @@ mod tests {
         assert_eq!(Open::parse(&open(0x00, 0, "bets")[..14]), None, "truncated label");
     }
 
+    /// The peer's SCTP, and ours.
+    struct Pair {
+        now: Instant,
+        endpoint: Endpoint,
+        client: Association,
+        channels: DataChannels,
+        to_client: Vec<Bytes>,
+        events: Vec<ChannelEvent>,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let (nowhere, now) = (SocketAddr::from(([127, 0, 0, 1], 5000)), Instant::now());
+            let mut endpoint = Endpoint::new(nowhere, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
+            let config = ClientConfig::new(TransportConfig::default());
+            let (_, client) = endpoint.connect(now, config, nowhere).expect("an association");
+            let channels = DataChannels::new(&SctpConfig::new(65_536));
+            Self { now, endpoint, client, channels, to_client: Vec::new(), events: Vec::new() }
+        }
+
+        fn connected() -> Self {
+            let mut pair = Self::new();
+            pair.exchange();
+            assert!(!pair.client.is_handshaking());
+            pair
+        }
+
+        fn take_from_client(&mut self) -> Vec<Bytes> {
+            let mut packets = Vec::new();
+            while let Some(transmit) = self.client.poll_transmit(self.now) {
+                if let Payload::RawEncode(encoded) = transmit.message {
+                    packets.extend(encoded);
+                }
+            }
+            packets
+        }
+
+        fn deliver(&mut self, packet: &[u8]) {
+            self.channels.handle_packet(self.now, packet);
+            self.channels.poll_events(self.now, |event| self.events.push(event));
+            self.channels.poll_transmit(self.now, |packet| self.to_client.push(Bytes::copy_from_slice(packet)));
+        }
+
+        /// Until nobody has more to say.
+        fn exchange(&mut self) {
+            loop {
+                let packets = self.take_from_client();
+                let quiet = packets.is_empty() && self.to_client.is_empty();
+                packets.iter().for_each(|p| self.deliver(p));
+                for packet in std::mem::take(&mut self.to_client) {
+                    let nowhere = SocketAddr::from(([127, 0, 0, 1], 5000));
+                    if let Some((_, DatagramEvent::AssociationEvent(event))) =
+                        self.endpoint.handle(self.now, nowhere, None, packet)
+                    {
+                        self.client.handle_event(event);
+                    }
+                }
+                while self.client.poll().is_some() {}
+                if quiet {
+                    break;
+                }
+            }
+        }
+
+        fn open(&mut self, id: u16, label: &str) {
+            let message = open(0, 0, label);
+            let mut stream = self.client.open_stream(id, PayloadProtocolIdentifier::Dcep).expect("a stream");
+            stream.write_with_ppi(self.now, &message, PayloadProtocolIdentifier::Dcep).expect("room");
+            self.exchange();
+        }
+
+        fn tick(&mut self) {
+            self.now += std::time::Duration::from_millis(300);
+            self.client.handle_timeout(self.now);
+            self.channels.handle_timeout(self.now);
+        }
+    }
+
+    /// RFC 9260 appendix A: CRC32c, in the byte order of the wire.
+    fn with_checksum(packet: &mut [u8]) {
+        packet[8..12].fill(0);
+        let mut crc = !0_u32;
+        for byte in packet.iter() {
+            crc ^= u32::from(*byte);
+            (0..8).for_each(|_| crc = crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()));
+        }
+        packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
+    }
+
+    #[test]
+    fn channels_open_and_carry_messages() {
+        let mut pair = Pair::connected();
+        pair.open(0, "bets");
+        assert_eq!(pair.events, [ChannelEvent::Opened { id: 0, label: "bets".into() }]);
+        assert_eq!(pair.channels.send(pair.now, 0, "hello"), Ok(()));
+        assert_eq!(pair.channels.send(pair.now, 2, "hello"), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn an_answer_that_is_lost_is_given_again() {
+        let mut pair = Pair::new();
+        let init = pair.take_from_client();
+        init.iter().for_each(|p| pair.deliver(p));
+        assert!(!pair.to_client.is_empty());
+        pair.to_client.clear();
+        (0..12).for_each(|_| pair.tick());
+        pair.exchange();
+        pair.open(0, "bets");
+        assert_eq!(pair.events, [ChannelEvent::Opened { id: 0, label: "bets".into() }]);
+    }
+
+    /// Each INIT may make an association, each DATA chunk a stream.
+    #[test]
+    fn a_peer_cannot_make_us_hold_associations_or_streams_without_end() {
+        let mut pair = Pair::new();
+        let init = pair.take_from_client().remove(0);
+        for tag in 1..2000_u32 {
+            let mut again = init.to_vec();
+            again[16..20].copy_from_slice(&tag.to_be_bytes());
+            with_checksum(&mut again);
+            pair.deliver(&again);
+        }
+        assert!(pair.to_client.len() <= MAX_ATTEMPTS, "{} answers", pair.to_client.len());
+
+        let mut pair = Pair::connected();
+        for id in 0..2000 {
+            let Ok(mut stream) = pair.client.open_stream(id, PayloadProtocolIdentifier::String) else { break };
+            let _ = stream.write_with_ppi(pair.now, b"x", PayloadProtocolIdentifier::String);
+            pair.exchange();
+        }
+        assert!(pair.events.len() < 200, "{} events", pair.events.len());
+        assert_eq!(pair.events.last(), Some(&ChannelEvent::Lost));
+    }
+
     proptest! {
+        /// From a peer that has keys: everything but the checksum may be wrong.
+        #[test]
+        fn any_packet_is_survived(
+            damages in proptest::collection::vec((0_usize..4, any::<usize>(), any::<u8>(), any::<u16>()), 1..60),
+        ) {
+            let mut pair = Pair::connected();
+            pair.open(0, "bets");
+            let mut samples: Vec<Vec<u8>> = Vec::new();
+            for (n, (kind, at, byte, len)) in damages.into_iter().enumerate() {
+                if let Ok(mut stream) = pair.client.stream(0) {
+                    let text = vec![b'x'; usize::from(len) % 3000];
+                    let _ = stream.write_with_ppi(pair.now, &text, PayloadProtocolIdentifier::String);
+                }
+                if n % 4 == 3 {
+                    pair.tick();
+                }
+                samples.extend(pair.take_from_client().iter().map(|p| p.to_vec()));
+                let Some(sample) = samples.get(at % samples.len().max(1)) else { continue };
+                let mut packet = sample.clone();
+                let place = 12 + at % (packet.len() - 12);
+                match kind {
+                    0 => packet[place] = byte,
+                    // Another chunk type, or another length.
+                    1 => packet[12] = (byte % 20) | (byte & 0xc0),
+                    2 => packet[14..16].copy_from_slice(&(len % 2000).to_be_bytes()),
+                    _ => packet.truncate(place.max(16)),
+                }
+                with_checksum(&mut packet);
+                pair.deliver(&packet);
+                pair.to_client.clear();
+                if let Some(at) = pair.channels.poll_timeout() {
+                    pair.now = pair.now.max(at);
+                    pair.channels.handle_timeout(pair.now);
+                    prop_assert!(pair.channels.poll_timeout().is_none_or(|next| next > pair.now), "a timer that never rests");
+                }
+            }
+        }
+
         #[test]
         fn any_dcep_message_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = Open::parse(&bytes);
         }
 
         #[test]
-        fn any_packet_is_survived(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..8)) {
+        fn noise_is_survived(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..8)) {
             let mut channels = DataChannels::new(&SctpConfig::new(65_536));
             let now = Instant::now();
             for packet in packets {

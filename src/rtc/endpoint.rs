@@ -64,7 +64,7 @@ pub enum EndpointError {
     /// DTLS, SRTP or SRTCP from an address that passed no check.
     #[error("no connectivity check has validated the source address")]
     UnknownSource,
-    /// SRTP before the handshake was complete.
+    /// SRTP before the handshake was complete and a pair nominated.
     #[error("no keys yet")]
     NoKeys,
     /// Did not authenticate, or was seen before.
@@ -159,6 +159,11 @@ impl Endpoint {
         self.ice.validated_addresses()
     }
 
+    /// When `address` last passed a check, if it may send to this endpoint.
+    pub fn heard_from(&self, address: SocketAddr) -> Option<Instant> {
+        self.ice.heard_from(address)
+    }
+
     /// Takes a Binding request whose USERNAME named this endpoint, and answers it. `Ok(true)` if the set of validated
     /// addresses has changed.
     ///
@@ -232,7 +237,7 @@ impl Endpoint {
         if !self.ice.is_validated(source) {
             return Err(EndpointError::UnknownSource);
         }
-        let srtp = self.srtp.as_mut().ok_or(EndpointError::NoKeys)?;
+        let srtp = self.srtp.as_mut().filter(|_| self.connected).ok_or(EndpointError::NoKeys)?;
         Ok(srtp.rtp_opener.open(packet, header_len)?)
     }
 
@@ -244,7 +249,7 @@ impl Endpoint {
         if !self.ice.is_validated(source) {
             return Err(EndpointError::UnknownSource);
         }
-        let srtp = self.srtp.as_mut().ok_or(EndpointError::NoKeys)?;
+        let srtp = self.srtp.as_mut().filter(|_| self.connected).ok_or(EndpointError::NoKeys)?;
         Ok(srtp.rtcp_opener.open(packet)?)
     }
 

@@ -162,6 +162,11 @@ impl IceLite {
         self.validated.iter().any(|v| v.address == address)
     }
 
+    /// When the last authenticated check came from `address`, if it is remembered.
+    pub fn heard_from(&self, address: SocketAddr) -> Option<Instant> {
+        self.validated.iter().find(|v| v.address == address).map(|v| v.last_check)
+    }
+
     /// The addresses that an authenticated check came from.
     pub fn validated_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.validated.iter().map(|v| v.address)

@@ -10,6 +10,7 @@ pub mod dtls;
 mod endpoint;
 pub mod ice_lite;
 pub mod rtcp;
+mod sctp_guard;
 pub mod sdp;
 pub mod srtp;
 pub mod stun;

@@ -31,6 +31,10 @@ const BATCH_MESSAGES: usize = 512;
 /// How often tables are looked at: silence of publishers, ends of grace times.
 const TABLE_TICK: Duration = Duration::from_millis(250);
 
+/// How long after its last check from an address a connected session keeps it, whoever else checks from there. Peers
+/// check every 4 to 6 s at the slowest (RFC 7675 §5.1).
+const ADDRESS_HOLD: Duration = Duration::from_secs(10);
+
 /// How long a shard away from home keeps a table's tracks after its last player left.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -87,14 +91,35 @@ pub(super) struct Slot {
 /// Everything that is not media: answers to checks, DTLS, RTCP, repairs.
 pub(super) struct Control {
     pub(super) batch: SendBatch,
+    /// Batches that were filled before the one that is being filled: the end of a table says goodbye to thousands.
+    full: VecDeque<SendBatch>,
     pub(super) overflowed: u64,
+}
+
+/// Full control batches that wait; what comes beyond them is dropped and counted. Only a goodbye is not repeated by its
+/// protocol, and this is room for one to each of 8000 sessions.
+const FULL_BATCHES: usize = 16;
+
+impl Control {
+    /// Moves what is to be sent next into `out`; `false` if there is nothing.
+    pub(super) fn take(&mut self, out: &mut SendBatch) -> bool {
+        match self.full.pop_front() {
+            Some(first) => *out = first,
+            None if self.batch.is_empty() => return false,
+            None => std::mem::swap(out, &mut self.batch),
+        }
+        true
+    }
 }
 
 impl Transmit for Control {
     fn transmit(&mut self, destination: SocketAddr, datagram: &[u8]) {
         if !self.batch.has_room(datagram.len()) {
-            self.overflowed += 1;
-            return;
+            if self.full.len() == FULL_BATCHES {
+                self.overflowed += 1;
+                return;
+            }
+            self.full.push_back(std::mem::replace(&mut self.batch, Shard::send_batch()));
         }
         self.batch.push(destination, TrafficClass::Control, datagram.len(), |out| {
             out.copy_from_slice(datagram);
@@ -112,7 +137,7 @@ impl Shard {
             free: Vec::new(),
             by_address: HashMap::new(),
             tables: HashMap::new(),
-            control: Control { batch: Self::send_batch(), overflowed: 0 },
+            control: Control { batch: Self::send_batch(), full: VecDeque::new(), overflowed: 0 },
             timers: Timers::default(),
             next_table_tick: None,
             ticking: Vec::new(),
@@ -358,13 +383,15 @@ impl Shard {
         self.report.ended[role as usize][cause as usize] += 1;
         self.events.push_back(ShardEvent::SessionEnded { key: session.key, role, cause });
         let Some(table) = self.tables.get_mut(&session.table) else { return };
-        table.players.retain(|s| *s != slot);
-        if table.players.is_empty() {
-            table.idle_since = Some(now);
+        if let Some(at) = table.players.iter().position(|s| *s == slot) {
+            table.players.remove(at);
+            table.leave_classes(session.player());
+            if table.players.is_empty() {
+                table.idle_since = Some(now);
+            }
         }
-        let published = table.home.as_mut().is_some_and(|h| h.publisher == Some(slot));
-        if published {
-            table.home.as_mut().expect("just looked").publisher = None;
+        if let Some(home) = table.home.as_mut().filter(|h| h.publisher == Some(slot)) {
+            home.publisher = None;
             self.publisher_left(now, session.table);
         }
     }
@@ -381,6 +408,9 @@ impl Shard {
             .filter(|u| u.shard == self.config.id.0)
             .map(|u| u.slot)
             .ok_or(DropReason::StunUnknownUfrag)?;
+        if self.is_held(now, source, slot) {
+            return Err(DropReason::AddressInUse);
+        }
         let session = self
             .sessions
             .get_mut(slot as usize)
@@ -393,15 +423,27 @@ impl Shard {
                 DropCause::UnknownUfrag => DropReason::StunUnknownUfrag,
                 DropCause::Integrity => DropReason::StunIntegrity,
             })?;
-        if new_address {
-            self.learn_addresses(slot);
+        if new_address || self.by_address.get(&source) != Some(&slot) {
+            self.learn_address(slot, source);
         }
         self.after_input(now, slot);
         Ok(())
     }
 
-    /// Makes the address index agree with what the endpoint has validated.
-    fn learn_addresses(&mut self, slot: u32) {
+    /// Whether `address` is that of another session which is alive there: then no check from it can be true.
+    ///
+    /// A check proves that its sender knows the password, not that the source address is its own. Who can forge
+    /// addresses and has a session would else cut off whose address it forges: a player, or the publisher.
+    fn is_held(&self, now: Instant, address: SocketAddr, slot: u32) -> bool {
+        let holder = self.by_address.get(&address).filter(|holder| **holder != slot);
+        let session = holder.and_then(|holder| self.sessions[*holder as usize].session.as_ref());
+        session.is_some_and(|s| {
+            s.endpoint.is_connected() && s.endpoint.heard_from(address).is_some_and(|at| now < at + ADDRESS_HOLD)
+        })
+    }
+
+    /// Makes `source` the session's in the address index, and takes out of it what the endpoint has forgotten.
+    fn learn_address(&mut self, slot: u32, source: SocketAddr) {
         let Some(session) = &mut self.sessions[slot as usize].session else { return };
         let valid: Vec<SocketAddr> = session.endpoint.validated_addresses().collect();
         for gone in session.addresses.iter().filter(|a| !valid.contains(a)) {
@@ -409,9 +451,8 @@ impl Shard {
                 self.by_address.remove(gone);
             }
         }
-        for address in &valid {
-            // The newest check wins: a peer behind the same NAT mapping, or a page that joined again from one socket.
-            self.by_address.insert(*address, slot);
+        if valid.contains(&source) {
+            self.by_address.insert(source, slot);
         }
         session.addresses = valid;
     }
@@ -486,7 +527,8 @@ impl Shard {
         let Some(table) = self.tables.get_mut(&id) else { return };
         table.players.push(slot);
         table.idle_since = None;
-        if table.home.is_none() && !table.subscribed {
+        // Asked again where the table seems to be over: the answer says so, and lets the player go.
+        if table.home.is_none() && (!table.subscribed || table.state == TableState::Absent) {
             table.subscribed = true;
             let message = PeerMessage::Subscribe { table: table.spec.clone(), from: here };
             self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
@@ -510,7 +552,7 @@ impl Shard {
             }
             let ssrc = table.spec.ssrc(kind);
             let rtx_ssrc = table.spec.video_rtx_ssrc;
-            let class = table.ensure_track(kind, stream.codec).class_of(&stream, ssrc);
+            let class = table.ensure_track(kind, stream.codec).join_class(&stream, ssrc);
             let rtx = stream
                 .rtx_payload_type
                 .filter(|_| stream.feedback.nack && kind == MediaKind::Video)
@@ -545,7 +587,10 @@ impl Shard {
                 }
             }
         }
-        messages.push(PeerMessage::State { table: spec.id, state: table.state.clone() });
+        // Absent with tracks: a publication that begins just now. To say that it is over would end the players.
+        if table.state != TableState::Absent || messages.is_empty() {
+            messages.push(PeerMessage::State { table: spec.id, state: table.state.clone() });
+        }
         self.events.extend(messages.into_iter().map(|message| ShardEvent::Peer { to: from, message }));
     }
 
@@ -554,6 +599,7 @@ impl Shard {
         ids.extend(self.tables.keys());
         for id in ids.drain(..) {
             self.tick_publisher(now, id);
+            self.request_keyframe(now, id);
             self.tick_subscription(now, id);
         }
         self.ticking = ids;

@@ -8,21 +8,22 @@ use crate::fanout::{DownTrack, Layout, MAX_DATAGRAM, SendBatch};
 use crate::media::{MediaKind, Packet};
 use crate::rtc::srtp::RtpSealer;
 
-use super::core::Shard;
+use super::core::{Shard, Slot};
 use super::message::{TableId, TableState};
-use super::session::{Part, Session};
-use super::table::Track;
+use super::session::{Part, Player};
+use super::table::Table;
 
 /// The most packets that one flush lays out: a frame of 300 KB.
 const FLUSH_PACKETS: usize = 256;
 
-/// Packets for one player that lie side by side wherever their sizes allow it.
+/// Packets for one player for which room is found at once, so that a full batch does not cut its run in two: a frame, or
+/// of a large keyframe as much as one message takes.
 const RUN: usize = 32;
 
 /// How often joiners get their next share of the cached GOP.
 const CATCH_UP_TICK: Duration = Duration::from_millis(2);
 
-/// A joiner's share is at least so many packets a tick.
+/// A joiner's share is at most so many packets a tick.
 const CATCH_UP_CHUNK: usize = 16;
 
 /// A batch of a track's packets on its way to the table's players. Outlives a full send buffer: it goes on where it
@@ -38,93 +39,83 @@ pub(super) struct Flush {
     start: u64,
     end: u64,
     next_player: usize,
-    /// Players that turned out not to be at the live edge; none allocates.
-    lagging: Vec<u32>,
+    /// Players that are not at the live edge.
+    behind: Vec<u32>,
 }
 
-/// How far a player got in a flush.
+/// A player as a flush sees it.
+struct Recipient<'a> {
+    down: &'a mut DownTrack,
+    transport_number: &'a mut u16,
+    egress: (&'a RtpSealer, SocketAddr),
+    catching_up: bool,
+}
+
+impl<'a> Recipient<'a> {
+    /// `None` for a player that does not have the track, or whose pair is not nominated.
+    fn of(sessions: &'a mut [Slot], slot: u32, kind: MediaKind) -> Option<Self> {
+        let session = sessions[slot as usize].session.as_deref_mut()?;
+        let egress = session.endpoint.egress()?;
+        let Part::Player(player) = &mut session.part else { return None };
+        let Player { video, audio, transport_number, catching_up, .. } = player;
+        let down = if kind == MediaKind::Audio { audio } else { video };
+        Some(Self { down: down.as_mut()?, transport_number, egress, catching_up: *catching_up })
+    }
+}
+
+/// How far a flush got with a player.
 enum Served {
+    /// The player has what the flush has for it.
     Done,
-    /// It is behind, and nothing brings it up yet.
-    Lagging,
-    /// It goes on from its cursor in the next batch.
-    BatchFull,
+    /// The send buffer is full; the player's cursor says where to go on.
+    Partly,
+    /// The player is not at the live edge.
+    Behind,
 }
 
 impl Flush {
-    /// Seals for one player what it has not had, and says how many packets that was.
-    fn serve(&self, session: &mut Session, track: &Track, batch: &mut SendBatch) -> (Served, u64) {
-        let Part::Player(player) = &mut session.part else { return (Served::Done, 0) };
-        let down = match self.kind {
-            MediaKind::Audio => player.audio.as_mut(),
-            MediaKind::Video => player.video.as_mut(),
-        };
-        let (Some(down), Some(egress)) = (down, session.endpoint.egress()) else { return (Served::Done, 0) };
-        let layout = &track.layouts[down.class];
-        let mut lane = Lane { layout, transport_number: &mut player.transport_number, egress, batch };
-        if self.late {
-            return self.serve_late(down, &mut lane);
-        }
-        let changed = !player.catching_up && self.packets.first().is_some_and(|p| down.is_before_epoch(p.epoch));
+    /// What is new, for a player at the live edge.
+    fn serve(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
+        let changed = !to.catching_up && self.packets.first().is_some_and(|p| to.down.is_before_epoch(p.epoch));
         if self.kind == MediaKind::Audio || changed {
             // Sound is joined anywhere. A source that has changed begins with this batch, the ring with it.
-            down.join_at(self.start);
+            to.down.join_at(self.start);
         }
-        match down.cursor() {
-            Some(cursor) if (self.start..self.end).contains(&cursor) => self.serve_new(down, cursor, &mut lane),
-            Some(cursor) if cursor >= self.end => (Served::Done, 0),
-            _ if player.catching_up => (Served::Done, 0),
-            _ => (Served::Lagging, 0),
-        }
-    }
-
-    fn serve_new(&self, down: &mut DownTrack, cursor: u64, lane: &mut Lane<'_>) -> (Served, u64) {
+        let Some(cursor) = to.down.cursor().filter(|cursor| *cursor >= self.start) else {
+            return if to.catching_up { Served::Done } else { Served::Behind };
+        };
         let first = self.packets.partition_point(|p| p.index < cursor);
-        let mut sent = 0;
         for (n, packet) in self.packets.iter().enumerate().skip(first) {
-            if !lane.has_room(sent, self.packets.len() - n) {
-                return (Served::BatchFull, sent);
+            let begins_run = (n - first).is_multiple_of(RUN);
+            if begins_run && !has_room_for_run(batch, self.packets.len() - n) || !batch.has_room(MAX_DATAGRAM) {
+                return Served::Partly;
             }
-            down.skip_to(packet.index);
-            down.send_next(packet, lane.layout.get(n), lane.transport_number, lane.egress, lane.batch);
-            sent += 1;
+            to.down.skip_to(packet.index);
+            to.down.send_next(packet, layout.get(n), to.transport_number, to.egress, batch);
         }
-        down.skip_to(self.end);
-        (Served::Done, sent)
+        to.down.skip_to(self.end);
+        Served::Done
     }
 
-    /// All or nothing: the cursor does not tell which late packets a player has had.
-    fn serve_late(&self, down: &mut DownTrack, lane: &mut Lane<'_>) -> (Served, u64) {
-        if !lane.has_room(0, self.packets.len()) {
-            return (Served::BatchFull, 0);
+    /// What came after the flush that would have taken it, for players whose cursor has passed it. No cursor remembers
+    /// what was sent late, so a player is served at once or in the next batch, and where a whole batch is too small, it goes
+    /// without the rest.
+    fn serve_late(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
+        if !has_room_for_run(batch, self.packets.len()) {
+            return Served::Partly;
         }
-        let mut sent = 0;
         for (n, packet) in self.packets.iter().enumerate() {
-            // A batch that is too small for a run, empty as it is, cuts it short.
-            if down.wants_late(packet) && lane.batch.has_room(MAX_DATAGRAM) {
-                down.send_late(packet, lane.layout.get(n), lane.transport_number, lane.egress, lane.batch);
-                sent += 1;
+            if to.down.wants_late(packet) && batch.has_room(MAX_DATAGRAM) {
+                to.down.send_late(packet, layout.get(n), to.transport_number, to.egress, batch);
             }
         }
-        (Served::Done, sent)
+        Served::Done
     }
 }
 
-/// The way from a track to one player.
-struct Lane<'a> {
-    layout: &'a Layout,
-    transport_number: &'a mut u16,
-    egress: (&'a RtpSealer, SocketAddr),
-    batch: &'a mut SendBatch,
-}
-
-impl Lane<'_> {
-    /// Whether another packet fits, the player having got `sent` and `left` being to come. At the beginning of each run
-    /// there must be room for all of it: a run that is cut in two costs a message more.
-    fn has_room(&self, sent: u64, left: usize) -> bool {
-        let run = if sent.is_multiple_of(RUN as u64) && !self.batch.is_empty() { left.min(RUN) } else { 1 };
-        self.batch.has_room_for_run(run, MAX_DATAGRAM)
-    }
+/// Whether a run of at most [`RUN`] packets fits, or would not fit better into another batch.
+fn has_room_for_run(batch: &SendBatch, packets: usize) -> bool {
+    batch.is_empty() || batch.has_room_for_run(packets.min(RUN), MAX_DATAGRAM)
 }
 
 impl Shard {
@@ -134,8 +125,7 @@ impl Shard {
     /// still says what the player got when they arrived: this is what keeps a nonce from being used twice.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         batch.clear();
-        if !self.control.batch.is_empty() {
-            std::mem::swap(batch, &mut self.control.batch);
+        if self.control.take(batch) {
             return true;
         }
         while self.flush.is_some() || self.begin_flush() {
@@ -191,7 +181,7 @@ impl Shard {
             for (class, layout) in track.classes.iter().zip(&mut track.layouts) {
                 layout.rebuild(class, playout_delay, offset, packets.iter().map(|p| &**p));
             }
-            self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0, lagging: vec![] });
+            self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0, behind: vec![] });
             return true;
         }
         false
@@ -201,28 +191,31 @@ impl Shard {
         let Some(mut flush) = self.flush.take() else { return };
         flush.packets.clear();
         self.scratch = flush.packets;
-        for slot in flush.lagging {
+        for slot in flush.behind {
             self.start_replay(now, slot, flush.table);
         }
     }
 
-    /// Seals the packets for one player after the other; `false` when the send buffer is full.
+    /// Seals the batch for one player after the other; `false` when the send buffer is full.
     fn run_flush(&mut self, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
-        let Some(table) = self.tables.get_mut(&flush.table) else { return true };
-        let track = match flush.kind {
-            MediaKind::Audio => table.audio.as_ref(),
-            MediaKind::Video => table.video.as_ref(),
-        };
-        let Some(track) = track else { return true };
-        while let Some(&slot) = table.players.get(flush.next_player) {
-            let session = self.sessions[slot as usize].session.as_deref_mut();
-            let (served, packets) = session.map_or((Served::Done, 0), |session| flush.serve(session, track, batch));
-            table.report.packets_forwarded += packets;
-            match served {
-                Served::Done => {}
-                Served::Lagging => flush.lagging.push(slot),
-                Served::BatchFull => return false,
+        let Some(Table { players, video, audio, report, .. }) = self.tables.get_mut(&flush.table) else { return true };
+        let track = if flush.kind == MediaKind::Audio { audio } else { video };
+        let Some(track) = track.as_ref() else { return true };
+        while let Some(&slot) = players.get(flush.next_player) {
+            if let Some(mut recipient) = Recipient::of(&mut self.sessions, slot, flush.kind) {
+                let layout = &track.layouts[recipient.down.class];
+                let before = recipient.down.sent().0;
+                let served = match flush.late {
+                    true => flush.serve_late(&mut recipient, layout, batch),
+                    false => flush.serve(&mut recipient, layout, batch),
+                };
+                report.packets_forwarded += u64::from(recipient.down.sent().0.wrapping_sub(before));
+                match served {
+                    Served::Done => {}
+                    Served::Behind => flush.behind.push(slot),
+                    Served::Partly => return false,
+                }
             }
             flush.next_player += 1;
         }
@@ -251,31 +244,24 @@ impl Shard {
 
     /// Gives every joiner its share; `false` when the send buffer is full.
     fn catch_up(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
-        // No flush is under way: the memory for its packets is free.
-        let mut packets = std::mem::take(&mut self.scratch);
-        let mut has_room = true;
+        let share = share_of_replay(self.config.replay_bits_per_second);
         while let Some(&slot) = self.catching_up.get(self.catch_up_next) {
-            has_room = batch.is_empty() || batch.has_room_for_run(CATCH_UP_CHUNK, MAX_DATAGRAM);
-            if !has_room {
-                break;
+            if !batch.has_room_for_run(share, MAX_DATAGRAM) {
+                return false;
             }
-            if self.catch_up_player(slot, &mut packets, batch) {
+            if self.catch_up_player(slot, share, batch) {
                 self.catching_up.swap_remove(self.catch_up_next);
             } else {
                 self.catch_up_next += 1;
             }
         }
-        packets.clear();
-        self.scratch = packets;
-        if has_room {
-            self.catch_up_next = 0;
-            self.catch_up_due = (!self.catching_up.is_empty()).then(|| now + CATCH_UP_TICK);
-        }
-        has_room
+        self.catch_up_next = 0;
+        self.catch_up_due = (!self.catching_up.is_empty()).then(|| now + CATCH_UP_TICK);
+        true
     }
 
     /// The next packets of the cached GOP for one player; `true` when it is level with the others.
-    fn catch_up_player(&mut self, slot: u32, packets: &mut Vec<Arc<Packet>>, batch: &mut SendBatch) -> bool {
+    fn catch_up_player(&mut self, slot: u32, share: usize, batch: &mut SendBatch) -> bool {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return true };
         let Some(table) = self.tables.get_mut(&session.table) else { return true };
         let playout_delay = table.spec.playout_delay;
@@ -287,17 +273,13 @@ impl Shard {
         };
         // What a flush has not taken yet is the flush's to send.
         let level = track.flushed.unwrap_or(cursor);
-        let share = share_of_replay(self.config.replay_bits_per_second);
         let start = cursor.max(track.ring.oldest());
-        packets.clear();
+        let mut packets = std::mem::take(&mut self.scratch);
         packets.extend((start..level).filter_map(|i| track.ring.get(i).cloned()).take(share));
-        let layout = &mut self.catch_up_layout;
+        let layout: &mut Layout = &mut self.catch_up_layout;
         let offset = track.clock.and_then(|c| c.offset);
         layout.rebuild(&track.classes[down.class], playout_delay, offset, packets.iter().map(|p| &**p));
         for (n, packet) in packets.iter().enumerate() {
-            if !batch.has_room(MAX_DATAGRAM) {
-                return false;
-            }
             down.skip_to(packet.index);
             down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);
             table.report.packets_forwarded += 1;
@@ -307,6 +289,8 @@ impl Shard {
         }
         let done = down.cursor().is_some_and(|c| c >= level);
         player.catching_up = !done;
+        packets.clear();
+        self.scratch = packets;
         done
     }
 }

@@ -1,7 +1,7 @@
 //! The way of a publisher's packet: opened, put on the track's numbering, into the ring, to whoever forwards it.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, RtpHeader, facts};
 use crate::rtc::sdp::TableMedia;
@@ -12,6 +12,9 @@ use super::report::{DropReason, EndCause};
 use super::table::{Source, Table};
 
 use std::sync::Arc;
+
+/// How long a publisher that has connected may take for its first packet.
+const FIRST_PACKET: Duration = Duration::from_secs(10);
 
 /// What a publisher sent, off the wire and in the clear.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +87,14 @@ impl Shard {
             capture: None,
             payload: &media.payload,
         };
+        // After a stall that was longer than the grace time, the table begins anew.
+        if let Some(Table { home: Some(home), state: TableState::Absent, video: None, audio: None, .. }) =
+            self.tables.get(&table)
+            && home.publisher.is_none()
+        {
+            let media = home.media.clone();
+            self.begin_publication(now, table, media);
+        }
         if let Err(reason) = self.ingest(now, table, arrival) {
             self.dropped(reason, 1);
         }
@@ -120,6 +131,7 @@ impl Shard {
         if let Some(home) = &mut table.home {
             home.media = media;
             home.clock_offset = None;
+            home.begun = Some(now);
         }
     }
 
@@ -164,7 +176,7 @@ impl Shard {
         home.last_packet = Some(now);
         table.report.packets_ingested += 1;
         table.report.bytes_ingested += arrival.payload.len() as u64;
-        if packet.facts.keyframe {
+        if packet.facts.keyframe && arrival.kind == MediaKind::Video {
             table.keyframe_wanted.satisfied();
         }
         for to in &home.subscribers {
@@ -181,8 +193,12 @@ impl Shard {
     /// Away from home: a packet that the home shard sent.
     pub(super) fn accept_packet(&mut self, id: TableId, kind: MediaKind, packet: Arc<Packet>) {
         let Some(track) = self.tables.get_mut(&id).and_then(|t| t.track_mut(kind)) else { return };
+        let keyframe = packet.facts.keyframe && kind == MediaKind::Video;
         if track.insert(packet) {
             self.make_ready(id, kind);
+        }
+        if keyframe && let Some(table) = self.tables.get_mut(&id) {
+            table.keyframe_wanted.satisfied();
         }
     }
 
@@ -199,21 +215,23 @@ impl Shard {
     fn publisher_sends(&mut self, now: Instant, id: TableId) {
         if let Some(home) = self.tables.get_mut(&id).and_then(|t| t.home.as_mut()) {
             home.paused_since = None;
+            home.begun = None;
         }
         self.set_state(now, id, TableState::Live);
     }
 
     /// The publisher's session is gone.
     pub(super) fn publisher_left(&mut self, now: Instant, id: TableId) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        if let Some(home) = &mut table.home
-            && table.state == TableState::Live
-        {
-            home.paused_since = Some(now);
-            self.set_state(now, id, TableState::Paused);
-        } else if table.state == TableState::Absent {
-            // It never sent: the control plane frees the name.
-            self.announce_state(id);
+        let Some(Table { home: Some(home), state, .. }) = self.tables.get_mut(&id) else { return };
+        home.begun = None;
+        match *state {
+            TableState::Live => {
+                home.paused_since = Some(now);
+                self.set_state(now, id, TableState::Paused);
+            }
+            TableState::Paused => {}
+            // It never sent.
+            TableState::Absent => self.end_table(now, id),
         }
     }
 
@@ -227,22 +245,41 @@ impl Shard {
                 home.paused_since = Some(now);
                 self.set_state(now, id, TableState::Paused);
             }
-            TableState::Paused if home.paused_since.is_none_or(|at| now >= at + grace) => self.end_table(now, id),
+            // Who has just come back is waited for.
+            TableState::Paused | TableState::Absent if home.begun.is_some_and(|at| now < at + FIRST_PACKET) => {}
+            TableState::Paused if home.paused_since.is_none_or(|at| now >= at + grace) => {
+                self.end_table(now, id);
+                self.end_publisher(now, id);
+            }
+            TableState::Absent if home.begun.take().is_some() => {
+                self.end_table(now, id);
+                self.end_publisher(now, id);
+            }
             _ => {}
         }
-        self.request_keyframe(now, id);
+    }
+
+    /// Lets a connected publisher go that sends nothing: it would keep the table's name from others.
+    fn end_publisher(&mut self, now: Instant, id: TableId) {
+        let Some(slot) = self.tables.get(&id).and_then(|t| t.home.as_ref()?.publisher) else { return };
+        let Some(session) = &self.sessions[slot as usize].session else { return };
+        // One that is still connecting has the setup timeout for it.
+        if session.endpoint.is_connected() {
+            let key = session.key;
+            self.close_session(now, key, EndCause::TableEnded);
+        }
     }
 
     /// The table is over for its players.
     fn end_table(&mut self, now: Instant, id: TableId) {
         self.set_state(now, id, TableState::Absent);
-        if let Some(table) = self.tables.get_mut(&id) {
-            table.video = None;
-            table.audio = None;
-            if let Some(home) = &mut table.home {
-                home.video = None;
-                home.audio = None;
-                home.paused_since = None;
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let tracks = [(MediaKind::Video, table.video.take()), (MediaKind::Audio, table.audio.take())];
+        let Some(home) = &mut table.home else { return };
+        home.paused_since = None;
+        for (kind, track) in tracks {
+            if let (Some(source), Some(track)) = (home.source_mut(kind), track) {
+                source.rest(&track.ring);
             }
         }
     }
@@ -265,18 +302,18 @@ impl Shard {
     /// On every shard: players are told, and let go when the table is over.
     pub(super) fn table_state_changed(&mut self, now: Instant, id: TableId, state: TableState) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        if table.state == state {
-            return;
-        }
         let before = std::mem::replace(&mut table.state, state.clone());
         let players = table.players.clone();
         match state {
-            TableState::Paused => self.notify(now, &players, "publisher_left"),
+            TableState::Paused if before != state => self.notify(now, &players, "publisher_left"),
             TableState::Live if before == TableState::Paused => self.notify(now, &players, "publisher_returned"),
-            TableState::Live => {}
-            TableState::Absent => {
-                self.end_players(now, id);
-            }
+            TableState::Paused | TableState::Live => {}
+            // Also where it was absent before: away from home, a player may have come after the end.
+            TableState::Absent => self.end_players(now, id),
+        }
+        if let Some(table) = self.tables.get_mut(&id).filter(|t| t.home.is_none() && t.state == TableState::Absent) {
+            table.video = None;
+            table.audio = None;
         }
     }
 }

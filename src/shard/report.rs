@@ -17,6 +17,8 @@ pub enum DropReason {
     StunUnknownUfrag,
     /// STUN whose MESSAGE-INTEGRITY or FINGERPRINT is wrong.
     StunIntegrity,
+    /// STUN from the address of another session, which is alive there.
+    AddressInUse,
     /// DTLS, SRTP or SRTCP from an address that passed no connectivity check.
     UnknownSource,
     /// DTLS that ended the session: handshake failed or wrong fingerprint.
@@ -47,11 +49,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason with its label value, in the order of the discriminants.
-    pub const ALL: [(DropReason, &'static str); 17] = [
+    pub const ALL: [(DropReason, &'static str); 18] = [
         (DropReason::Unrecognised, "unrecognised"),
         (DropReason::StunMalformed, "stun_malformed"),
         (DropReason::StunUnknownUfrag, "stun_unknown_ufrag"),
         (DropReason::StunIntegrity, "stun_integrity"),
+        (DropReason::AddressInUse, "address_in_use"),
         (DropReason::UnknownSource, "unknown_source"),
         (DropReason::Dtls, "dtls"),
         (DropReason::NoKeys, "no_keys"),

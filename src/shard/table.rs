@@ -9,6 +9,7 @@ use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::message::{ShardId, TableSpec, TableState, TrackClock};
 use super::report::TableReport;
+use super::session::Player;
 
 /// A table on this shard.
 #[derive(Debug)]
@@ -43,6 +44,16 @@ impl Table {
             idle_since: None,
             keyframe_wanted: KeyframeMerger::default(),
             report: TableReport::default(),
+        }
+    }
+
+    /// A connected player leaves.
+    pub(super) fn leave_classes(&mut self, player: Option<&Player>) {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let class = player.and_then(|p| p.down(kind)).map(|down| down.class);
+            if let (Some(class), Some(track)) = (class, self.track_mut(kind)) {
+                track.leave_class(class);
+            }
         }
     }
 
@@ -87,6 +98,8 @@ pub(super) struct Home {
     pub(super) last_packet: Option<Instant>,
     /// When the table was paused.
     pub(super) paused_since: Option<Instant>,
+    /// When a publisher connected that has sent nothing yet.
+    pub(super) begun: Option<Instant>,
     pub(super) video: Option<Source>,
     pub(super) audio: Option<Source>,
     pub(super) rate: RateWindow,
@@ -103,12 +116,14 @@ impl Home {
     }
 }
 
-/// How a publisher's numbers become the track's, and what arrived whole.
+/// How a publisher's numbers become the track's, and what arrived whole. Outlives the track: a table that begins anew
+/// goes on above all numbers it ever used, and its counters only grow.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) timeline: Timeline,
     pub(super) frames: FrameTracker,
     pub(super) pool: PacketPool,
+    ring_packets: usize,
 }
 
 impl Source {
@@ -116,10 +131,21 @@ impl Source {
         Self {
             timeline: Timeline::new(codec.clock_rate()),
             frames: FrameTracker::new(),
-            // Rings of other shards hold a packet a little longer than ours.
-            pool: PacketPool::new(ring_packets + ring_packets / 4),
+            pool: PacketPool::new(pool_size(ring_packets)),
+            ring_packets,
         }
     }
+
+    /// The track is over: counts what is left of it and frees its memory.
+    pub(super) fn rest(&mut self, ring: &PacketRing) {
+        self.frames.flush(ring);
+        self.pool = PacketPool::new(pool_size(self.ring_packets));
+    }
+}
+
+/// Rings of other shards hold a packet a little longer than ours.
+fn pool_size(ring_packets: usize) -> usize {
+    ring_packets + ring_packets / 4
 }
 
 /// The recent past of one medium, and how players see it.
@@ -135,6 +161,9 @@ pub(super) struct Track {
     pub(super) queued: bool,
     pub(super) classes: Vec<HeaderClass>,
     pub(super) layouts: Vec<Layout>,
+    /// Connected players by class. A class without any is free for another: players choose payload types and ids, and
+    /// every class costs a layout of each packet.
+    members: Vec<u32>,
     pub(super) clock: Option<TrackClock>,
 }
 
@@ -148,6 +177,7 @@ impl Track {
             queued: false,
             classes: Vec::new(),
             layouts: Vec::new(),
+            members: Vec::new(),
             clock: None,
         }
     }
@@ -170,8 +200,9 @@ impl Track {
         !self.late.is_empty() || self.flushed.is_some_and(|f| f < self.ring.head())
     }
 
-    /// The class of a player that negotiated `stream`.
-    pub(super) fn class_of(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {
+    /// The class of a player that negotiated `stream`, which counts as one of its members until
+    /// [`Table::leave_classes`].
+    pub(super) fn join_class(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {
         let class = HeaderClass {
             payload_type: stream.payload_type,
             ssrc,
@@ -179,11 +210,25 @@ impl Track {
             playout_delay: stream.extensions.playout_delay,
             abs_capture_time: stream.extensions.abs_capture_time,
         };
-        self.classes.iter().position(|c| *c == class).unwrap_or_else(|| {
+        let known = self.classes.iter().position(|c| *c == class);
+        let at = known.or_else(|| self.members.iter().position(|members| *members == 0)).unwrap_or(self.classes.len());
+        if at == self.classes.len() {
             self.classes.push(class);
             self.layouts.push(Layout::default());
-            self.classes.len() - 1
-        })
+            self.members.push(0);
+        }
+        self.classes[at] = class;
+        self.members[at] += 1;
+        at
+    }
+
+    fn leave_class(&mut self, class: usize) {
+        self.members[class] -= 1;
+        while self.members.last() == Some(&0) {
+            self.members.pop();
+            self.classes.pop();
+            self.layouts.pop();
+        }
     }
 
     /// The RTP timestamp at `now` by the track's clock, for sender reports.
@@ -237,6 +282,42 @@ impl KeyframeMerger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rtc::sdp::{ExtensionIds, Feedback};
+
+    fn stream(payload_type: u8) -> StreamParameters {
+        StreamParameters {
+            codec: Codec::Vp8,
+            payload_type,
+            fmtp: String::new(),
+            rtx_payload_type: None,
+            feedback: Feedback::default(),
+            extensions: ExtensionIds::default(),
+            directed_extensions: ExtensionIds::default(),
+            remote_ssrc: None,
+            remote_rtx_ssrc: None,
+        }
+    }
+
+    #[test]
+    fn header_classes_go_with_their_players() {
+        let mut track = Track::new(Codec::Vp8, 256);
+        let watching = track.join_class(&stream(96), 1);
+        for _ in 0..10 {
+            // Players that come and go, each with a payload type of its own.
+            let passing: Vec<usize> =
+                (97..127).map(|payload_type| track.join_class(&stream(payload_type), 1)).collect();
+            assert_eq!(track.join_class(&stream(96), 1), watching, "equal headers are one class");
+            track.leave_class(watching);
+            passing.into_iter().for_each(|class| track.leave_class(class));
+        }
+        assert_eq!((track.classes.len(), track.layouts.len()), (1, 1));
+        assert_eq!(track.classes[watching].payload_type, 96);
+
+        let (a, b) = (track.join_class(&stream(97), 1), track.join_class(&stream(98), 1));
+        track.leave_class(a);
+        assert_eq!(track.join_class(&stream(99), 1), a, "a free place is taken again");
+        assert_eq!((track.classes[a].payload_type, track.classes[b].payload_type), (99, 98));
+    }
 
     #[test]
     fn keyframe_requests_are_merged() {

@@ -131,6 +131,25 @@ fn a_player_that_sends_media() {
     nobody_is_hurt(world, publisher, player);
 }
 
+/// The table's numbering is made ready for a publisher when its pair is nominated, not before.
+#[test]
+fn media_before_the_nomination() {
+    let (mut world, publisher, player) = watched();
+    world.run(Duration::from_secs(2));
+    let early = world.add_publisher(Side::Client);
+    world.peers[early].nominates = false;
+    world.connect(early);
+    let before = world.report(0).tables["roulette"].packets_ingested;
+    world.publish_frame(early, 3, true);
+    assert_eq!(world.report(0).tables["roulette"].packets_ingested, before);
+    assert_eq!(dropped(&mut world, DropReason::NoKeys), 4);
+    world.heard.ended.clear();
+    world.peers[early].nominates = true;
+    world.run(Duration::from_secs(3));
+    assert_ne!(publisher, early);
+    nobody_is_hurt(world, early, player);
+}
+
 /// Random, truncated and mutated datagrams, from strangers and from the peers' own addresses.
 #[test]
 fn noise() {

@@ -73,3 +73,26 @@ fn a_loss_before_ingest_that_is_not_repaired_brings_one_request() {
     assert_eq!(world.peers[publisher].plis() - before, 1);
     assert_eq!(world.report(0).tables["roulette"].frames_dropped_ingest_loss, 1, "and the frame is on the ledger");
 }
+
+/// A request that comes too early after another waits for its time, on every shard.
+#[test]
+fn a_request_that_is_held_back_is_sent_later() {
+    for shard in [0, 1] {
+        let mut world = World::new(2);
+        let publisher = world.add_publisher(Side::Client);
+        world.connect(publisher);
+        let player = world.add_player(shard);
+        world.connect(player);
+        world.publish_frame(publisher, 3, true);
+        world.run(Duration::from_millis(1000));
+        let before = world.peers[publisher].plis();
+        for _ in 0..2 {
+            world.peers[player].send_rtcp(|w| w.pli(1, VIDEO_SSRC).unwrap());
+            world.run(Duration::from_millis(300));
+        }
+        assert_eq!(world.peers[publisher].plis() - before, 1, "shard {shard}");
+        world.publish_frame(publisher, 3, false);
+        world.run(Duration::from_millis(600));
+        assert_eq!(world.peers[publisher].plis() - before, 2, "shard {shard}");
+    }
+}

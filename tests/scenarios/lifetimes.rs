@@ -6,6 +6,14 @@ use tableside::shard::{EndCause, Role};
 
 use crate::world::{Side, World};
 
+/// The publisher sends while time passes.
+fn on_air(world: &mut World, publisher: usize, seconds: usize) {
+    for _ in 0..2 * seconds {
+        world.publish_frame(publisher, 1, true);
+        world.run(Duration::from_millis(500));
+    }
+}
+
 #[test]
 fn a_session_that_is_never_checked_is_freed() {
     let mut world = World::new(1);
@@ -24,12 +32,12 @@ fn a_player_that_vanishes_is_freed_when_its_consent_expires() {
     world.connect(publisher);
     let player = world.add_player(0);
     world.connect(player);
-    world.run(Duration::from_secs(40));
+    on_air(&mut world, publisher, 40);
     assert_eq!(world.heard.ended, [], "checks keep the session alive");
     world.peers[player].sends_checks = false;
-    world.run(Duration::from_secs(27));
+    on_air(&mut world, publisher, 27);
     assert!(world.heard.ended.is_empty());
-    world.run(Duration::from_secs(6));
+    on_air(&mut world, publisher, 6);
     assert_eq!(world.heard.ended, [(world.peers[player].key.unwrap(), EndCause::ConsentExpired)]);
     assert_eq!(world.report(0).sessions, [1, 0]);
 }

@@ -4,9 +4,11 @@
 
 mod world;
 
+mod addresses;
 mod bad_input;
 mod connecting;
 mod forwarding;
+mod full_batches;
 mod joining;
 mod keyframe_requests;
 mod lifetimes;
@@ -14,3 +16,4 @@ mod nonces;
 mod publisher_returns;
 mod repair;
 mod reports;
+mod table_ends;

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tableside::fanout::SendBatch;
-
 use crate::world::{Dice, Side, VIDEO_SSRC, World};
 
 #[test]
@@ -19,7 +17,7 @@ fn run(seed: u64) {
     let mut world = World::new(2);
     if seed % 2 == 1 {
         // Six runs at a time: every flush is interrupted and goes on where it stopped.
-        world.batch = SendBatch::with_capacity(40_000, 6);
+        world.batch_size = Some((40_000, 6));
     }
     let mut dice = Dice::new(seed);
     let mut publisher = world.add_publisher(Side::Client);

@@ -61,16 +61,16 @@ fn players_go_on_without_a_new_session_when_it_returns() {
 #[test]
 fn players_are_let_go_when_the_grace_time_is_over() {
     let mut world = World::with_grace(2, Duration::from_secs(3));
-    let (_, player) = watched(&mut world);
+    let (publisher, player) = watched(&mut world);
     let other = world.add_player(1);
     world.connect(other);
     world.run(Duration::from_secs(6));
     assert_eq!(world.heard.states.last(), Some(&TableState::Absent));
-    for player in [player, other] {
-        assert!(world.peers[player].closed, "the end is authenticated: close_notify");
+    for peer in [publisher, player, other] {
+        assert!(world.peers[peer].closed, "the end is authenticated: close_notify");
     }
     let causes: Vec<EndCause> = world.heard.ended.iter().map(|(_, cause)| *cause).collect();
-    assert_eq!(causes, [EndCause::TableEnded, EndCause::TableEnded]);
+    assert_eq!(causes, [EndCause::TableEnded; 3]);
 }
 
 #[test]

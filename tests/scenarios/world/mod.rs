@@ -1,6 +1,7 @@
 //! A node's shards, publishers and players in one thread and in virtual time.
 
-#![allow(dead_code, reason = "other tests and the benches borrow the world, and use a part of it")]
+// Other tests and the benches borrow the world, and use a part of it.
+#![allow(dead_code)]
 
 mod dealer;
 mod peer;
@@ -20,7 +21,7 @@ use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
 
-#[allow(unused_imports, reason = "scenarios have publishers outside the node")]
+#[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
 pub use peer::{Peer, Side};
 
@@ -60,8 +61,9 @@ pub struct World {
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
     next_sessions: u16,
-    /// What shards fill; a small one interrupts them often.
-    pub batch: SendBatch,
+    /// Bytes and messages of the batches that shards fill, if not a node's: smaller ones interrupt them more often.
+    pub batch_size: Option<(usize, usize)>,
+    batch: SendBatch,
 }
 
 impl World {
@@ -112,6 +114,7 @@ impl World {
             in_flight: Vec::new(),
             sent: 0,
             next_sessions: 0,
+            batch_size: None,
             batch: Shard::send_batch(),
         }
     }
@@ -243,7 +246,13 @@ impl World {
         loop {
             let mut quiet = true;
             for n in 0..self.shards.len() {
-                while self.shards[n].poll_transmit(self.now, &mut self.batch) {
+                loop {
+                    if let Some((bytes, messages)) = self.batch_size {
+                        self.batch = SendBatch::with_capacity(bytes, messages);
+                    }
+                    if !self.shards[n].poll_transmit(self.now, &mut self.batch) {
+                        break;
+                    }
                     quiet = false;
                     let datagrams: Vec<Datagram> = self
                         .batch

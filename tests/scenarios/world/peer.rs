@@ -67,6 +67,8 @@ pub struct Peer {
     pub undecryptable: usize,
     pub closed: bool,
     pub sends_checks: bool,
+    /// Whether its checks carry USE-CANDIDATE.
+    pub nominates: bool,
     node: Option<SocketAddr>,
     remote: Option<(IceCredentials, IntegrityKey)>,
     side: Side,
@@ -104,6 +106,7 @@ impl Peer {
             undecryptable: 0,
             closed: false,
             sends_checks: true,
+            nominates: true,
             node: None,
             remote: None,
             side,
@@ -164,7 +167,7 @@ impl Peer {
             remote_ufrag: "peer",
             priority: Some(1),
             role: Some((IceRole::Controlling, 1)),
-            use_candidate: true,
+            use_candidate: self.nominates,
         };
         let mut message = [0; 256];
         let len = write_request(&mut message, &parameters, key);
@@ -260,13 +263,18 @@ impl Peer {
 
     /// The packets of one VP8 frame and one of audio. The payload says which frame and packet it is.
     pub fn frame(&mut self, packets: usize, keyframe: bool) -> Vec<Datagram> {
+        self.sized_frame(&vec![1000; packets], keyframe)
+    }
+
+    /// As [`Peer::frame`], with packets of these payload lengths.
+    pub fn sized_frame(&mut self, sizes: &[usize], keyframe: bool) -> Vec<Datagram> {
         let mut datagrams = Vec::new();
         self.timestamp = self.timestamp.wrapping_add(3000);
-        for n in 0..packets {
-            let payload = vp8_payload(self.timestamp, n, keyframe, 1000);
+        for (n, len) in sizes.iter().enumerate() {
+            let payload = vp8_payload(self.timestamp, n, keyframe, *len);
             let fields = HeaderFields {
                 padding: false,
-                marker: n + 1 == packets,
+                marker: n + 1 == sizes.len(),
                 payload_type: VIDEO_PAYLOAD_TYPE,
                 sequence_number: self.sequence,
                 timestamp: self.timestamp,

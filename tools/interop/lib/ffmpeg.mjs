@@ -5,18 +5,20 @@ import { join } from 'node:path';
 import { Child } from './process.mjs';
 import { FFMPEG } from './tools.mjs';
 
-const FPS = 30;
-const KEYFRAME_EVERY = 2 * FPS;
+const FULL = { size: '1280x720', fps: 30, video: '2500k', audio: '96k' };
+/** For scenarios with many players on few cores. */
+export const LIGHT = { size: '320x180', fps: 15, video: '150k', audio: '32k' };
 
 /** The command line. `dtls` is FFmpeg's role: its offer says `setup:passive` or `setup:active`. */
-export function whipArguments(url, { dtls = 'passive', key } = {}) {
+export function whipArguments(url, { dtls = 'passive', key, picture = FULL } = {}) {
+  const { size, fps, video, audio } = picture;
   return [
     ...['-hide_banner', '-nostdin', '-loglevel', 'info', '-progress', 'pipe:1', '-stats_period', '0.1'],
-    ...['-re', '-f', 'lavfi', '-i', `testsrc2=size=1280x720:rate=${FPS}`],
+    ...['-re', '-f', 'lavfi', '-i', `testsrc2=size=${size}:rate=${fps}`],
     ...['-re', '-f', 'lavfi', '-i', 'sine=frequency=440:sample_rate=48000'],
     ...['-c:v', 'libx264', '-preset', 'ultrafast', '-tune', 'zerolatency', '-profile:v', 'baseline', '-bf', '0'],
-    ...['-pix_fmt', 'yuv420p', '-g', String(KEYFRAME_EVERY), '-b:v', '2500k', '-maxrate', '2500k', '-bufsize', '2500k'],
-    ...['-c:a', 'libopus', '-ac', '2', '-ar', '48000', '-b:a', '96k'],
+    ...['-pix_fmt', 'yuv420p', '-g', String(2 * fps), '-b:v', video, '-maxrate', video, '-bufsize', video],
+    ...['-c:a', 'libopus', '-ac', '2', '-ar', '48000', '-b:a', audio],
     ...['-f', 'whip', ...(dtls === 'active' ? ['-whip_flags', 'dtls_active'] : [])],
     ...(key ? ['-authorization', key] : []),
     url,

@@ -32,6 +32,22 @@ export function report(scenario, who, played) {
   scenario.measure(`${who}, audio energy`, played.audioEnergy.toExponential(2));
 }
 
+/**
+ * A probe for `until`: true once a second has passed in which no more than `fps` frames a second were decoded. A joiner
+ * decodes the cached group of pictures faster than real time; what is measured before it is level says nothing.
+ */
+export function isLevel(read, fps) {
+  let since;
+  return async () => {
+    const now = await read();
+    since ??= now;
+    const played = between(since, now);
+    if (played.seconds < 1) return false;
+    since = now;
+    return played.frames <= fps * played.seconds + 1;
+  };
+}
+
 /** Video moved at `fps` without a freeze. */
 export function assertMoves(played, { fps, tolerance = 0.05 }) {
   const [least, most] = [fps * (1 - tolerance), fps * (1 + tolerance)];

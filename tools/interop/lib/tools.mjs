@@ -9,12 +9,15 @@ export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
 export const CHROMIUM = onPath('chromium');
 export const FIREFOX = onPath('firefox-esr');
+/** Players of the `webrtc` crate, many in one process: an example of the root package, which `cargo test` builds. */
+export const CROWD = join(ROOT, 'target/debug/examples/crowd');
 export const FFMPEG = packagedFfmpeg(join(ROOT, 'target/tools-venv'));
 
 /** What a run cannot do without and does not find, in words. */
 export function missingTools(binary) {
   const needed = [
     [existsSync(binary), `${binary} (cargo build --release)`],
+    [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
     [CHROMIUM, 'chromium (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 
 import { PlayerPage } from '../lib/player-page.mjs';
-import { assertMoves, assertSounds, between, report } from '../lib/playback.mjs';
+import { assertMoves, assertSounds, between, isLevel, report } from '../lib/playback.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
 export const about = 'the player page of the demo shows the clip with sound, 30 frames a second, no freeze';
@@ -17,6 +17,7 @@ export async function run(t) {
     return (await player.isAudible()) && (await player.latest()).audio?.totalAudioEnergy > 0;
   });
 
+  await until('the player is level with the table', 10, isLevel(() => player.latest(), 30));
   const before = await player.latest();
   await measureFor(10);
   const after = await player.latest();

@@ -1,0 +1,125 @@
+//! A whole node on this machine's network, with the `webrtc` crate as the other side: a second implementation of ICE,
+//! DTLS, SRTP, RTCP and SCTP, which shares no code with ours but the SCTP association.
+
+mod peers;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use peers::{Player, PlayerOptions, Publisher, client};
+use serde_json::json;
+use tableside::config::Config;
+use tableside::fleet::Node;
+use tableside::http::{self, App};
+use tableside::telemetry::Metrics;
+use tokio::net::TcpListener;
+use webrtc::peer_connection::SrtpProtectionProfile;
+
+/// Far longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A node with its public listener.
+struct Gateway {
+    node: Node,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        let mut config = Config::demo();
+        config.media.listen = Ipv4Addr::LOCALHOST.into();
+        config.media.first_port = free_ports();
+        config.media.shards = 2;
+        let node = Node::start(&config).await.expect("the node starts");
+        let metrics = Arc::new(Metrics::new(&config, 2));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
+        let address = listener.local_addr().expect("bound");
+        let app = App::new(node.clone(), Arc::new(config), metrics);
+        tokio::spawn(http::serve(listener, http::public(app), std::future::pending()));
+        Self { node, address }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn is_live(&self, table: &str) {
+        let live = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(20));
+            while !self.node.tables().iter().any(|t| t.name == table && t.live) {
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, live).await.expect("the table is live in time");
+    }
+}
+
+/// Two neighbouring UDP ports that are free now; each test of this process looks in a range of its own.
+fn free_ports() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let free = |port: u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let start = 20_000 + (std::process::id() % 10_000) as u16 + 100 * TAKEN.fetch_add(1, Ordering::Relaxed);
+    (start..start + 100).step_by(2).find(|port| free(*port) && free(port + 1)).expect("two free UDP ports")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_and_players_of_another_implementation() {
+    let gateway = Gateway::start().await;
+    let http = client();
+    let publisher = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("publishes");
+    gateway.is_live("studio").await;
+    let whep = gateway.url("/whep/studio");
+
+    // One on each shard: the crate's own choice of profiles, and one that knows nothing but AES-CM with SHA-1.
+    let usual = Player::join(&http, &whep, &PlayerOptions::default()).await.expect("joins");
+    let options = PlayerOptions { srtp: vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80] };
+    let old = Player::join(&http, &whep, &options).await.expect("joins");
+    for player in [&usual, &old] {
+        player.playing(LIMIT).await.expect("plays");
+    }
+    assert!(usual.srtp_profile().await.is_some_and(|p| p.contains("GCM")), "GCM is taken where it is offered");
+    assert!(old.srtp_profile().await.is_some_and(|p| p.contains("SHA1")), "and not forced on who lacks it");
+
+    for player in [&usual, &old] {
+        let ack = player.bet("b-1", LIMIT).await.expect("no bet signal is lost silently");
+        assert_eq!(ack, json!({"type": "ack", "betId": "b-1", "status": "refused", "reason": "unavailable"}));
+    }
+
+    for player in [&usual, &old] {
+        player.until("400 packets", LIMIT, |seen| seen.video.packets >= 400).await.expect("goes on playing");
+    }
+    publisher.leave().await.expect("leaves");
+    for player in [usual, old] {
+        let told = |seen: &peers::Seen| {
+            seen.messages
+                .iter()
+                .any(|m| m.channel == "events" && m.body == json!({"type": "notice", "code": "publisher_left"}))
+        };
+        player.until("the notice", LIMIT, told).await.expect("is told that the publisher left");
+        let seen = player.leave().await.expect("DELETE is answered");
+        assert_eq!((seen.video.missing(), seen.audio.missing()), (0, 0), "no gap in the numbers");
+        assert_eq!((seen.video.repeated, seen.audio.repeated), (0, 0), "nothing twice");
+    }
+    let reports = gateway.node.reports();
+    assert!(reports.iter().all(|r| r.dropped[tableside::shard::DropReason::SrtpAuthentication as usize] == 0));
+    gateway.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_had_is_said() {
+    let gateway = Gateway::start().await;
+    let http = client();
+    let refusal = Player::join(&http, &gateway.url("/whep/nobody"), &PlayerOptions::default()).await.err();
+    let refusal = refusal.expect("nobody publishes it").to_string();
+    assert!(refusal.contains("409") && refusal.contains("not-live"), "{refusal}");
+    let publisher = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("publishes");
+    let second = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.err();
+    let second = second.expect("it is taken").to_string();
+    assert!(second.contains("409") && second.contains("already-published"), "{second}");
+    publisher.leave().await.expect("leaves");
+    let again = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("the name is free again");
+    again.leave().await.expect("leaves");
+    gateway.node.shutdown().await;
+}
