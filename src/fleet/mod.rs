@@ -5,6 +5,7 @@
 
 mod directory;
 mod node;
+mod peers;
 mod refusal;
 mod session;
 mod shard_thread;

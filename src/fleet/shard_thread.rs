@@ -1,6 +1,5 @@
 //! A shard's thread: the thin shell that moves bytes between a socket and a [`Shard`].
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -14,6 +13,8 @@ use crate::shard::{
     Added, DropReason, EndCause, LocalMedia, PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
     SlotKey, TableId, TableSpec,
 };
+
+use super::peers::Peers;
 
 /// Commands and peers' packets that wait for a shard. A GOP of a new subscription fits several times. When it is full,
 /// the control plane waits and a peer drops the packet and counts it: a slow shard never delays another.
@@ -97,9 +98,7 @@ struct Turn {
     arrivals: RecvBatch,
     departures: SendBatch,
     commands: mpsc::Receiver<Command>,
-    peers: Vec<mpsc::Sender<Command>>,
-    /// Messages other than media that found a peer's queue full. Few, and must arrive: they are offered again.
-    unheard: VecDeque<(ShardId, PeerMessage)>,
+    peers: Peers,
     events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
     report: watch::Sender<ShardReport>,
     report_due: Instant,
@@ -114,8 +113,7 @@ impl Turn {
             arrivals: RecvBatch::new(),
             departures: Shard::send_batch(),
             commands: seat.commands,
-            peers: seat.peers,
-            unheard: VecDeque::new(),
+            peers: Peers::new(seat.peers),
             events: seat.events,
             report: seat.report,
             report_due: now(),
@@ -216,28 +214,19 @@ impl Turn {
             let sent = self.socket.send_batch(&self.departures);
             self.shard.count_sent(sent.datagrams, sent.bytes, sent.runs, sent.dropped_buffer_full, sent.dropped_error);
         }
-        for (to, message) in std::mem::take(&mut self.unheard) {
-            self.tell_peer(to, message);
-        }
+        self.peers.retry();
         while let Some(event) = self.shard.poll_event() {
             match event {
-                ShardEvent::Peer { to, message } => self.tell_peer(to, message),
+                ShardEvent::Peer { to, message } => {
+                    if !self.peers.tell(to, message) {
+                        self.shard.dropped(DropReason::ShardQueueFull, 1);
+                    }
+                }
                 event => {
                     // Only at the node's end is nobody listening.
                     let _ = self.events.send((self.id, event));
                 }
             }
-        }
-    }
-
-    fn tell_peer(&mut self, to: ShardId, message: PeerMessage) {
-        let Some(peer) = self.peers.get(usize::from(to.0)) else { return };
-        match peer.try_send(Command::Peer(message)) {
-            Err(mpsc::error::TrySendError::Full(Command::Peer(PeerMessage::Media { .. }))) => {
-                self.shard.dropped(DropReason::ShardQueueFull, 1);
-            }
-            Err(mpsc::error::TrySendError::Full(Command::Peer(message))) => self.unheard.push_back((to, message)),
-            _ => {}
         }
     }
 

@@ -19,7 +19,7 @@ use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEv
 use super::egress::Flush;
 use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
 use super::report::{DropReason, EndCause, ShardReport};
-use super::session::{Channels, Part, Player, Publisher, RepairBudget, Session};
+use super::session::{Budget, Channels, Part, Player, Publisher, Session};
 use super::table::Table;
 use super::timers::Timers;
 
@@ -192,7 +192,8 @@ impl Shard {
             catching_up: false,
             channels: Channels::default(),
             round_trip: None,
-            repairs: RepairBudget::default(),
+            repairs: Budget::of_repairs(),
+            keyframes: Budget::of_keyframes(),
         };
         self.add_session(now, spec.id, negotiated, random, Part::Player(player))
     }

@@ -59,7 +59,9 @@ impl Shard {
             }
             Rtcp::Pli { .. } | Rtcp::Fir { .. } => {
                 table.report.keyframe_requests_received += 1;
-                self.want_keyframe(now, id);
+                if session.player_mut().is_some_and(|player| player.keyframes.take(now)) {
+                    self.want_keyframe(now, id);
+                }
             }
             Rtcp::ReceiverReport { blocks, .. } | Rtcp::SenderReport { blocks, .. } => {
                 let Some(player) = session.player_mut() else { return };

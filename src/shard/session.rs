@@ -189,7 +189,8 @@ pub(super) struct Player {
     pub(super) channels: Channels,
     /// From receiver reports (RFC 3550 §6.4.1).
     pub(super) round_trip: Option<Duration>,
-    pub(super) repairs: RepairBudget,
+    pub(super) repairs: Budget,
+    pub(super) keyframes: Budget,
 }
 
 impl Player {
@@ -209,34 +210,45 @@ pub(super) struct Channels {
     pub(super) qos: Option<ChannelId>,
 }
 
-/// Bounds what a player can make us retransmit: a NACK of 20 bytes asks for up to 17 packets.
+/// What a player may still ask for: so much at once, and again as time passes.
 #[derive(Debug)]
-pub(super) struct RepairBudget {
-    packets: u32,
+pub(super) struct Budget {
+    most: u32,
+    /// In which time one is earned again.
+    each: Duration,
+    left: u32,
     refilled: Option<Instant>,
 }
 
-/// The most repairs at once, and a second: 2.5 Mbit/s are 260 packets a second, so this repairs every loss up to one
-/// packet in two.
-const REPAIRS: u32 = 256;
-
-impl Default for RepairBudget {
-    fn default() -> Self {
-        Self { packets: REPAIRS, refilled: None }
+impl Budget {
+    /// For retransmissions: a NACK of 20 bytes asks for up to 17 packets. At 2.5 Mbit/s there are 260 packets a second,
+    /// so this repairs every loss up to one packet in two.
+    pub(super) const fn of_repairs() -> Self {
+        Self::new(256, Duration::from_micros(3906))
     }
-}
 
-impl RepairBudget {
-    /// Takes one packet's worth; `false` if the budget is spent.
+    /// For keyframe requests: every keyframe that a player brings about takes quality from all others.
+    pub(super) const fn of_keyframes() -> Self {
+        Self::new(4, Duration::from_secs(2))
+    }
+
+    const fn new(most: u32, each: Duration) -> Self {
+        Self { most, each, left: most, refilled: None }
+    }
+
+    /// Takes one; `false` if the budget is spent.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(*self.refilled.get_or_insert(now));
-        let earned = (since.as_millis() * u128::from(REPAIRS) / 1000).min(u128::from(REPAIRS)) as u32;
-        if earned > 0 {
-            self.packets = (self.packets + earned).min(REPAIRS);
+        let refilled = *self.refilled.get_or_insert(now);
+        let earned = now.saturating_duration_since(refilled).as_nanos() / self.each.as_nanos();
+        if earned >= u128::from(self.most - self.left) {
+            self.left = self.most;
             self.refilled = Some(now);
+        } else {
+            self.left += earned as u32;
+            self.refilled = Some(refilled + self.each * earned as u32);
         }
-        let allowed = self.packets > 0;
-        self.packets = self.packets.saturating_sub(1);
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
         allowed
     }
 }
@@ -246,10 +258,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repairs_are_bounded_and_come_back() {
-        let (mut budget, now) = (RepairBudget::default(), Instant::now());
-        let granted = (0..1000).filter(|_| budget.take(now)).count();
-        assert_eq!(granted as u32, REPAIRS);
-        assert!(budget.take(now + Duration::from_millis(100)));
+    fn a_budget_is_bounded_and_comes_back() {
+        let (mut budget, now) = (Budget::of_repairs(), Instant::now());
+        let taken = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
+        assert_eq!(taken(&mut budget, now), 256);
+        assert_eq!(taken(&mut budget, now + Duration::from_millis(100)), 25);
+        // However often it is asked in between, nothing that was earned is forgotten.
+        let steps = (1..=900).map(|ms| taken(&mut budget, now + Duration::from_millis(100 + ms)));
+        assert!((230..=231).contains(&steps.sum::<usize>()));
+        assert_eq!(taken(&mut budget, now + Duration::from_secs(60)), 256, "and not more than that");
     }
 }

@@ -192,3 +192,49 @@ fn noise() {
     assert_eq!(dropped, count as u64, "every one of them is counted, none had an effect");
     nobody_is_hurt(world, publisher, player);
 }
+
+/// Damaged handshakes fail or get through; nobody else notices.
+#[test]
+fn damaged_handshakes() {
+    let (mut world, publisher, player) = watched();
+    for seed in 0..150 {
+        let address = SocketAddr::from(([10, 2, 0, seed as u8], 7000));
+        let victim = world.add_player_at(0, address);
+        world.peers[victim].may_fail = true;
+        let (mut dice, mut last) = (Dice::new(seed), Vec::new());
+        for _ in 0..60 {
+            world.peers[victim].handle_timeout(world.now);
+            for mut datagram in world.peers[victim].take_outgoing() {
+                let is_dtls = (20..64).contains(&datagram.bytes[0]);
+                if is_dtls {
+                    last.clone_from(&datagram.bytes);
+                }
+                if is_dtls && dice.below(3) == 0 {
+                    let at = dice.below(datagram.bytes.len());
+                    match dice.below(4) {
+                        0 => datagram.bytes[at] = dice.below(256) as u8,
+                        // A length, a fragment's offset, an extension: the head is where structure is.
+                        1 => datagram.bytes[13.min(at) + dice.below(30).min(at)] = dice.below(256) as u8,
+                        2 => datagram.bytes.truncate(at.max(1)),
+                        _ => datagram.bytes.extend_from_slice(&last[..at]),
+                    }
+                }
+                world.shards[0].handle_datagram(world.now, address, &mut datagram.bytes);
+            }
+            let mut batch = tableside::shard::Shard::send_batch();
+            while world.shards[0].poll_transmit(world.now, &mut batch) {
+                for (to, _, bytes) in batch.datagrams().filter(|(to, ..)| *to == address) {
+                    let datagram = Datagram { from: World::shard_address(0), to, bytes: bytes.to_vec() };
+                    world.peers[victim].handle_datagram(world.now, datagram);
+                }
+            }
+            world.now += Duration::from_micros(100);
+        }
+        let key = world.peers[victim].key.unwrap();
+        world.shards[0].close_session(world.now, key, tableside::shard::EndCause::Deleted);
+        world.peers.pop();
+    }
+    world.run(Duration::from_millis(10));
+    world.heard.ended.clear();
+    nobody_is_hurt(world, publisher, player);
+}

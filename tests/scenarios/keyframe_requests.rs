@@ -96,3 +96,21 @@ fn a_request_that_is_held_back_is_sent_later() {
         assert_eq!(world.peers[publisher].plis() - before, 2, "shard {shard}");
     }
 }
+
+/// Every keyframe it brought about would take quality from all others.
+#[test]
+fn one_player_cannot_have_keyframes_without_end() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    let before = world.peers[publisher].plis();
+    for n in 0..300 {
+        world.peers[player].send_rtcp(|w| w.pli(1, VIDEO_SSRC).unwrap());
+        world.publish_frame(publisher, 3, n % 30 == 0);
+        world.run(Duration::from_millis(100));
+    }
+    let plis = world.peers[publisher].plis() - before;
+    assert!((10..=20).contains(&plis), "{plis} requests in 30 s");
+}
