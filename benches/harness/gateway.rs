@@ -31,8 +31,10 @@ pub struct Gateway {
     dealer: Dealer,
     players: usize,
     packets: usize,
-    /// Of the shard. The handshakes went through virtual time, which may have run ahead of ours.
+    /// Of the shard.
     now: Instant,
+    /// How far the shard's time is ahead of ours: what happened before the measurement took virtual time.
+    lead: Duration,
     outcome: SendOutcome,
 }
 
@@ -55,8 +57,10 @@ impl Gateway {
             world.add_player_at(0, address);
         }
         world.connect_all();
+        let ring_packets = world.table.ring_packets;
         let mut gateway = Self {
             now: world.now,
+            lead: Duration::ZERO,
             table: world.table.id,
             shard: world.shards.remove(0),
             socket,
@@ -67,6 +71,8 @@ impl Gateway {
             outcome: SendOutcome::default(),
         };
         gateway.begin();
+        gateway.warm_up(ring_packets);
+        gateway.lead = gateway.now.saturating_duration_since(Instant::now());
         Ok(gateway)
     }
 
@@ -87,6 +93,14 @@ impl Gateway {
         for _ in 0..self.packets {
             self.now += Duration::from_millis(2);
             self.send();
+        }
+    }
+
+    /// Fills the ring and the pool behind it, which allocate a packet when it is first needed.
+    fn warm_up(&mut self, ring_packets: usize) {
+        for _ in 0..(2 * ring_packets).div_ceil(self.packets) {
+            self.now += Duration::from_millis(33);
+            self.forward(false);
         }
     }
 
@@ -113,7 +127,7 @@ impl Contender for Gateway {
     }
 
     fn frame(&mut self, now: Instant) -> usize {
-        self.now = self.now.max(now);
+        self.now = now + self.lead;
         self.forward(false);
         self.players * self.packets
     }

@@ -66,6 +66,8 @@ pub struct Shard {
     pub(super) control: Control,
     pub(super) timers: Timers,
     next_table_tick: Option<Instant>,
+    /// Memory for the ids of the tables that are looked at.
+    ticking: Vec<TableId>,
     pub(super) dtls: DtlsScratch,
     pub(super) events: VecDeque<ShardEvent>,
     pub(super) report: ShardReport,
@@ -138,6 +140,7 @@ impl Shard {
             control: Control { batch: Self::send_batch(), full: VecDeque::new(), overflowed: 0 },
             timers: Timers::default(),
             next_table_tick: None,
+            ticking: Vec::new(),
             dtls: DtlsScratch::default(),
             events: VecDeque::new(),
             report: ShardReport::default(),
@@ -182,7 +185,7 @@ impl Shard {
         let stream = |kind| negotiated.stream(kind).map(|(_, stream)| stream.clone());
         let seed = |at: usize| u32::from_be_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]);
         let player = Player {
-            wanted: [(stream(MediaKind::Video), seed(24)), (stream(MediaKind::Audio), seed(28))],
+            wanted: Some(Box::new([(stream(MediaKind::Video), seed(24)), (stream(MediaKind::Audio), seed(28))])),
             video: None,
             audio: None,
             transport_number: 0,
@@ -192,7 +195,7 @@ impl Shard {
             repairs: Budget::of_repairs(),
             keyframes: Budget::of_keyframes(),
         };
-        self.add_session(now, spec.id, negotiated, random, Part::Player(Box::new(player)))
+        self.add_session(now, spec.id, negotiated, random, Part::Player(player))
     }
 
     /// Ends a session from our side: DELETE, replacement, shutdown.
@@ -540,7 +543,7 @@ impl Shard {
         let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else {
             return false;
         };
-        for (stream, seed) in std::mem::take(&mut player.wanted) {
+        for (stream, seed) in player.wanted.take().into_iter().flat_map(|wanted| *wanted) {
             let Some(stream) = stream else { continue };
             let kind = stream.codec.kind();
             let present = table.track(kind).map(|t| t.codec);
@@ -593,12 +596,14 @@ impl Shard {
     }
 
     fn tick_tables(&mut self, now: Instant) {
-        let ids: Vec<TableId> = self.tables.keys().copied().collect();
-        for id in ids {
+        let mut ids = std::mem::take(&mut self.ticking);
+        ids.extend(self.tables.keys());
+        for id in ids.drain(..) {
             self.tick_publisher(now, id);
             self.request_keyframe(now, id);
             self.tick_subscription(now, id);
         }
+        self.ticking = ids;
         // Without tables there is nothing to look at: an idle shard sleeps.
         self.next_table_tick = (!self.tables.is_empty()).then(|| now + TABLE_TICK);
     }

@@ -16,6 +16,10 @@ use super::table::Table;
 /// The most packets that one flush lays out: a frame of 300 KB.
 const FLUSH_PACKETS: usize = 256;
 
+/// Packets for one player for which room is found at once, so that a full batch does not cut its run in two: a frame, or
+/// of a large keyframe as much as one message takes.
+const RUN: usize = 32;
+
 /// How often joiners get their next share of the cached GOP.
 const CATCH_UP_TICK: Duration = Duration::from_millis(2);
 
@@ -35,6 +39,8 @@ pub(super) struct Flush {
     start: u64,
     end: u64,
     next_player: usize,
+    /// Players that are not at the live edge.
+    behind: Vec<u32>,
 }
 
 /// A player as a flush sees it.
@@ -51,7 +57,7 @@ impl<'a> Recipient<'a> {
         let session = sessions[slot as usize].session.as_deref_mut()?;
         let egress = session.endpoint.egress()?;
         let Part::Player(player) = &mut session.part else { return None };
-        let Player { video, audio, transport_number, catching_up, .. } = &mut **player;
+        let Player { video, audio, transport_number, catching_up, .. } = player;
         let down = if kind == MediaKind::Audio { audio } else { video };
         Some(Self { down: down.as_mut()?, transport_number, egress, catching_up: *catching_up })
     }
@@ -80,7 +86,8 @@ impl Flush {
         };
         let first = self.packets.partition_point(|p| p.index < cursor);
         for (n, packet) in self.packets.iter().enumerate().skip(first) {
-            if !batch.has_room(MAX_DATAGRAM) {
+            let begins_run = (n - first).is_multiple_of(RUN);
+            if begins_run && !has_room_for_run(batch, self.packets.len() - n) || !batch.has_room(MAX_DATAGRAM) {
                 return Served::Partly;
             }
             to.down.skip_to(packet.index);
@@ -91,8 +98,12 @@ impl Flush {
     }
 
     /// What came after the flush that would have taken it, for players whose cursor has passed it. No cursor remembers
-    /// what was sent late, so nobody is served twice: where the send buffer is full, the player goes without the rest.
+    /// what was sent late, so a player is served at once or in the next batch, and where a whole batch is too small, it goes
+    /// without the rest.
     fn serve_late(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
+        if !has_room_for_run(batch, self.packets.len()) {
+            return Served::Partly;
+        }
         for (n, packet) in self.packets.iter().enumerate() {
             if to.down.wants_late(packet) && batch.has_room(MAX_DATAGRAM) {
                 to.down.send_late(packet, layout.get(n), to.transport_number, to.egress, batch);
@@ -100,6 +111,11 @@ impl Flush {
         }
         Served::Done
     }
+}
+
+/// Whether a run of at most [`RUN`] packets fits, or would not fit better into another batch.
+fn has_room_for_run(batch: &SendBatch, packets: usize) -> bool {
+    batch.is_empty() || batch.has_room_for_run(packets.min(RUN), MAX_DATAGRAM)
 }
 
 impl Shard {
@@ -113,10 +129,10 @@ impl Shard {
             return true;
         }
         while self.flush.is_some() || self.begin_flush() {
-            if !self.run_flush(now, batch) {
+            if !self.run_flush(batch) {
                 return true;
             }
-            self.end_flush();
+            self.end_flush(now);
         }
         if self.catch_up_due.is_some_and(|at| now >= at) && !self.catch_up(now, batch) {
             return true;
@@ -150,7 +166,7 @@ impl Shard {
             packets.clear();
             let late = !track.late.is_empty();
             let (start, end) = if late {
-                let taken = track.late.len().min(FLUSH_PACKETS);
+                let taken = track.late.len().min(RUN);
                 packets.extend(track.late.drain(..taken));
                 packets.sort_unstable_by_key(|p| p.index);
                 (0, 0)
@@ -165,26 +181,27 @@ impl Shard {
             for (class, layout) in track.classes.iter().zip(&mut track.layouts) {
                 layout.rebuild(class, playout_delay, offset, packets.iter().map(|p| &**p));
             }
-            self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0 });
+            self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0, behind: vec![] });
             return true;
         }
         false
     }
 
-    fn end_flush(&mut self) {
-        if let Some(mut flush) = self.flush.take() {
-            flush.packets.clear();
-            self.scratch = flush.packets;
+    fn end_flush(&mut self, now: Instant) {
+        let Some(mut flush) = self.flush.take() else { return };
+        flush.packets.clear();
+        self.scratch = flush.packets;
+        for slot in flush.behind {
+            self.start_replay(now, slot, flush.table);
         }
     }
 
     /// Seals the batch for one player after the other; `false` when the send buffer is full.
-    fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
+    fn run_flush(&mut self, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
         let Some(Table { players, video, audio, report, .. }) = self.tables.get_mut(&flush.table) else { return true };
         let track = if flush.kind == MediaKind::Audio { audio } else { video };
         let Some(track) = track.as_ref() else { return true };
-        let mut behind = Vec::new();
         while let Some(&slot) = players.get(flush.next_player) {
             if let Some(mut recipient) = Recipient::of(&mut self.sessions, slot, flush.kind) {
                 let layout = &track.layouts[recipient.down.class];
@@ -196,15 +213,11 @@ impl Shard {
                 report.packets_forwarded += u64::from(recipient.down.sent().0.wrapping_sub(before));
                 match served {
                     Served::Done => {}
-                    Served::Behind => behind.push(slot),
+                    Served::Behind => flush.behind.push(slot),
                     Served::Partly => return false,
                 }
             }
             flush.next_player += 1;
-        }
-        let table = flush.table;
-        for slot in behind {
-            self.start_replay(now, slot, table);
         }
         true
     }

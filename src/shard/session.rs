@@ -29,10 +29,14 @@ pub(super) struct Session {
 }
 
 /// What the session is at the table.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are players, whose state each frame needs: no pointer between"
+)]
 #[derive(Debug)]
 pub(super) enum Part {
     Publisher(Box<Publisher>),
-    Player(Box<Player>),
+    Player(Player),
 }
 
 impl Session {
@@ -168,11 +172,14 @@ impl Inbound {
     }
 }
 
+/// The streams that a player negotiated, each with the seed of its sequence numbers.
+pub(super) type Wanted = [(Option<StreamParameters>, u32); 2];
+
 /// A WHEP session.
 #[derive(Debug)]
 pub(super) struct Player {
-    /// What it negotiated, until it connects, with the seeds of its sequence numbers.
-    pub(super) wanted: [(Option<StreamParameters>, u32); 2],
+    /// Until it connects.
+    pub(super) wanted: Option<Box<Wanted>>,
     pub(super) video: Option<DownTrack>,
     pub(super) audio: Option<DownTrack>,
     /// One transport-wide counter over all SSRCs.

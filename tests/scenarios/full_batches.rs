@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tableside::fanout::MAX_DATAGRAM;
+use tableside::fanout::{MAX_DATAGRAM, SendBatch};
 
-use crate::world::{Dice, Side, VIDEO_SSRC, World};
+use crate::world::{Dealer, Dice, Side, VIDEO_SSRC, World};
 
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -26,6 +26,60 @@ fn a_burst_of_joiners_fits_however_few_messages_there_are() {
     world.run(Duration::from_secs(1));
     for player in players {
         assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 40);
+    }
+}
+
+/// A run that is cut in two costs a system call's message more: who no longer fits whole waits for the next batch.
+#[test]
+fn a_frame_to_a_player_is_one_run_wherever_a_batch_ends() {
+    const PACKETS: usize = 9;
+    let mut world = World::new(1);
+    let (now, table) = (world.now, world.table.clone());
+    world.shards[0].add_local_publisher(now, &table, Dealer::media());
+    (0..5).for_each(|_| _ = world.add_player(0));
+    world.connect_all();
+    let mut dealer = Dealer::new(PACKETS as u16, 1000);
+    for keyframe in [true, false] {
+        for packet in dealer.next_frame(keyframe) {
+            world.shards[0].handle_local(world.now, table.id, packet);
+        }
+        if keyframe {
+            world.run(FRAME);
+        }
+    }
+    // Room for two and a half players.
+    let mut batch = SendBatch::with_capacity(5 * PACKETS * MAX_DATAGRAM / 2, 100);
+    let mut runs = Vec::new();
+    while world.shards[0].poll_transmit(world.now, &mut batch) {
+        runs.extend(batch.messages().iter().map(|message| message.segments()));
+    }
+    assert_eq!(runs, [PACKETS; 5]);
+}
+
+/// What comes late comes to everybody, also where it does not fit into one batch.
+#[test]
+fn late_packets_wait_for_the_next_batch() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let players: Vec<usize> = (0..12).map(|_| world.add_player(0)).collect();
+    world.connect_all();
+    world.publish_frame(publisher, 9, true);
+    world.run(FRAME);
+    world.batch_size = Some((20 * MAX_DATAGRAM, 20));
+    let (from, mut n) = (world.peers[publisher].address, 0);
+    world.network = Box::new(move |datagram| {
+        n += usize::from(datagram.from == from && datagram.bytes.len() > 500);
+        let late = datagram.from == from && n < 30 && n % 3 == 0;
+        Some(Duration::from_millis(if late { 200 } else { 0 }))
+    });
+    for _ in 0..5 {
+        world.publish_frame(publisher, 9, false);
+        world.run(FRAME);
+    }
+    world.run(Duration::from_secs(1));
+    for player in players {
+        assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 6 * 9, "player {player}");
     }
 }
 
