@@ -7,7 +7,7 @@ use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::dtls::DtlsVersion;
 use tableside::shard::{DropReason, EndCause, Role};
 
-use crate::world::{Datagram, Dice, Side, World};
+use crate::world::{Datagram, Dice, Rewrite, Side, World};
 
 const DELAY: Duration = Duration::from_millis(5);
 
@@ -153,7 +153,7 @@ fn in_pieces(record: &[u8], size: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_client_hello_in_pieces_is_read_in_any_order() {
-    let ways: [fn(Vec<u8>) -> Vec<Vec<u8>>; 4] = [
+    let ways: [Rewrite; 4] = [
         |record| in_pieces(&record, 700),
         |record| in_pieces(&record, 230),
         |record| in_pieces(&record, 230).into_iter().rev().collect(),

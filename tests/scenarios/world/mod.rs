@@ -23,6 +23,8 @@ use tableside::shard::{
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
+#[allow(unused_imports, reason = "as above")]
+pub use peer::Rewrite;
 pub use peer::{Peer, Side};
 
 /// The step of virtual time.

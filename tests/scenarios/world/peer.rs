@@ -49,6 +49,9 @@ pub struct Received {
     pub wire: Vec<u8>,
 }
 
+/// What becomes of a datagram.
+pub type Rewrite = fn(Vec<u8>) -> Vec<Vec<u8>>;
+
 struct Keys {
     rtp_sealer: RtpSealer,
     rtcp_sealer: RtcpSealer,
@@ -73,7 +76,7 @@ pub struct Peer {
     /// Whether its checks carry USE-CANDIDATE.
     pub nominates: bool,
     /// What becomes of its DTLS datagrams on the way to the wire: none, itself, or others.
-    pub rewrite: fn(Vec<u8>) -> Vec<Vec<u8>>,
+    pub rewrite: Rewrite,
     node: Option<SocketAddr>,
     remote: Option<(IceCredentials, IntegrityKey)>,
     side: Side,
