@@ -127,7 +127,7 @@ fn refusing_does_not_allocate() {
     let for_somebody = false_check(&world.peers[publisher].remote_ufrag());
     let kinds = [
         (DropReason::UnknownSource, hello),
-        (DropReason::StunUnknownUfrag, false_check("AAAAAAAAAAAA")),
+        (DropReason::StunUnknownUfrag, false_check("AAAA////AAAA")),
         (DropReason::StunRateLimited, for_somebody.clone()),
         (DropReason::Unrecognised, vec![250; 1200]),
     ];
