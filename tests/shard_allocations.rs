@@ -14,6 +14,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use tableside::fanout::SendBatch;
+use tableside::rtc::TransportAddress;
 use tableside::rtc::stun::{IntegrityKey, RequestParameters, write_request};
 use tableside::shard::{DropReason, EndCause, Role, Shard, ShardEvent, TableId};
 use world::{Dealer, Side, World};
@@ -108,7 +109,7 @@ fn refusing_does_not_allocate() {
     let mut world = World::new(1);
     let publisher = world.add_publisher(Side::Client);
     world.connect(publisher);
-    let stranger = "203.0.113.9:4000".parse().expect("an address");
+    let stranger = TransportAddress::udp(([203, 0, 113, 9], 4000).into());
     let mut hello = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1];
     hello.resize(13 + 1024, 0);
     let false_check = |ufrag: &str| {
