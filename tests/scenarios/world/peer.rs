@@ -419,6 +419,7 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         remote_fingerprints: vec![fingerprint_line(fingerprint)],
         offered_tls_id: false,
         extmap_allow_mixed: true,
+        bundled: true,
         sections: vec![
             section(
                 "0",
