@@ -15,10 +15,12 @@
 //!
 //! On the way out, [`write_header`] lays out a header whose values can be patched in place.
 
+mod av1;
 mod codec;
 mod extension;
 mod frames;
 mod h264;
+mod h265;
 mod header_writer;
 mod packet;
 mod rate;
@@ -26,6 +28,7 @@ mod ring;
 mod rtp;
 mod timeline;
 mod vp8;
+mod vp9;
 
 pub use codec::{Codec, MediaKind, PayloadFacts, facts};
 pub use extension::{AbsCaptureTime, Extensions, PlayoutDelay};

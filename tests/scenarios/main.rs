@@ -6,6 +6,7 @@ mod world;
 
 mod addresses;
 mod bad_input;
+mod codecs;
 mod connecting;
 mod forwarding;
 mod full_batches;

@@ -1,9 +1,9 @@
 //! What is agreed: our policy, applied to an offer.
 
-use super::attributes::{ExtMap, extension, fmtp_parameter};
+use super::attributes::{ExtMap, extension};
+use super::codecs::{self, answer_fmtp, described, forwarded_codec};
 use super::error::quoted;
-use super::h264::{self, Profile};
-use super::offer::{Format, Offer, OfferSection, Transport, is_usable};
+use super::offer::{Format, Offer, OfferSection, Transport};
 use super::{
     DataSection, DtlsRole, ExtensionIds, Feedback, IceCredentials, MediaDirection, MediaSection, Negotiated,
     OfferError, Section, StreamParameters, TableMedia,
@@ -168,11 +168,7 @@ fn published_format(section: &OfferSection, kind: MediaKind, repeated: bool) -> 
         return Err(unsupported(section, "is a second track of its kind; one audio and one video track are taken"));
     }
     section.formats.iter().find_map(|format| Some((forwarded_codec(format, kind)?, format))).ok_or_else(|| {
-        let wanted = match kind {
-            MediaKind::Audio => "opus/48000/2",
-            MediaKind::Video => "H264 with packetization-mode=1 or VP8",
-        };
-        let offered = offered_codecs(section);
+        let (wanted, offered) = (codecs::wanted(kind), offered_codecs(section));
         OfferError::NoCommonCodec(format!("{}: this node forwards {wanted}, the offer has {offered}", section.name()))
     })
 }
@@ -189,31 +185,16 @@ fn played_format<'a>(
         return Ok(None);
     };
     let same_codec = section.formats.iter().filter(|format| forwarded_codec(format, codec.kind()) == Some(*codec));
-    let best = match codec {
-        Codec::H264 => same_codec
-            .filter_map(|format| Some((Profile::of(&format.fmtp).distance_to(Profile::of(table_fmtp))?, format)))
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, format)| format),
-        Codec::Vp8 | Codec::Opus => same_codec.into_iter().next(),
-    };
+    // Of equals the first: min_by_key keeps the order of the offer.
+    let best = same_codec
+        .filter_map(|format| Some((codecs::distance(*codec, &format.fmtp, table_fmtp)?, format)))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, format)| format);
     best.map(|format| Some((*codec, format))).ok_or_else(|| {
         let sent = described(codec.encoding_name(), table_fmtp);
         let offered = offered_codecs(section);
         OfferError::NoCommonCodec(format!("{}: the table sends {sent}, the offer has {offered}", section.name()))
     })
-}
-
-/// The codec of a format, if it is one that is forwarded and can share a port with RTCP.
-fn forwarded_codec(format: &Format, kind: MediaKind) -> Option<Codec> {
-    let codec = [Codec::H264, Codec::Vp8, Codec::Opus]
-        .into_iter()
-        .find(|codec| codec.kind() == kind && format.encoding.is(codec.encoding_name(), codec.clock_rate()))?;
-    let suits = match codec {
-        Codec::H264 => h264::is_packetization_mode_1(&format.fmtp),
-        Codec::Vp8 => true,
-        Codec::Opus => format.encoding.channels == 2,
-    };
-    (suits && is_usable(format.payload_type)).then_some(codec)
 }
 
 /// The codecs of a section for an error text, without those that only repair or signal.
@@ -230,16 +211,6 @@ fn offered_codecs(section: &OfferSection) -> String {
         }
     }
     if codecs.is_empty() { "none".to_owned() } else { codecs.join(", ") }
-}
-
-fn described(name: &str, fmtp: &str) -> String {
-    let name = quoted(name);
-    if !name.eq_ignore_ascii_case("H264") {
-        return name;
-    }
-    let parameter = |name, absent| quoted(fmtp_parameter(fmtp, name).unwrap_or(absent));
-    let (profile, mode) = (parameter("profile-level-id", "42000a"), parameter("packetization-mode", "0"));
-    format!("{name} (profile-level-id={profile}, packetization-mode={mode})")
 }
 
 fn stream(section: &OfferSection, codec: Codec, format: &Format, mid: &str, policy: Policy<'_>) -> StreamParameters {
@@ -288,21 +259,6 @@ fn extension_ids([mid, transport_cc, playout_delay, abs_capture_time]: [Option<&
         transport_cc: id(transport_cc),
         playout_delay: id(playout_delay),
         abs_capture_time: id(abs_capture_time),
-    }
-}
-
-/// The parameters that the answer repeats. RFC 7587 §7.1 has `stereo` and `useinbandfec` say what the *receiver* likes:
-/// `stereo=1` is mirrored or stereo becomes mono; FEC is asked for where we are the receiver, since browsers negotiate no
-/// retransmission of audio, and players profit from it.
-fn answer_fmtp(codec: Codec, offered: &str, publishes: bool) -> String {
-    match codec {
-        Codec::H264 => h264::answer_fmtp(offered),
-        Codec::Vp8 => String::new(),
-        Codec::Opus => {
-            let mirrored = if publishes { &["stereo", "useinbandfec"][..] } else { &["stereo"] };
-            let set = mirrored.iter().filter(|name| fmtp_parameter(offered, name) == Some("1"));
-            set.map(|name| format!("{name}=1")).collect::<Vec<_>>().join(";")
-        }
     }
 }
 

@@ -17,12 +17,15 @@ use tableside::rtc::EndpointConfig;
 use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::DtlsIdentity;
 use tableside::rtc::rtcp::NtpTime;
+use tableside::rtc::sdp::Negotiated;
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
+#[allow(unused_imports, reason = "likewise, by the scenarios")]
+pub use peer::stream_mut;
 pub use peer::{Peer, Side};
 
 /// The step of virtual time.
@@ -125,8 +128,14 @@ impl World {
 
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
+        self.add_publisher_with(side, |_| {})
+    }
+
+    /// A publisher that negotiated something else than usual.
+    pub fn add_publisher_with(&mut self, side: Side, adapt: impl FnOnce(&mut Negotiated)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = Peer::publisher(self.now, number, side);
+        adapt(&mut peer.negotiated);
         let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -141,9 +150,18 @@ impl World {
 
     /// A player at an address of the caller's choice.
     pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
+        self.add_player_as(shard, |peer| peer.address = address)
+    }
+
+    /// A player that negotiated something else than usual.
+    pub fn add_player_with(&mut self, shard: usize, adapt: impl FnOnce(&mut Negotiated)) -> usize {
+        self.add_player_as(shard, |peer| adapt(&mut peer.negotiated))
+    }
+
+    fn add_player_as(&mut self, shard: usize, adapt: impl FnOnce(&mut Peer)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = Peer::player(self.now, number);
-        peer.address = address;
+        adapt(&mut peer);
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);

@@ -273,21 +273,34 @@ impl Peer {
 
     /// As [`Peer::frame`], with packets of these payload lengths.
     pub fn sized_frame(&mut self, sizes: &[usize], keyframe: bool) -> Vec<Datagram> {
-        let mut datagrams = Vec::new();
+        let timestamp = self.timestamp.wrapping_add(3000);
+        let payload = |(n, len): (usize, &usize)| vp8_payload(timestamp, n, keyframe, *len);
+        let mut datagrams = self.picture(&sizes.iter().enumerate().map(payload).collect::<Vec<_>>());
+        datagrams.push(self.sound(&[0xfc; 100]));
+        datagrams
+    }
+
+    /// The next frame of video with these payloads, the marker on the last.
+    pub fn picture(&mut self, payloads: &[Vec<u8>]) -> Vec<Datagram> {
         self.timestamp = self.timestamp.wrapping_add(3000);
-        for (n, len) in sizes.iter().enumerate() {
-            let payload = vp8_payload(self.timestamp, n, keyframe, *len);
+        let mut datagrams = Vec::new();
+        for (n, payload) in payloads.iter().enumerate() {
             let fields = HeaderFields {
                 padding: false,
-                marker: n + 1 == sizes.len(),
+                marker: n + 1 == payloads.len(),
                 payload_type: VIDEO_PAYLOAD_TYPE,
                 sequence_number: self.sequence,
                 timestamp: self.timestamp,
                 ssrc: PUBLISHER_VIDEO_SSRC,
             };
             self.sequence = self.sequence.wrapping_add(1);
-            datagrams.push(self.seal(&fields, &payload));
+            datagrams.push(self.seal(&fields, payload));
         }
+        datagrams
+    }
+
+    /// The next packet of audio.
+    pub fn sound(&mut self, payload: &[u8]) -> Datagram {
         let fields = HeaderFields {
             padding: false,
             marker: false,
@@ -297,8 +310,7 @@ impl Peer {
             ssrc: PUBLISHER_AUDIO_SSRC,
         };
         self.audio_sequence = self.audio_sequence.wrapping_add(1);
-        datagrams.push(self.seal(&fields, &[0xfc; 100]));
-        datagrams
+        self.seal(&fields, payload)
     }
 
     fn seal(&mut self, fields: &HeaderFields, payload: &[u8]) -> Datagram {
@@ -352,6 +364,15 @@ impl Peer {
     pub fn emit(&mut self, bytes: Vec<u8>) {
         self.outgoing.push(Datagram { from: self.address, to: self.node.expect("begun"), bytes });
     }
+}
+
+/// What was negotiated for the one stream of this kind.
+pub fn stream_mut(negotiated: &mut Negotiated, kind: MediaKind) -> &mut StreamParameters {
+    let mut streams = negotiated.sections.iter_mut().filter_map(|section| match section {
+        Section::Media(media) if media.kind == kind => media.stream.as_mut(),
+        _ => None,
+    });
+    streams.next().expect("every peer of the world has both")
 }
 
 /// A VP8 payload (RFC 7741 §4.2) that names its frame and place.
