@@ -191,7 +191,7 @@ mod tests {
         let hardware = "level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST";
         assert_eq!(answer(Codec::H265, hardware), "profile-id=1;tier-flag=0;level-id=180;tx-mode=SRST");
         assert_eq!(answer(Codec::H265, "sprop-vps=QAEMAf;profile-id=1"), "profile-id=1");
-        assert_eq!(answer(Codec::Av1, "profile=\u{b}1"), "", "no word");
+        assert_eq!(answer(Codec::Av1, "profile=\u{e9}1"), "", "no word");
     }
 
     #[test]
