@@ -6,10 +6,12 @@ mod world;
 
 mod addresses;
 mod bad_input;
+mod check_floods;
 mod codecs;
 mod connecting;
 mod forwarding;
 mod full_batches;
+mod handshakes;
 mod joining;
 mod keyframe_requests;
 mod lifetimes;
