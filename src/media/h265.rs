@@ -145,7 +145,7 @@ mod tests {
         let units = [0, 3, 64, 1, 9, 0, 3, 66, 1, 9, 0, 3, 68, 1, 9, 0, 3, 38, 1, 0xaf];
         assert_eq!(flags(&of(nal::AGGREGATION, &units)), (true, true, true));
         assert_eq!(flags(&of(nal::AGGREGATION, &units[..15])), (true, true, false), "without the IDR");
-        assert_eq!(flags(&of(nal::AGGREGATION, &units[..4])), (true, false, false), "cut off");
+        assert_eq!(flags(&of(nal::AGGREGATION, &units[..4])), (false, false, false), "cut off");
         assert_eq!(flags(&of(nal::AGGREGATION, &[0, 1, 66, 0, 3, 66, 1, 9])), (false, false, false), "half a header");
     }
 

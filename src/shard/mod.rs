@@ -16,6 +16,7 @@ mod core;
 mod egress;
 mod feedback;
 mod ingest;
+mod lead_in;
 mod message;
 mod report;
 mod session;

@@ -24,9 +24,9 @@ use tableside::shard::{
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
-#[allow(unused_imports, reason = "likewise, by the scenarios")]
-pub use peer::stream_mut;
 pub use peer::{Peer, Side};
+#[allow(unused_imports, reason = "likewise, by the scenarios")]
+pub use peer::{stream_mut, vp8_payload};
 
 /// The step of virtual time.
 pub const STEP: Duration = Duration::from_millis(1);
