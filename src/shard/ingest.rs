@@ -1,12 +1,12 @@
 //! The way of a publisher's packet: opened, put on the track's numbering, into the ring, to whoever forwards it.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::media::{
     AbsCaptureTime, ClearPacket, Codec, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement, RtpHeader, facts,
     red_facts,
 };
+use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
@@ -48,7 +48,7 @@ impl Shard {
     pub(super) fn handle_rtp(
         &mut self,
         now: Instant,
-        source: SocketAddr,
+        source: TransportAddress,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
