@@ -34,7 +34,7 @@ fn publisher_with_descriptor(world: &mut World) -> usize {
 fn publish(world: &mut World, publisher: usize, number: u16, keyframe: bool) {
     let value = descriptor(number, keyframe);
     let payload = vp8_payload(u32::from(number), 0, keyframe, 800);
-    let datagrams = world.peers[publisher].described_picture(&[(&[(PUBLISHED, &value)], &payload)]);
+    let datagrams = world.peers[publisher].described_picture(&[(&[(PUBLISHED, &value[..])][..], &payload[..])]);
     datagrams.into_iter().for_each(|datagram| world.send(datagram));
     world.deliver();
     world.run(FRAME);

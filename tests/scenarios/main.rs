@@ -11,6 +11,7 @@ mod connecting;
 mod dependency_descriptor;
 mod forwarding;
 mod full_batches;
+mod h265_stream;
 mod joining;
 mod keyframe_requests;
 mod lifetimes;
