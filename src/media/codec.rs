@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::red::PrimaryBlock;
 use super::{av1, h264, h265, vp8, vp9};
 
 /// Audio or video.
@@ -89,6 +90,8 @@ pub struct PayloadFacts {
     pub temporal_layer: Option<u8>,
     /// The spatial layer, where the payload names one (VP9 SID, AV1 `spatial_id`).
     pub spatial_layer: Option<u8>,
+    /// The payload is RED (RFC 2198), and this is its newest block.
+    pub primary: Option<PrimaryBlock>,
 }
 
 /// Reads `payload`, a clear RTP payload without padding, as one of `codec`. Any bytes are allowed.

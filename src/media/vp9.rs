@@ -62,6 +62,7 @@ fn read(payload: &[u8]) -> Option<PayloadFacts> {
         keyframe,
         temporal_layer: layers.map(|layers| layers.temporal),
         spatial_layer: layers.map(|layers| layers.spatial),
+        primary: None,
     })
 }
 

@@ -4,6 +4,10 @@
 //! *Levels* are not compared, for any codec: encoders write the default whatever they do, and so do players. A table in
 //! 1080p would be refused to every browser otherwise.
 
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use super::attributes::fmtp_parameter;
 use super::error::quoted;
 use super::h264::{self, Profile};
@@ -20,6 +24,15 @@ const AV1: Parameters = &[("profile", "0"), ("level-idx", "5"), ("tier", "0")];
 /// RFC 7798 §7.1: absent are profile space 0, profile 1 (Main), the Main tier, level 3.1 and one stream.
 const H265: Parameters =
     &[("profile-space", "0"), ("profile-id", "1"), ("tier-flag", "0"), ("level-id", "93"), ("tx-mode", "SRST")];
+
+/// More than any encoder has.
+const MAX_PARAMETER_SETS: usize = 16;
+
+/// With or without padding: some encoders leave it out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// H.265 profiles (ITU-T H.265 §A.3).
 const H265_MAIN: &str = "1";
@@ -116,6 +129,19 @@ pub(super) fn answer_fmtp(codec: Codec, offered: &str, publishes: bool) -> Strin
     }
 }
 
+/// The parameter sets in an offer, as NAL units: `sprop-parameter-sets` (RFC 6184 §8.1), `sprop-vps`, `sprop-sps` and
+/// `sprop-pps` (RFC 7798 §7.1), each a list of Base64 words. A word that is none is left out.
+pub(super) fn parameter_sets(codec: Codec, fmtp: &str) -> Vec<Vec<u8>> {
+    let names: &[&str] = match codec {
+        Codec::H264 => &["sprop-parameter-sets"],
+        Codec::H265 => &["sprop-vps", "sprop-sps", "sprop-pps"],
+        Codec::Vp8 | Codec::Vp9 | Codec::Av1 | Codec::Opus => &[],
+    };
+    let lists = names.iter().filter_map(|name| fmtp_parameter(fmtp, name));
+    let words = lists.flat_map(|list| list.split(',')).take(MAX_PARAMETER_SETS);
+    words.filter_map(|word| BASE64.decode(word.trim()).ok()).collect()
+}
+
 /// A format in words: the name, and of the parameters those that decide.
 pub(super) fn described(name: &str, fmtp: &str) -> String {
     let deciding: Parameters = match Codec::ALL.into_iter().find(|c| c.encoding_name().eq_ignore_ascii_case(name)) {
@@ -192,6 +218,18 @@ mod tests {
         assert_eq!(answer(Codec::H265, hardware), "profile-id=1;tier-flag=0;level-id=180;tx-mode=SRST");
         assert_eq!(answer(Codec::H265, "sprop-vps=QAEMAf;profile-id=1"), "profile-id=1");
         assert_eq!(answer(Codec::Av1, "profile=\u{e9}1"), "", "no word");
+    }
+
+    #[test]
+    fn parameter_sets_are_decoded() {
+        let h264 = |fmtp| parameter_sets(Codec::H264, fmtp);
+        let sets = vec![vec![0x67, 0x42, 0xc0, 0x1e], vec![0x68, 0xce, 0x3c, 0x80]];
+        assert_eq!(h264("packetization-mode=1; sprop-parameter-sets=Z0LAHg==,aM48gA=="), sets);
+        assert_eq!(h264("sprop-parameter-sets=Z0LAHg,aM48gA"), sets, "without padding");
+        assert_eq!(h264("sprop-parameter-sets=Z0LAHg==,???"), sets[..1]);
+        assert_eq!(h264("packetization-mode=1"), Vec::<Vec<u8>>::new());
+        let h265 = parameter_sets(Codec::H265, "sprop-pps=RAHA;sprop-vps=QAEM;sprop-sps=QgEB");
+        assert_eq!(h265, [vec![0x40, 1, 0x0c], vec![0x42, 1, 1], vec![0x44, 1, 0xc0]]);
     }
 
     #[test]

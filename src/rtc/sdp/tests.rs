@@ -194,7 +194,7 @@ fn chromium_player_takes_h264_of_the_same_profile() {
     assert_eq!(stream.fmtp, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f");
     let expected = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
     assert_eq!(stream.feedback, expected);
-    let ids = ExtensionIds { mid: Some(9), transport_cc: Some(4), playout_delay: Some(5), abs_capture_time: None };
+    let ids = ExtensionIds { mid: Some(9), transport_cc: Some(4), playout_delay: Some(5), ..Default::default() };
     assert_eq!((stream.extensions, stream.directed_extensions), (ids, ExtensionIds::default()));
     assert_eq!(negotiated.dtls_role, DtlsRole::Server);
     assert_eq!(negotiated.remote_ice.ufrag, "Dm7Q");
@@ -207,7 +207,7 @@ fn chromium_player_takes_h264_of_the_same_profile() {
 fn the_closest_profile_is_taken() {
     let payload_type = |profile: &str| {
         let fmtp = format!("packetization-mode=1;profile-level-id={profile}");
-        let table = TableMedia { video: Some((Codec::H264, fmtp)), audio: None };
+        let table = TableMedia { video: Some((Codec::H264, fmtp)), ..Default::default() };
         play(CHROMIUM_PLAYER, &table).map(|negotiated| video(&negotiated).payload_type)
     };
     assert_eq!(payload_type("42e02a"), Ok(108));
@@ -267,7 +267,7 @@ fn firefox_plays_vp9_and_av1_whose_parameters_it_leaves_to_the_default() {
 #[test]
 fn a_profile_that_nobody_offers_is_named_on_both_sides() {
     let refused = |codec, fmtp: &str| {
-        let table = TableMedia { video: Some((codec, fmtp.into())), audio: None };
+        let table = TableMedia { video: Some((codec, fmtp.into())), ..Default::default() };
         play(FIREFOX_PLAYER, &table).unwrap_err().to_string()
     };
     let offers = "the offer has VP8, VP9 (profile-id=0), AV1 (profile=0)";
@@ -289,6 +289,82 @@ fn a_publisher_of_nothing_that_is_forwarded_is_told_what_is() {
         "section 2 (video, mid 1): this node forwards H264 with packetization-mode=1, H265 with tx-mode=SRST, VP8, VP9 \
          and AV1, the offer has H263, H264 (profile-level-id=42001f, packetization-mode=0)"
     );
+}
+
+/// Chromium after `setCodecPreferences` with RED before Opus.
+fn preferring_red(text: &str) -> String {
+    let preferred = text.replace("SAVPF 111 63 ", "SAVPF 63 111 ");
+    assert_ne!(preferred, text);
+    preferred
+}
+
+#[test]
+fn red_is_answered_in_the_order_of_the_offer() {
+    let published = publish(CHROMIUM_PUBLISHER).unwrap();
+    assert_eq!(audio(&published).red, Some(Red { payload_type: 63, blocks: 2, preferred: false }));
+    assert!(write_answer(&published, &local()).contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"));
+    let preferred = preferring_red(CHROMIUM_PUBLISHER);
+    let published = publish(&preferred).unwrap();
+    assert_eq!((audio(&published).codec, audio(&published).payload_type), (Codec::Opus, 111));
+    let answer = write_answer(&published, &local());
+    assert_answers(&offer(&preferred), &answer);
+    let lines = "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
+    assert!(answer.contains("m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n") && answer.contains(lines), "{answer}");
+    assert_snapshot("chromium-publisher-red.sdp", &answer);
+}
+
+#[test]
+fn a_player_gets_red_where_the_table_has_it() {
+    let table = TableMedia::from(&publish(CHROMIUM_PUBLISHER).unwrap());
+    assert_eq!(audio(&play(CHROMIUM_PLAYER, &table).unwrap()).red.as_ref().map(|red| red.payload_type), Some(63));
+    assert_eq!(audio(&play(FIREFOX_PLAYER, &table).unwrap()).red, None, "not offered");
+    let without = TableMedia { red: false, ..table };
+    assert_eq!(audio(&play(CHROMIUM_PLAYER, &without).unwrap()).red, None);
+    assert!(!write_answer(&play(CHROMIUM_PLAYER, &without).unwrap(), &local()).contains("red/"));
+}
+
+#[test]
+fn red_of_another_codec_is_left_out() {
+    for (from, to) in
+        [("fmtp:63 111/111", "fmtp:63 111/9"), ("fmtp:63 111/111", "fmtp:63 x"), ("red/48000/2", "red/8000")]
+    {
+        let text = CHROMIUM_PUBLISHER.replace(from, to);
+        assert_eq!(audio(&publish(&text).unwrap()).red, None, "{to}");
+    }
+}
+
+const DESCRIPTOR: &str = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
+#[test]
+fn the_dependency_descriptor_needs_the_two_byte_form() {
+    let negotiated = play(CHROMIUM_PLAYER_ALL_EXTENSIONS, &vp8_table()).unwrap();
+    assert_eq!(video(&negotiated).extensions.dependency_descriptor, Some(17));
+    assert!(write_answer(&negotiated, &local()).contains(&format!("a=extmap:17 {DESCRIPTOR}\r\n")));
+    let one_form = CHROMIUM_PLAYER_ALL_EXTENSIONS.replace("a=extmap-allow-mixed\r\n", "");
+    assert_eq!(video(&play(&one_form, &vp8_table()).unwrap()).extensions.dependency_descriptor, None);
+    let encrypted = CHROMIUM_PLAYER_ALL_EXTENSIONS
+        .replace("a=extmap:17 https", "a=extmap:17 urn:ietf:params:rtp-hdrext:encrypt https");
+    assert_eq!(video(&play(&encrypted, &vp8_table()).unwrap()).extensions.dependency_descriptor, None);
+}
+
+#[test]
+fn abs_send_time_is_for_those_without_transport_wide_feedback() {
+    assert_eq!(video(&play(CHROMIUM_PLAYER, &vp8_table()).unwrap()).extensions.abs_send_time, None);
+    let aiortc = play(AIORTC_PLAYER, &vp8_table()).unwrap();
+    assert!(video(&aiortc).feedback.remb && video(&aiortc).extensions.abs_send_time.is_some());
+}
+
+#[test]
+fn parameter_sets_of_the_offer_are_the_tables() {
+    let sprop = "packetization-mode=1;sprop-parameter-sets=Z0LAHg==,aM48gA==";
+    let text = FFMPEG_PUBLISHER.replace("packetization-mode=1", sprop);
+    assert_ne!(text, FFMPEG_PUBLISHER);
+    let published = publish(&text).unwrap();
+    assert_eq!(
+        TableMedia::from(&published).parameter_sets,
+        [vec![0x67, 0x42, 0xc0, 0x1e], vec![0x68, 0xce, 0x3c, 0x80]]
+    );
+    assert!(!write_answer(&published, &local()).contains("sprop"));
 }
 
 #[test]

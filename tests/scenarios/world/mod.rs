@@ -26,9 +26,9 @@ use tableside::shard::{
 pub use dealer::Dealer;
 #[allow(unused_imports, reason = "as above")]
 pub use peer::Rewrite;
-#[allow(unused_imports, reason = "likewise, by the scenarios")]
-pub use peer::stream_mut;
 pub use peer::{Peer, Side};
+#[allow(unused_imports, reason = "likewise, by the scenarios")]
+pub use peer::{stream_mut, vp8_payload};
 
 /// The step of virtual time.
 pub const STEP: Duration = Duration::from_millis(1);
