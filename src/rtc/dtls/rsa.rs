@@ -20,6 +20,7 @@ use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
 
 use super::super::srtp::Profile;
+use super::hello_reader::{HelloReader, NoHello};
 use super::{IdentityError, MTU};
 
 /// RFC 5764 §4.2.
@@ -27,6 +28,9 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
 /// As for the other state machine: the path has just been measured.
 const FLIGHT_INTERVAL: Duration = Duration::from_millis(150);
+
+/// As often as the other state machine: 19 s in all.
+const MOST_REPETITIONS: u32 = 6;
 
 /// What a client may send until it is known, bytes. A handshake with a chain of certificates takes a tenth; the library
 /// keeps what it cannot use yet.
@@ -94,20 +98,72 @@ pub enum RsaError {
 
 /// One association.
 pub(super) struct RsaServer {
+    config: Arc<HandshakeConfig>,
     endpoint: Endpoint,
+    /// Until the client has answered our HelloVerifyRequest: its first ClientHello, should it come again.
+    hello: Option<HelloReader>,
     events: Vec<RsaEvent>,
     received: usize,
     is_connected: bool,
     now: Instant,
+    flight: Flight,
+}
+
+/// Our last flight of the handshake, to be sent again where the library has lost its timer: what a client repeats, because
+/// our answer was lost, stops it. A record that comes twice is dropped by whoever got it before (RFC 6347 §4.1.2.6).
+#[derive(Default)]
+struct Flight {
+    datagrams: Vec<Bytes>,
+    /// The next datagram begins another flight.
+    is_answered: bool,
+    due: Option<Instant>,
+    repetitions: u32,
+    /// Of `datagrams`, those still to be sent again.
+    pending: usize,
+}
+
+impl Flight {
+    fn sent(&mut self, datagram: &Bytes) {
+        if std::mem::take(&mut self.is_answered) {
+            *self = Self::default();
+        }
+        self.datagrams.push(datagram.clone());
+    }
+
+    /// Something came from the client; `runs` says whether the library's own timer does.
+    fn heard(&mut self, now: Instant, runs: bool) {
+        self.is_answered = true;
+        self.due = if runs { None } else { self.due.or(Some(now + FLIGHT_INTERVAL)) };
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), RsaError> {
+        if self.due.is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        if self.repetitions == MOST_REPETITIONS {
+            return Err(RsaError::Unanswered);
+        }
+        self.repetitions += 1;
+        self.pending = self.datagrams.len();
+        self.due = Some(now + FLIGHT_INTERVAL * (1 << self.repetitions));
+        Ok(())
+    }
+
+    fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.pending = self.pending.checked_sub(1)?;
+        self.datagrams.get(self.datagrams.len() - 1 - self.pending).cloned()
+    }
 }
 
 impl RsaServer {
     /// The profile of every association here.
     pub(super) const PROFILE: Profile = Profile::Aes128CmSha1_80;
 
+    /// Waits for the datagram with the whole ClientHello.
     pub(super) fn new(now: Instant, config: Arc<HandshakeConfig>) -> Self {
-        let endpoint = Endpoint::new(PEER, TransportProtocol::UDP, Some(config));
-        Self { endpoint, events: Vec::new(), received: 0, is_connected: false, now }
+        let endpoint = endpoint(&config);
+        let hello = Some(HelloReader::default());
+        Self { config, endpoint, hello, events: Vec::new(), received: 0, is_connected: false, now, flight: Flight::default() }
     }
 
     /// Takes a datagram. What the library refuses is dropped: it does not say whether that was the end, and until there are
@@ -120,6 +176,23 @@ impl RsaServer {
                 return Err(RsaError::TooLong);
             }
         }
+        if let Some(hello) = &mut self.hello {
+            match hello.handle_datagram(datagram) {
+                Ok(false) => return Ok(()),
+                // RFC 6347 §4.2.1: the server keeps no state until the cookie has come, so a HelloVerifyRequest that was lost
+                // is the answer to the hello that the client repeats. The library would take that for an old message.
+                Ok(true) => {
+                    self.endpoint = endpoint(&self.config);
+                    let (whole, _) = std::mem::take(hello).into_datagram();
+                    return self.read(now, &whole);
+                }
+                Err(NoHello) => self.hello = None,
+            }
+        }
+        self.read(now, datagram)
+    }
+
+    fn read(&mut self, now: Instant, datagram: &[u8]) -> Result<(), RsaError> {
         let read = contain(|| self.endpoint.read(now, PEER, None, datagram.into()))?;
         for event in read.unwrap_or_default() {
             let event = match event {
@@ -129,6 +202,11 @@ impl RsaServer {
                 _ => continue,
             };
             self.events.push(event);
+        }
+        if self.is_connected {
+            self.flight = Flight::default();
+        } else {
+            self.flight.heard(now, self.endpoint.poll_timeout(&PEER).is_some());
         }
         Ok(())
     }
@@ -152,11 +230,12 @@ impl RsaServer {
         if self.endpoint.get_connection_state(PEER).is_none() {
             return Ok(());
         }
-        contain(|| self.endpoint.handle_timeout(PEER, now))?.map_err(|_| RsaError::Unanswered)
+        contain(|| self.endpoint.handle_timeout(PEER, now))?.map_err(|_| RsaError::Unanswered)?;
+        self.flight.handle_timeout(now)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.endpoint.poll_timeout(&PEER)
+        [self.endpoint.poll_timeout(&PEER), self.flight.due].into_iter().flatten().min()
     }
 
     /// Sends a record of application data; nothing once the association is over.
@@ -173,12 +252,23 @@ impl RsaServer {
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.endpoint.poll_transmit().map(|transmit| transmit.message.freeze())
+        if let Some(transmit) = self.endpoint.poll_transmit() {
+            let datagram = transmit.message.freeze();
+            if !self.is_connected {
+                self.flight.sent(&datagram);
+            }
+            return Some(datagram);
+        }
+        self.flight.poll_transmit()
     }
 
     pub(super) fn take_events(&mut self) -> Vec<RsaEvent> {
         std::mem::take(&mut self.events)
     }
+}
+
+fn endpoint(config: &Arc<HandshakeConfig>) -> Endpoint {
+    Endpoint::new(PEER, TransportProtocol::UDP, Some(config.clone()))
 }
 
 /// Runs code of the library on what a stranger sent. Should it panic, one session ends instead of the shard.
