@@ -507,6 +507,7 @@ impl Shard {
         let (role, table) = (session.role(), session.table);
         session.rtcp_due = Some(now);
         self.report.connected[role as usize] += 1;
+        self.events.push_back(ShardEvent::SessionConnected { key: session.key });
         match &session.part {
             Part::Player(_) => self.player_connected(now, slot, table),
             Part::Publisher(publisher) => {

@@ -43,13 +43,15 @@ export const PEERS = readFileSync(new URL('../page/peers.js', import.meta.url), 
 export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import.meta.url), 'utf8');
 
 export class Chromium {
-  static async launch({ camera = false } = {}) {
+  /** @param {{ camera?: boolean, anyCertificate?: boolean }} [options] `anyCertificate`: trusts those made for a test */
+  static async launch({ camera = false, anyCertificate = false } = {}) {
     const args = [...FLAGS, ...(camera ? [...FAKE_CAMERA, `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
-    return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }));
+    return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }), { anyCertificate });
   }
 
-  constructor(browser) {
+  constructor(browser, { anyCertificate }) {
     this.browser = browser;
+    this.anyCertificate = anyCertificate;
     /** Uncaught errors and console errors of all pages. @type {string[]} */
     this.errors = [];
     /** @type {import('playwright-core').Page[]} */
@@ -58,7 +60,10 @@ export class Chromium {
 
   /** A page of the product, in a window of its own, with every connection it makes recorded (see page/recorder.js). */
   async open(url) {
-    const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 } });
+    const context = await this.browser.newContext({
+      viewport: { width: 1280, height: 800 },
+      ignoreHTTPSErrors: this.anyCertificate,
+    });
     const page = await context.newPage();
     this.pages.push(page);
     page.on('pageerror', (error) => this.errors.push(`${page.url()}: ${error.message}`));

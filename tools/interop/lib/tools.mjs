@@ -19,6 +19,7 @@ export function missingTools(binary) {
     [existsSync(binary), `${binary} (cargo build --release)`],
     [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
     [CHROMIUM, 'chromium (tools/setup)'],
+    [onPath('openssl'), 'openssl (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
   ];
