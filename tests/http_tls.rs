@@ -47,11 +47,8 @@ impl Files {
 
     fn config(&self) -> Config {
         let mut config = config();
-        config.http.tls = Tls {
-            certificate: Some(self.0.join("tls.crt")),
-            key: Some(self.0.join("tls.key")),
-            ..Tls::default()
-        };
+        config.http.tls =
+            Tls { certificate: Some(self.0.join("tls.crt")), key: Some(self.0.join("tls.key")), ..Tls::default() };
         config
     }
 }
@@ -122,7 +119,8 @@ async fn an_offer_is_answered_over_every_version_of_http_and_tls() {
     ] {
         let stream = connect(server.address, root, &[tls], protocols).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), agreed);
-        let spoken = if tls.version == ProtocolVersion::TLSv1_3 { ProtocolVersion::TLSv1_3 } else { ProtocolVersion::TLSv1_2 };
+        let spoken =
+            if tls.version == ProtocolVersion::TLSv1_3 { ProtocolVersion::TLSv1_3 } else { ProtocolVersion::TLSv1_2 };
         assert_eq!(stream.get_ref().1.protocol_version(), Some(spoken));
         let (response, text) = offer(stream).await;
         assert_eq!(response.status(), 201);

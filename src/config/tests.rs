@@ -102,7 +102,12 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[http]\npublic_url = \"edge\"\n", 2, "http.public_url", "https://edge.example.com"),
         ("[http]\n\nmax_sdp_bytes = 5\n", 3, "http.max_sdp_bytes", "allowed are 4096 to 1048576"),
         ("[admin]\nlisten = \"127.0.0.1:8080\"\n", 2, "admin.listen", "collides with http.listen"),
-        ("[http]\ntrusted_proxies = [\"10.0.0.0/33\"]\n", 2, "http.trusted_proxies", "expected one like \"10.0.0.0/8\""),
+        (
+            "[http]\ntrusted_proxies = [\"10.0.0.0/33\"]\n",
+            2,
+            "http.trusted_proxies",
+            "expected one like \"10.0.0.0/8\"",
+        ),
         ("[http.tls]\nkey = \"tls.key\"\n", 2, "http.tls.key", "http.tls.certificate is not"),
         ("[http.tls]\n\ncertificate = \"tls.crt\"\n", 3, "http.tls.certificate", "http.tls.key is not"),
         ("[log]\nformat = \"xml\"\n", 2, "log.format", "expected `human` or `json`"),

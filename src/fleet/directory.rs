@@ -187,7 +187,14 @@ mod tests {
     };
 
     fn session(role: Role, shard: ShardId, slot: u32) -> Session {
-        Session { role, table: "a".into(), shard, key: SlotKey { slot, generation: 1 }, etag: String::new(), half_open: None }
+        Session {
+            role,
+            table: "a".into(),
+            shard,
+            key: SlotKey { slot, generation: 1 },
+            etag: String::new(),
+            half_open: None,
+        }
     }
 
     #[test]

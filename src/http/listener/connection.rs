@@ -117,12 +117,7 @@ impl Connection for http2::Connection<TokioIo<TlsStream<TcpStream>>, ConnectionS
 }
 
 /// Lets a connection run as long as it keeps to the limits.
-async fn drive(
-    site: &Site,
-    connection: impl Connection,
-    activity: &Activity,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn drive(site: &Site, connection: impl Connection, activity: &Activity, mut stopped: watch::Receiver<bool>) {
     let (limits, listeners) = (&*site.limits, &site.metrics.listeners);
     let mut connection = pin!(connection);
     let mut clock = pin!(tokio::time::sleep(limits.header_time));

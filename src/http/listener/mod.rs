@@ -109,7 +109,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// None at present: a connection that fails concerns only itself.
-pub async fn serve(listener: TcpListener, site: Site, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    site: Site,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let gate = Arc::new(Gate::new(site.limits.connections, site.limits.connections_per_client));
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();

@@ -59,7 +59,8 @@ impl ServedCertificate {
         if CertificateText::read(&self.inner.files) != read {
             return;
         }
-        let certificate = read.as_ref().map_err(Clone::clone).and_then(|text| Certificate::parse(&self.inner.files, text));
+        let certificate =
+            read.as_ref().map_err(Clone::clone).and_then(|text| Certificate::parse(&self.inner.files, text));
         let listeners = &self.inner.metrics.listeners;
         listeners.certificate_reloaded(certificate.is_ok());
         let mut state = self.state();
