@@ -32,6 +32,9 @@ pub enum Side {
     Server,
 }
 
+/// Header extension elements: id and value of each.
+pub type Elements<'a> = &'a [(u8, &'a [u8])];
+
 /// An RTP packet that came and authenticated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
@@ -309,7 +312,7 @@ impl Peer {
     }
 
     /// As [`Peer::picture`], each payload with the header extension elements that it gets.
-    pub fn described_picture(&mut self, packets: &[(&[(u8, &[u8])], &[u8])]) -> Vec<Datagram> {
+    pub fn described_picture(&mut self, packets: &[(Elements<'_>, &[u8])]) -> Vec<Datagram> {
         self.timestamp = self.timestamp.wrapping_add(3000);
         let mut datagrams = Vec::new();
         for (n, (elements, payload)) in packets.iter().enumerate() {
@@ -346,7 +349,7 @@ impl Peer {
         self.seal(&fields, &[], payload)
     }
 
-    fn seal(&mut self, fields: &HeaderFields, elements: &[(u8, &[u8])], payload: &[u8]) -> Datagram {
+    fn seal(&mut self, fields: &HeaderFields, elements: Elements<'_>, payload: &[u8]) -> Datagram {
         let keys = self.keys.as_ref().expect("connected");
         let mut packet = [0; 1500];
         let header = write_header(&mut packet, fields, elements).expect("room");
