@@ -25,7 +25,7 @@ pub use error::{ConfigError, Diagnostic};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
 pub use publish_keys::{Permission, PublishKeys};
-pub use sections::{Admin, Dscp, Http, Level, Log, LogFormat, Media, Publish, Sessions, Table};
+pub use sections::{Admin, Dscp, Http, Level, Log, LogFormat, Media, Publish, Sessions, Table, Tcp};
 pub use summary::Summary;
 pub use table_name::TableName;
 
