@@ -45,9 +45,11 @@ export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import
 export const PICTURE = readFileSync(new URL('../page/picture.js', import.meta.url), 'utf8');
 
 export class Chromium {
-  static async launch({ camera = false, fps = 30 } = {}) {
+  /** `network`: at the client's end of it (see lib/network.mjs). */
+  static async launch({ camera = false, fps = 30, network } = {}) {
     const args = [...FLAGS, ...(camera ? [...fakeCamera(fps), `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
-    return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }));
+    const executablePath = network ? network.program(CHROMIUM) : CHROMIUM;
+    return new Chromium(await chromium.launch({ executablePath, headless: true, args }));
   }
 
   constructor(browser) {
