@@ -33,7 +33,7 @@ pub struct Markings {
     pub data: Dscp,
     /// Audio.
     pub audio: Dscp,
-    /// Video, and STUN and RTCP with it: RFC 8445 §7.1.1 and RFC 7657 §5.4 want them marked as the media that they are
+    /// Video, and STUN and RTCP with it: RFC 8445 §7.2.3 and RFC 7657 §5.4 want them marked as the media that they are
     /// about. Also what the socket marks with where nothing else is said, so that most datagrams cost nothing extra.
     pub video: Dscp,
 }

@@ -131,8 +131,9 @@ struct Validated {
 #[derive(Clone, Copy, Debug)]
 struct Path {
     address: TransportAddress,
-    /// A check proves that its sender knows the password, not that it is where it says. Something that is encrypted does
-    /// so no better by itself, but a peer that gets nothing has nothing to report on.
+    /// A check proves that its sender knows the password, not that it is where it says. Something that is encrypted is
+    /// the best proof that a lite agent gets: to challenge an address is what a check of its own would be for, and it
+    /// sends none (RFC 8445 §6.2). Who holds the session's keys and forges sources can still forge this one.
     proven: bool,
 }
 

@@ -243,7 +243,7 @@ impl IceTcp {
         });
         let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| {
             // Not every kernel hands the listener's marking on.
-            let _ = mark(stream.as_fd(), peer_is_ipv6(&self.local), self.options.marking.traffic_class_octet());
+            let _ = mark(stream.as_fd(), self.local.is_ipv6(), self.options.marking.traffic_class_octet());
             self.ready_set.get_ref().add(stream.as_fd(), place as u64, Wanted::Reading)
         });
         if ready.is_err() {
@@ -368,10 +368,6 @@ fn listen(address: SocketAddr, options: &TcpOptions) -> io::Result<TcpListener> 
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn peer_is_ipv6(local: &SocketAddr) -> bool {
-    local.is_ipv6()
 }
 
 /// What one host has all of: its IPv4 address, or the 64 bits of an IPv6 network within which it chooses as it likes.
