@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tableside::media::{Codec, HeaderFields, MediaKind, RtpHeader, write_header};
+use tableside::rtc::Transport;
 use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport, DtlsVersion};
 use tableside::rtc::rtcp::{self, RtcpWriter};
@@ -64,6 +65,8 @@ struct Keys {
 
 pub struct Peer {
     pub address: SocketAddr,
+    /// What carries its packets.
+    pub transport: Transport,
     pub negotiated: Negotiated,
     pub key: Option<SlotKey>,
     pub received: Vec<Received>,
@@ -109,6 +112,7 @@ impl Peer {
         let identity = Arc::new(DtlsIdentity::generate().expect("a certificate"));
         Self {
             address: Self::address_of(number),
+            transport: Transport::Udp,
             negotiated: negotiated(direction, side, identity.fingerprint()),
             key: None,
             received: Vec::new(),
