@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
 
 import { PlayerPage } from '../lib/player-page.mjs';
@@ -13,8 +14,8 @@ export const timeLimitSeconds = 240;
 const SECONDS = 10;
 /** The flood has two cores to share with the gateway and the browser: it aims higher, so that `rate` is what it reaches. */
 const AIM = 1.1;
-/** The rest is a last report, and what is left of a datagram on its way. */
-const COUNTED = 0.99;
+/** The rest never reached the socket: loopback has a queue of its own. */
+const COUNTED = 0.98;
 /** What the kernel may throw away unread, with a player's checks among it: two cores are not idle when they are asked. */
 const UNREAD = 0.02;
 
@@ -98,6 +99,8 @@ async function send(t, flood, session) {
   t.defer(async () => {
     if (!child.ended) await child.end('SIGKILL', 5);
   });
+  // Whoever floods a real node has cores of his own: here the gateway comes first.
+  setPriority(child.process.pid, 5);
   await until('the flood is over', SECONDS + 10, () => child.ended);
   assert.equal(child.ended.code, 0, child.output());
   return JSON.parse(child.output().trim().split('\n').at(-1));
