@@ -28,7 +28,7 @@ export class Gateway {
     return gateway;
   }
 
-  /** `tableside gateway --config FILE`, ready; `ports` are those the file names. */
+  /** `tableside gateway --config FILE`, ready; `ports` are those the file names, with `scheme: 'https'` if it names a certificate. */
   static async configured(binary, folder, file, ports) {
     return new Gateway(new Child(binary, ['gateway', '--config', file], join(folder, 'gateway.log')), ports).ready();
   }
@@ -42,7 +42,8 @@ export class Gateway {
 
   /** A URL of the public listener. */
   url(path) {
-    return `http://127.0.0.1:${this.ports.http}${path}`;
+    const { http, scheme = 'http' } = this.ports;
+    return `${scheme}://127.0.0.1:${http}${path}`;
   }
 
   /** A URL of the admin listener. */
