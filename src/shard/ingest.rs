@@ -7,6 +7,7 @@ use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, Rt
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
+use super::inbound::{Route, route};
 use super::message::{LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock};
 use super::report::{DropReason, EndCause};
 use super::table::{Source, Table};
@@ -43,32 +44,40 @@ impl Shard {
         let clear = &datagram[..opened.len];
         let header = RtpHeader::parse(clear).map_err(|_| DropReason::RtpMalformed)?;
         let payload = header.payload(clear);
-        let (inbound, rtx) = publisher.route(header.payload_type, header.ssrc).ok_or(DropReason::UnexpectedRtp)?;
-        let extensions = inbound.extensions;
-        let original = if rtx {
-            // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a
-            // bandwidth probe, which transport-wide feedback counts and nobody repairs with.
-            payload
-                .split_at_checked(2)
-                .map(|(original, payload)| (u16::from_be_bytes([original[0], original[1]]), payload))
-        } else {
-            inbound.received(now, header.ssrc, opened.index, header.timestamp);
-            Some((header.sequence_number, payload))
-        };
-        if let (true, Some((sequence_number, _))) = (rtx, original) {
-            inbound.repaired(now, sequence_number);
-        }
-        let capture =
-            extensions.abs_capture_time.and_then(|id| header.extension(clear, id)).and_then(AbsCaptureTime::decode);
-        let kind = inbound.kind;
-        let transport_number = extensions.transport_cc.and_then(|id| header.extension(clear, id));
-        if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, transport_number) {
+        let Route { medium, layer, rtx } =
+            route(&mut publisher.inbound, now, &header, clear).ok_or(DropReason::UnexpectedRtp)?;
+        let inbound = &mut publisher.inbound[medium];
+        let extension = |id: Option<u8>| header.extension(clear, id?);
+        if let (Some(twcc), Some(&[high, low, ..])) =
+            (&mut publisher.twcc, extension(inbound.extensions.transport_cc))
+        {
             twcc.handle_packet(now, u16::from_be_bytes([high, low]));
         }
-        let Some((sequence_number, payload)) = original else { return Ok(()) };
+        let (kind, codec) = (inbound.kind, inbound.codec);
+        let capture = extension(inbound.extensions.abs_capture_time).and_then(AbsCaptureTime::decode);
+        let stream = inbound.layer_mut(layer);
+        let (sequence_number, payload, at) = if rtx {
+            // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a
+            // bandwidth probe, which transport-wide feedback counts and nobody repairs with.
+            let Some((original, payload)) = payload.split_first_chunk() else { return Ok(()) };
+            let original = u16::from_be_bytes(*original);
+            (original, payload, (stream.repaired(now, original), false))
+        } else {
+            let begins_frame = stream.received(now, codec.clock_rate(), &header, opened.index);
+            (header.sequence_number, payload, (Some(opened.index), begins_frame))
+        };
         let (timestamp, marker) = (header.timestamp, header.marker);
-        // The datagram's memory belongs to the caller: no borrow of self is left here.
-        self.ingest(now, table, Arrival { kind, sequence_number, timestamp, marker, capture, payload })
+        let arrival = Arrival { kind, sequence_number, timestamp, marker, capture, payload };
+        let Some(simulcast) = &mut inbound.simulcast else {
+            // The datagram's memory belongs to the caller: no borrow of self is left here.
+            return self.ingest(now, table, arrival);
+        };
+        let result = match simulcast.handle_packet(now, codec, layer, at, &arrival) {
+            true => self.ingest(now, table, arrival),
+            false => Ok(self.publisher_is_heard(now, table)),
+        };
+        self.steer_layers(now, slot, medium);
+        result
     }
 
     /// A publisher inside the process begins: the demo's dealer.
@@ -136,7 +145,7 @@ impl Shard {
     }
 
     /// Home: a packet of the publisher joins its track.
-    fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
+    pub(super) fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
         let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
         let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
         let source = home.source_mut(arrival.kind).ok_or(DropReason::UnexpectedRtp)?;
@@ -158,8 +167,7 @@ impl Shard {
             payload: arrival.payload,
         };
         let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
-        if position.epoch != track.ring.epoch() {
-            source.frames.flush(&track.ring);
+        if position.epoch != track.ring.epoch() && source.enter_epoch(position.epoch, &track.ring) {
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
@@ -188,6 +196,13 @@ impl Shard {
             self.publisher_sends(now, id);
         }
         Ok(())
+    }
+
+    /// Home: the publisher sends, though nothing that is forwarded.
+    fn publisher_is_heard(&mut self, now: Instant, id: TableId) {
+        if let Some(home) = self.tables.get_mut(&id).and_then(|table| table.home.as_mut()) {
+            home.last_packet = Some(now);
+        }
     }
 
     /// Away from home: a packet that the home shard sent.
@@ -350,6 +365,7 @@ impl Table {
             let counts = video.frames.counts();
             self.report.frames_forwarded = counts.whole;
             self.report.frames_dropped_ingest_loss = counts.lost;
+            self.report.frames_dropped_layer_switch = counts.skipped;
         }
     }
 }

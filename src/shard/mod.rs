@@ -15,10 +15,13 @@ mod channels;
 mod core;
 mod egress;
 mod feedback;
+mod inbound;
 mod ingest;
+mod layer_choice;
 mod message;
 mod report;
 mod session;
+mod simulcast;
 mod table;
 mod timers;
 

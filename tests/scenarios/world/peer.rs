@@ -375,6 +375,7 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         directed_extensions: ExtensionIds::default(),
         remote_ssrc: ssrc,
         remote_rtx_ssrc: None,
+        layers: Vec::new(),
     };
     let section = |mid: &str, kind, stream| {
         Section::Media(MediaSection {
