@@ -303,7 +303,12 @@ mod tests {
         vec![Inbound::new(MediaKind::Audio, "a", &audio), Inbound::new(MediaKind::Video, "v", &video)]
     }
 
-    fn routed(media: &mut [Inbound], payload_type: u8, ssrc: u32, elements: &[(u8, &str)]) -> Option<(usize, usize, bool)> {
+    fn routed(
+        media: &mut [Inbound],
+        payload_type: u8,
+        ssrc: u32,
+        elements: &[(u8, &str)],
+    ) -> Option<(usize, usize, bool)> {
         let mut packet = [0; 100];
         let fields =
             HeaderFields { padding: false, marker: false, payload_type, sequence_number: 1, timestamp: 2, ssrc };

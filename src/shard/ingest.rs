@@ -48,8 +48,7 @@ impl Shard {
             route(&mut publisher.inbound, now, &header, clear).ok_or(DropReason::UnexpectedRtp)?;
         let inbound = &mut publisher.inbound[medium];
         let extension = |id: Option<u8>| header.extension(clear, id?);
-        if let (Some(twcc), Some(&[high, low, ..])) =
-            (&mut publisher.twcc, extension(inbound.extensions.transport_cc))
+        if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, extension(inbound.extensions.transport_cc))
         {
             twcc.handle_packet(now, u16::from_be_bytes([high, low]));
         }

@@ -95,8 +95,7 @@ impl Simulcast {
     /// Where the held layer begins if it is to take over now: its keyframe is whole, and `between_frames` says that the
     /// old layer has ended one, or it does not do so in time.
     fn takeover(&mut self, now: Instant, between_frames: bool) -> Option<u64> {
-        self.held.layer?;
-        let start = self.held.ring.gop_start()?;
+        let start = self.held.keyframe()?;
         let since = *self.whole_since.get_or_insert(now);
         (between_frames || now >= since + PATIENCE).then_some(start)
     }
@@ -106,6 +105,13 @@ impl Held {
     fn begin(&mut self, layer: Option<LayerIndex>) {
         self.layer = layer;
         self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Where the newest whole keyframe begins.
+    fn keyframe(&self) -> Option<u64> {
+        self.layer?;
+        // Until the layer's first packet, the ring has those of the last one that was held.
+        (self.ring.epoch() == self.epoch).then(|| self.ring.gop_start())?
     }
 
     fn hold(&mut self, clear: &ClearPacket<'_>) {

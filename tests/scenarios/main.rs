@@ -16,4 +16,5 @@ mod nonces;
 mod publisher_returns;
 mod repair;
 mod reports;
+mod simulcast;
 mod table_ends;

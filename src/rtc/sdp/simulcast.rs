@@ -32,7 +32,10 @@ impl RidLine {
         }
         let restrictions = words.next().unwrap_or_default();
         let parameter = |name: &str| {
-            restrictions.split(';').find_map(|part| part.split_once('=').filter(|(key, _)| *key == name)).map(|(_, v)| v)
+            restrictions
+                .split(';')
+                .find_map(|part| part.split_once('=').filter(|(key, _)| *key == name))
+                .map(|(_, v)| v)
         };
         let payload_types = parameter("pt").map(|list| list.split(',').filter_map(|pt| pt.parse().ok()).collect());
         let pixels = |name| parameter(name).and_then(|value| value.parse().ok());

@@ -159,8 +159,7 @@ fn chromium_player_takes_h264_of_the_same_profile() {
     assert_eq!(stream.fmtp, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f");
     let expected = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
     assert_eq!(stream.feedback, expected);
-    let ids =
-        ExtensionIds { mid: Some(9), transport_cc: Some(4), playout_delay: Some(5), ..ExtensionIds::default() };
+    let ids = ExtensionIds { mid: Some(9), transport_cc: Some(4), playout_delay: Some(5), ..ExtensionIds::default() };
     assert_eq!((stream.extensions, stream.directed_extensions), (ids, ExtensionIds::default()));
     assert_eq!(negotiated.dtls_role, DtlsRole::Server);
     assert_eq!(negotiated.remote_ice.ufrag, "Dm7Q");

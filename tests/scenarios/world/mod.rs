@@ -5,6 +5,7 @@
 
 mod dealer;
 mod peer;
+pub mod studio;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ use tableside::shard::{
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
 pub use peer::{Peer, Side};
+#[allow(unused_imports, reason = "for the scenarios with simulcast")]
+pub use studio::Studio;
 
 /// The step of virtual time.
 pub const STEP: Duration = Duration::from_millis(1);
@@ -125,8 +128,21 @@ impl World {
 
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
-        let (random, number) = self.next_session();
-        let mut peer = Peer::publisher(self.now, number, side);
+        let (_, number) = self.next_session();
+        let peer = Peer::publisher(self.now, number, side);
+        self.add_publisher_as(peer)
+    }
+
+    /// A publisher of VP8 in layers with these rids, and Opus.
+    pub fn add_simulcast_publisher(&mut self, rids: &[&str]) -> usize {
+        let (_, number) = self.next_session();
+        let mut peer = Peer::publisher(self.now, number, Side::Client);
+        peer.offer_layers(rids);
+        self.add_publisher_as(peer)
+    }
+
+    fn add_publisher_as(&mut self, mut peer: Peer) -> usize {
+        let random = self.random();
         let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -287,8 +303,12 @@ impl World {
 
     fn next_session(&mut self) -> ([u8; 32], u16) {
         self.next_sessions += 1;
-        let n = self.next_sessions;
-        (std::array::from_fn(|i| (n as u8).wrapping_mul(31).wrapping_add(i as u8 * 7)), n)
+        (self.random(), self.next_sessions)
+    }
+
+    /// What a session is made from, different for each.
+    fn random(&self) -> [u8; 32] {
+        std::array::from_fn(|i| (self.next_sessions as u8).wrapping_mul(31).wrapping_add(i as u8 * 7))
     }
 }
 

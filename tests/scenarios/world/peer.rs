@@ -9,7 +9,7 @@ use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport}
 use tableside::rtc::rtcp::{self, RtcpWriter};
 use tableside::rtc::sdp::{
     DtlsRole, ExtensionIds, Feedback, Fingerprint, FingerprintHash, IceCredentials, MediaDirection, MediaSection,
-    Negotiated, Section, StreamParameters,
+    Negotiated, Section, SimulcastLayer, StreamParameters,
 };
 use tableside::rtc::srtp::{RtcpOpener, RtcpSealer, RtpOpener, RtpSealer};
 use tableside::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
@@ -21,6 +21,9 @@ pub const VIDEO_PAYLOAD_TYPE: u8 = 96;
 pub const RTX_PAYLOAD_TYPE: u8 = 97;
 pub const AUDIO_PAYLOAD_TYPE: u8 = 111;
 const TRANSPORT_CC: u8 = 3;
+pub const MID: u8 = 9;
+pub const RID: u8 = 10;
+pub const REPAIRED_RID: u8 = 11;
 const PUBLISHER_VIDEO_SSRC: u32 = 0x2222_2220;
 const PUBLISHER_AUDIO_SSRC: u32 = 0x2222_2222;
 
@@ -288,25 +291,21 @@ impl Peer {
             self.sequence = self.sequence.wrapping_add(1);
             datagrams.push(self.seal(&fields, &payload));
         }
-        let fields = HeaderFields {
-            padding: false,
-            marker: false,
-            payload_type: AUDIO_PAYLOAD_TYPE,
-            sequence_number: self.audio_sequence,
-            timestamp: u32::from(self.audio_sequence) * 960,
-            ssrc: PUBLISHER_AUDIO_SSRC,
-        };
-        self.audio_sequence = self.audio_sequence.wrapping_add(1);
-        datagrams.push(self.seal(&fields, &[0xfc; 100]));
+        datagrams.push(self.sound());
         datagrams
     }
 
     fn seal(&mut self, fields: &HeaderFields, payload: &[u8]) -> Datagram {
-        let keys = self.keys.as_ref().expect("connected");
-        let mut packet = [0; 1500];
-        let header = write_header(&mut packet, fields, &[]).expect("room");
         // The peers of the world send fewer packets than would roll over twice.
         let roc = u32::from(fields.ssrc == PUBLISHER_VIDEO_SSRC && fields.sequence_number < 60_000);
+        self.seal_with(fields, roc, &[], payload)
+    }
+
+    /// A packet with header extension elements, at a rollover counter.
+    pub fn seal_with(&mut self, fields: &HeaderFields, roc: u32, elements: &[(u8, &[u8])], payload: &[u8]) -> Datagram {
+        let keys = self.keys.as_ref().expect("connected");
+        let mut packet = [0; 1500];
+        let header = write_header(&mut packet, fields, elements).expect("room");
         let len = keys.rtp_sealer.seal(roc, &mut packet, header.header_len, payload, &[]);
         Datagram { from: self.address, to: self.node.expect("begun"), bytes: packet[..len].to_vec() }
     }
@@ -325,6 +324,39 @@ impl Peer {
     /// What of one SSRC came, in order of arrival.
     pub fn received_on(&self, ssrc: u32) -> Vec<&Received> {
         self.received.iter().filter(|r| r.ssrc == ssrc).collect()
+    }
+
+    /// Offers its video in layers, told apart by rid; the SSRCs are for the gateway to learn.
+    pub fn offer_layers(&mut self, rids: &[&str]) {
+        for section in &mut self.negotiated.sections {
+            let Section::Media(MediaSection { kind: MediaKind::Video, stream: Some(stream), .. }) = section else {
+                continue;
+            };
+            let layer = |rid: &&str| SimulcastLayer { rid: (*rid).to_owned(), restricted_to: None, max_picture: None };
+            stream.layers = rids.iter().map(layer).collect();
+            stream.remote_ssrc = None;
+            let ids = &mut stream.extensions;
+            (ids.mid, ids.rid, ids.repaired_rid) = (Some(MID), Some(RID), Some(REPAIRED_RID));
+        }
+    }
+
+    /// One packet of audio.
+    pub fn sound(&mut self) -> Datagram {
+        let fields = HeaderFields {
+            padding: false,
+            marker: false,
+            payload_type: AUDIO_PAYLOAD_TYPE,
+            sequence_number: self.audio_sequence,
+            timestamp: u32::from(self.audio_sequence) * 960,
+            ssrc: PUBLISHER_AUDIO_SSRC,
+        };
+        self.audio_sequence = self.audio_sequence.wrapping_add(1);
+        self.seal(&fields, &[0xfc; 100])
+    }
+
+    /// All that came over RTCP.
+    pub fn rtcp(&self) -> impl Iterator<Item = rtcp::Packet<'_>> {
+        self.reports.iter().flat_map(|report| rtcp::packets(report).filter_map(Result::ok))
     }
 
     /// How many PLI came.
