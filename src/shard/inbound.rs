@@ -23,6 +23,17 @@ pub(super) struct Route {
     pub(super) rtx: bool,
 }
 
+/// What a packet brings, by itself or as a repetition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carried<'a> {
+    pub(super) sequence_number: u16,
+    /// The sequence number extended, once the stream has begun.
+    pub(super) index: Option<u64>,
+    /// The first packet of its frame to come.
+    pub(super) begins_frame: bool,
+    pub(super) payload: &'a [u8],
+}
+
 /// One medium from a publisher: one RTP stream, or the layers of a simulcast.
 #[derive(Debug)]
 pub(super) struct Inbound {
@@ -105,6 +116,34 @@ impl Inbound {
             rtx_payload_type: stream.rtx_payload_type,
             rebindings: Budget::new(8, Duration::from_secs(10)),
         }
+    }
+
+    /// Accounts for a packet, whose extended sequence number on its own SSRC is `index`. `None` where nothing is in it.
+    pub(super) fn receive<'a>(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        header: &RtpHeader,
+        index: u64,
+        payload: &'a [u8],
+    ) -> Option<Carried<'a>> {
+        let clock_rate = self.codec.clock_rate();
+        let layer = self.layer_mut(route.layer);
+        if !route.rtx {
+            let begins_frame = layer.received(now, clock_rate, header, index);
+            return Some(Carried {
+                sequence_number: header.sequence_number,
+                index: Some(index),
+                begins_frame,
+                payload,
+            });
+        }
+        // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a bandwidth
+        // probe, which transport-wide feedback counts and nobody repairs with.
+        let (original, payload) = payload.split_first_chunk()?;
+        let sequence_number = u16::from_be_bytes(*original);
+        let index = layer.repaired(now, sequence_number);
+        Some(Carried { sequence_number, index, begins_frame: false, payload })
     }
 
     pub(super) fn layer_mut(&mut self, layer: LayerIndex) -> &mut Layer {
@@ -233,7 +272,7 @@ impl Layer {
 
     /// Accounts for an arrival: `index` is the extended sequence number of the stream that carried it. Returns whether it
     /// is the first of its frame to come.
-    pub(super) fn received(&mut self, now: Instant, clock_rate: u32, header: &RtpHeader, index: u64) -> bool {
+    fn received(&mut self, now: Instant, clock_rate: u32, header: &RtpHeader, index: u64) -> bool {
         let reception = self.reception.get_or_insert_with(|| ReceptionStats::new(header.ssrc, clock_rate));
         reception.handle_rtp(now, index, header.timestamp);
         self.losses.handle_packet(now, index);
@@ -245,7 +284,7 @@ impl Layer {
     }
 
     /// Accounts for a repair: the original sequence number came over RTX. Returns it extended, once the stream has begun.
-    pub(super) fn repaired(&mut self, now: Instant, sequence_number: u16) -> Option<u64> {
+    fn repaired(&mut self, now: Instant, sequence_number: u16) -> Option<u64> {
         let newest = self.newest?.index;
         let behind = sequence_number.wrapping_sub(newest as u16) as i16;
         let index = newest.checked_add_signed(i64::from(behind))?;

@@ -7,7 +7,7 @@ use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, Rt
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
-use super::inbound::{Route, route};
+use super::inbound::route;
 use super::message::{LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock};
 use super::report::{DropReason, EndCause};
 use super::table::{Source, Table};
@@ -44,38 +44,31 @@ impl Shard {
         let clear = &datagram[..opened.len];
         let header = RtpHeader::parse(clear).map_err(|_| DropReason::RtpMalformed)?;
         let payload = header.payload(clear);
-        let Route { medium, layer, rtx } =
-            route(&mut publisher.inbound, now, &header, clear).ok_or(DropReason::UnexpectedRtp)?;
-        let inbound = &mut publisher.inbound[medium];
-        let extension = |id: Option<u8>| header.extension(clear, id?);
-        if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, extension(inbound.extensions.transport_cc))
-        {
-            twcc.handle_packet(now, u16::from_be_bytes([high, low]));
-        }
-        let (kind, codec) = (inbound.kind, inbound.codec);
-        let capture = extension(inbound.extensions.abs_capture_time).and_then(AbsCaptureTime::decode);
-        let stream = inbound.layer_mut(layer);
-        let (sequence_number, payload, at) = if rtx {
-            // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a
-            // bandwidth probe, which transport-wide feedback counts and nobody repairs with.
-            let Some((original, payload)) = payload.split_first_chunk() else { return Ok(()) };
-            let original = u16::from_be_bytes(*original);
-            (original, payload, (stream.repaired(now, original), false))
-        } else {
-            let begins_frame = stream.received(now, codec.clock_rate(), &header, opened.index);
-            (header.sequence_number, payload, (Some(opened.index), begins_frame))
+        publisher.note_transport_number(now, &header, clear);
+        let route = route(&mut publisher.inbound, now, &header, clear).ok_or(DropReason::UnexpectedRtp)?;
+        let inbound = &mut publisher.inbound[route.medium];
+        let Some(carried) = inbound.receive(now, &route, &header, opened.index, payload) else { return Ok(()) };
+        let capture = inbound.extensions.abs_capture_time.and_then(|id| header.extension(clear, id));
+        let arrival = Arrival {
+            kind: inbound.kind,
+            sequence_number: carried.sequence_number,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            capture: capture.and_then(AbsCaptureTime::decode),
+            payload: carried.payload,
         };
-        let (timestamp, marker) = (header.timestamp, header.marker);
-        let arrival = Arrival { kind, sequence_number, timestamp, marker, capture, payload };
+        let codec = inbound.codec;
         let Some(simulcast) = &mut inbound.simulcast else {
             // The datagram's memory belongs to the caller: no borrow of self is left here.
             return self.ingest(now, table, arrival);
         };
-        let result = match simulcast.handle_packet(now, codec, layer, at, &arrival) {
-            true => self.ingest(now, table, arrival),
-            false => Ok(self.publisher_is_heard(now, table)),
+        let result = if simulcast.handle_packet(now, codec, route.layer, &carried, &arrival) {
+            self.ingest(now, table, arrival)
+        } else {
+            self.publisher_is_heard(now, table);
+            Ok(())
         };
-        self.steer_layers(now, slot, medium);
+        self.steer_layers(now, slot, route.medium);
         result
     }
 

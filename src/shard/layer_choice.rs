@@ -344,7 +344,7 @@ mod tests {
             }
             waits.push(wait / 30);
         }
-        assert_eq!(waits, [2, 4, 8, 16], "seconds");
+        assert_eq!(waits, [1, 2, 4, 8], "seconds");
         sender.frames(330, &[SMALL, LARGE]);
         sender.frames(15, &[SMALL]);
         sender.frames(40, &[SMALL, LARGE]);

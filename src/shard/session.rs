@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::fanout::DownTrack;
-use crate::media::MediaKind;
+use crate::media::{MediaKind, RtpHeader};
 use crate::rtc::Endpoint;
 use crate::rtc::data_channel::ChannelId;
 use crate::rtc::rtcp::TwccRecorder;
@@ -95,6 +95,16 @@ impl Publisher {
     /// Whether video packets were given up since the last call: every player's picture is broken until a keyframe.
     pub(super) fn take_broken_picture(&mut self) -> bool {
         self.video_mut().is_some_and(Inbound::take_broken_picture)
+    }
+
+    /// Notes a packet for transport-wide feedback, whatever stream it is of: for the sender's bandwidth estimate, what is
+    /// not reported was lost.
+    pub(super) fn note_transport_number(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) {
+        let Some(twcc) = &mut self.twcc else { return };
+        let number = self.inbound.iter().find_map(|i| header.extension(packet, i.extensions.transport_cc?));
+        if let Some(&[high, low, ..]) = number {
+            twcc.handle_packet(now, u16::from_be_bytes([high, low]));
+        }
     }
 
     pub(super) fn video_mut(&mut self) -> Option<&mut Inbound> {

@@ -12,7 +12,7 @@ use crate::media::{
 use crate::rtc::sdp::SimulcastLayer;
 
 use super::core::Shard;
-use super::inbound::{Inbound, LayerIndex};
+use super::inbound::{Carried, Inbound, LayerIndex};
 use super::ingest::Arrival;
 use super::layer_choice::{LayerChoice, Seen};
 
@@ -60,14 +60,13 @@ impl Simulcast {
         }
     }
 
-    /// Takes a packet of a layer; returns whether it is to be forwarded. `index` is its extended sequence number, where
-    /// that is known; `begins_frame`, whether it is the first of its frame to come.
+    /// Takes a packet of a layer; returns whether it is to be forwarded.
     pub(super) fn handle_packet(
         &mut self,
         now: Instant,
         codec: Codec,
         layer: LayerIndex,
-        (index, begins_frame): (Option<u64>, bool),
+        carried: &Carried<'_>,
         arrival: &Arrival<'_>,
     ) -> bool {
         let facts = facts(codec, arrival.payload);
@@ -75,7 +74,7 @@ impl Simulcast {
         let seen = Seen {
             layer,
             len: arrival.payload.len(),
-            begins_frame,
+            begins_frame: carried.begins_frame,
             keyframe: leads,
             picture: if leads { picture_size(codec, arrival.payload) } else { None },
         };
@@ -84,7 +83,7 @@ impl Simulcast {
             self.held.begin(self.choice.wanted());
             self.whole_since = None;
         }
-        if let Some(index) = index.filter(|_| self.held.layer == Some(layer)) {
+        if let Some(index) = carried.index.filter(|_| self.held.layer == Some(layer)) {
             let position = Position { epoch: self.held.epoch, index, timestamp: arrival.timestamp };
             let (marker, capture, payload) = (arrival.marker, arrival.capture, arrival.payload);
             self.held.hold(&ClearPacket { position, marker, facts, arrival: now, capture, payload });

@@ -60,8 +60,8 @@ fn no_nonce_is_used_twice_over_layer_switches() {
                 players.push(world.add_player((n / 120) % 2));
             }
             if n % 45 == 44 {
-                studio.active = (0..3).map(|_| dice.below(3) > 0).collect();
-                studio.active[dice.below(3)] = true;
+                studio.active = vec![dice.below(3) > 0, dice.below(3) > 0, n / 45 % 2 == 1];
+                studio.active[dice.below(2)] = true;
                 studio.force_keyframe(dice.below(3));
             }
             studio.send(&mut world, 1);
