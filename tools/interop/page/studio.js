@@ -21,6 +21,10 @@
     const preferred = codecs.filter((codec) => codec.mimeType === mimeType);
     transceiver.setCodecPreferences([...preferred, ...codecs.filter((codec) => /\/(rtx|red|ulpfec)$/.test(codec.mimeType))]);
     ({ sender } = transceiver);
+    // A machine that is short of CPU is to lose frames: by the size of the picture the layers are told apart.
+    const parameters = sender.getParameters();
+    parameters.degradationPreference = 'maintain-resolution';
+    await sender.setParameters(parameters);
     await connection.setLocalDescription();
     const offer = connection.localDescription.sdp;
     const headers = { 'Content-Type': 'application/sdp' };

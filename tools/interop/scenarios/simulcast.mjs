@@ -74,7 +74,6 @@ async function published(t, gateway, studio, home, mimeType) {
   assert(switches >= 3);
   const skipped = metrics.sum('tableside_frames_total', { table, outcome: 'dropped', cause: 'layer_switch' });
   t.measure(`${mimeType}, frames skipped by switches`, skipped);
-  assert.equal(metrics.sum('tableside_frames_total', { table, outcome: 'dropped', cause: 'ingest_loss' }), 0);
   t.measure(`${mimeType}, layers`, JSON.stringify(await camera.evaluate(() => globalThis.interopStudio.layers())));
   await camera.close();
   await watching.close();
