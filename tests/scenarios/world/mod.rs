@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tableside::fanout::SendBatch;
 use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
-use tableside::rtc::dtls::DtlsIdentity;
+use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
 use tableside::rtc::rtcp::NtpTime;
 use tableside::rtc::{EndpointConfig, TransportAddress};
 use tableside::shard::{
@@ -24,6 +24,8 @@ use tableside::shard::{
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
+#[allow(unused_imports, reason = "as above")]
+pub use peer::Rewrite;
 pub use peer::{Peer, Side};
 #[allow(unused_imports, reason = "for the scenarios with simulcast")]
 pub use studio::Studio;
@@ -60,6 +62,10 @@ pub struct World {
     pub table: TableSpec,
     pub heard: Heard,
     pub network: Network,
+    /// Everything arrives a second time, so much later.
+    pub echo: Option<Duration>,
+    /// The only version of DTLS that new peers speak, if they do not speak all.
+    pub only: Option<DtlsVersion>,
     fingerprint: [u8; 32],
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
@@ -113,6 +119,8 @@ impl World {
             },
             heard: Heard::default(),
             network: Box::new(|_| Some(Duration::ZERO)),
+            echo: None,
+            only: None,
             fingerprint,
             in_flight: Vec::new(),
             sent: 0,
@@ -129,14 +137,14 @@ impl World {
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
         let (_, number) = self.next_session();
-        let peer = Peer::publisher(self.now, number, side);
+        let peer = self.spoken(Peer::publisher(self.now, number, side));
         self.add_publisher_as(peer)
     }
 
     /// A publisher of VP8 in layers with these rids, and Opus.
     pub fn add_simulcast_publisher(&mut self, rids: &[&str]) -> usize {
         let (_, number) = self.next_session();
-        let mut peer = Peer::publisher(self.now, number, Side::Client);
+        let mut peer = self.spoken(Peer::publisher(self.now, number, Side::Client));
         peer.offer_layers(rids);
         self.add_publisher_as(peer)
     }
@@ -158,12 +166,19 @@ impl World {
     /// A player at an address of the caller's choice.
     pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
         let (random, number) = self.next_session();
-        let mut peer = Peer::player(self.now, number);
+        let mut peer = self.spoken(Peer::player(self.now, number));
         peer.address = address;
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
         self.peers.len() - 1
+    }
+
+    fn spoken(&self, peer: Peer) -> Peer {
+        match self.only {
+            Some(version) => peer.speaking_only(version),
+            None => peer,
+        }
     }
 
     /// Lets virtual time pass.
@@ -214,6 +229,9 @@ impl World {
     pub fn send(&mut self, datagram: Datagram) {
         if let Some(delay) = (self.network)(&datagram) {
             self.sent += 1;
+            if let Some(later) = self.echo {
+                self.in_flight.push((self.now + delay + later, self.sent, datagram.clone()));
+            }
             self.in_flight.push((self.now + delay, self.sent, datagram));
         }
     }
