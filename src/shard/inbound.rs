@@ -46,6 +46,8 @@ pub(super) struct Inbound {
     mid: Box<str>,
     payload_type: u8,
     rtx_payload_type: Option<u8>,
+    /// Of RED, which comes on the SSRC of the codec.
+    red_payload_type: Option<u8>,
     rebindings: Budget,
 }
 
@@ -114,6 +116,7 @@ impl Inbound {
             mid: mid.into(),
             payload_type: stream.payload_type,
             rtx_payload_type: stream.rtx_payload_type,
+            red_payload_type: stream.red.as_ref().map(|red| red.payload_type),
             rebindings: Budget::new(8, Duration::from_secs(10)),
         }
     }
@@ -192,10 +195,15 @@ impl Inbound {
         self.layers.iter().any(|layer| layer.ssrc == Some(ssrc) || layer.rtx_ssrc == Some(ssrc))
     }
 
+    /// Whether a payload type is that of RED (RFC 2198).
+    pub(super) fn is_red(&self, payload_type: u8) -> bool {
+        self.red_payload_type == Some(payload_type)
+    }
+
     /// Whether a payload type is that of RTX; `None` where it is none of this medium's.
     fn is_rtx(&self, payload_type: u8) -> Option<bool> {
         match payload_type {
-            _ if payload_type == self.payload_type => Some(false),
+            _ if payload_type == self.payload_type || self.is_red(payload_type) => Some(false),
             _ if self.rtx_payload_type == Some(payload_type) => Some(true),
             _ => None,
         }
@@ -323,6 +331,7 @@ mod tests {
             payload_type: 111,
             fmtp: String::new(),
             rtx_payload_type: None,
+            red: None,
             feedback: Feedback::default(),
             extensions: ids,
             directed_extensions: ExtensionIds::default(),

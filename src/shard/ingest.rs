@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, RtpHeader, facts};
+use crate::media::{
+    AbsCaptureTime, ClearPacket, Codec, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement, RtpHeader, facts,
+    red_facts,
+};
 use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
@@ -25,7 +28,21 @@ pub(super) struct Arrival<'a> {
     pub(super) timestamp: u32,
     pub(super) marker: bool,
     pub(super) capture: Option<AbsCaptureTime>,
+    /// The value of its dependency descriptor, empty where it has none.
+    pub(super) dependency_descriptor: &'a [u8],
+    /// The payload is RED (RFC 2198).
+    pub(super) red: bool,
     pub(super) payload: &'a [u8],
+}
+
+impl Arrival<'_> {
+    /// What the payload says; `None` for RED that makes no sense, of which nothing could be given to a player without it.
+    fn facts(&self, codec: Codec) -> Option<PayloadFacts> {
+        if !self.red {
+            return Some(facts(codec, self.payload));
+        }
+        Some(red_facts(self.payload)).filter(|facts| facts.primary.is_some())
+    }
 }
 
 impl Shard {
@@ -48,13 +65,17 @@ impl Shard {
         let route = route(&mut publisher.inbound, now, &header, clear).ok_or(DropReason::UnexpectedRtp)?;
         let inbound = &mut publisher.inbound[route.medium];
         let Some(carried) = inbound.receive(now, &route, &header, opened.index, payload) else { return Ok(()) };
-        let capture = inbound.extensions.abs_capture_time.and_then(|id| header.extension(clear, id));
+        let extension = |id: Option<u8>| header.extension(clear, id?);
+        let capture = extension(inbound.extensions.abs_capture_time);
+        let descriptor = extension(inbound.extensions.dependency_descriptor);
         let arrival = Arrival {
             kind: inbound.kind,
             sequence_number: carried.sequence_number,
             timestamp: header.timestamp,
             marker: header.marker,
             capture: capture.and_then(AbsCaptureTime::decode),
+            dependency_descriptor: descriptor.unwrap_or_default(),
+            red: inbound.is_red(header.payload_type),
             payload: carried.payload,
         };
         let codec = inbound.codec;
@@ -86,6 +107,8 @@ impl Shard {
             timestamp: media.timestamp,
             marker: media.marker,
             capture: None,
+            dependency_descriptor: &[],
+            red: false,
             payload: &media.payload,
         };
         // After a stall that was longer than the grace time, the table begins anew.
@@ -125,6 +148,9 @@ impl Shard {
                 Some(source) => source.timeline.restart(),
                 None => *source = Some(Source::new(codec, ring_packets)),
             }
+            if let (MediaKind::Video, Some(source)) = (kind, source) {
+                source.parameter_sets.begin(codec, &media.parameter_sets);
+            }
             for to in home.subscribers.clone() {
                 self.events.push_back(ShardEvent::Peer { to, message: PeerMessage::Track { table: id, kind, codec } });
             }
@@ -136,52 +162,63 @@ impl Shard {
         }
     }
 
-    /// Home: a packet of the publisher joins its track.
+    /// Home: a packet of the publisher joins its track, and before it what it brings for those who lack it.
     pub(super) fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
         let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
         let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
         let source = home.source_mut(arrival.kind).ok_or(DropReason::UnexpectedRtp)?;
-        let position = match source.timeline.place(now, arrival.sequence_number, arrival.timestamp) {
-            Placement::At(position) => position,
-            Placement::TooOld => return Err(DropReason::TooLate),
-        };
         let track = match arrival.kind {
             MediaKind::Audio => table.audio.as_mut(),
             MediaKind::Video => table.video.as_mut(),
         }
         .ok_or(DropReason::UnexpectedRtp)?;
-        let clear = ClearPacket {
-            position,
-            marker: arrival.marker,
-            facts: facts(track.codec, arrival.payload),
-            arrival: now,
-            capture: arrival.capture,
-            payload: arrival.payload,
+        let facts = arrival.facts(track.codec).ok_or(DropReason::RtpMalformed)?;
+        let mut position = match source.timeline.place(now, arrival.sequence_number, arrival.timestamp) {
+            Placement::At(position) => position,
+            Placement::TooOld => return Err(DropReason::TooLate),
         };
-        let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
         if position.epoch != track.ring.epoch() && source.enter_epoch(position.epoch, &track.ring) {
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
-        if !track.insert(packet.clone()) {
+        let leading = source.lead_in(now, track, &arrival, &facts, &mut position);
+        let mut descriptor = [0; MAX_DESCRIPTOR];
+        let clear = ClearPacket {
+            position,
+            marker: arrival.marker,
+            facts,
+            arrival: now,
+            capture: arrival.capture,
+            dependency_descriptor: match arrival.dependency_descriptor {
+                [] => &[],
+                value => source.descriptors.rewrite(position.epoch, value, &mut descriptor),
+            },
+            payload: arrival.payload,
+        };
+        let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
+        let mut is_new = false;
+        for packet in leading.into_iter().flatten().chain([packet]) {
+            is_new = track.insert(packet.clone());
+            for to in home.subscribers.iter().filter(|_| is_new) {
+                let message = PeerMessage::Media { table: id, kind: arrival.kind, packet: packet.clone() };
+                self.events.push_back(ShardEvent::Peer { to: *to, message });
+            }
+        }
+        if !is_new {
             return Ok(());
         }
         if track.clock.is_none() {
             track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, offset: None });
         }
-        if arrival.kind == MediaKind::Video {
+        if let (MediaKind::Video, Some(source)) = (arrival.kind, home.source_mut(arrival.kind)) {
             source.frames.observe(&track.ring, now);
         }
         home.rate.add(now, arrival.payload.len() as u64);
         home.last_packet = Some(now);
         table.report.packets_ingested += 1;
         table.report.bytes_ingested += arrival.payload.len() as u64;
-        if packet.facts.keyframe && arrival.kind == MediaKind::Video {
+        if facts.keyframe && arrival.kind == MediaKind::Video {
             table.keyframe_wanted.satisfied();
-        }
-        for to in &home.subscribers {
-            let message = PeerMessage::Media { table: id, kind: arrival.kind, packet: packet.clone() };
-            self.events.push_back(ShardEvent::Peer { to: *to, message });
         }
         self.make_ready(id, arrival.kind);
         if self.tables[&id].state != TableState::Live {

@@ -19,6 +19,7 @@ mod feedback;
 mod inbound;
 mod ingest;
 mod layer_choice;
+mod lead_in;
 mod message;
 mod report;
 mod session;

@@ -85,8 +85,15 @@ impl Simulcast {
         }
         if let Some(index) = carried.index.filter(|_| self.held.layer == Some(layer)) {
             let position = Position { epoch: self.held.epoch, index, timestamp: arrival.timestamp };
-            let (marker, capture, payload) = (arrival.marker, arrival.capture, arrival.payload);
-            self.held.hold(&ClearPacket { position, marker, facts, arrival: now, capture, payload });
+            self.held.hold(&ClearPacket {
+                position,
+                marker: arrival.marker,
+                facts,
+                arrival: now,
+                capture: arrival.capture,
+                dependency_descriptor: arrival.dependency_descriptor,
+                payload: arrival.payload,
+            });
         }
         self.choice.in_use() == Some(layer)
     }
@@ -180,6 +187,8 @@ impl Shard {
                 timestamp: packet.timestamp,
                 marker: packet.marker,
                 capture: packet.capture,
+                dependency_descriptor: packet.dependency_descriptor(),
+                red: false,
                 payload: packet.payload(),
             };
             if let Err(reason) = self.ingest(now, id, arrival) {

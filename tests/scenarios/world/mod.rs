@@ -17,6 +17,7 @@ use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
 use tableside::rtc::rtcp::NtpTime;
+use tableside::rtc::sdp::Negotiated;
 use tableside::rtc::{EndpointConfig, TransportAddress};
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
@@ -27,6 +28,8 @@ pub use dealer::Dealer;
 #[allow(unused_imports, reason = "as above")]
 pub use peer::Rewrite;
 pub use peer::{Peer, Side};
+#[allow(unused_imports, reason = "likewise, by the scenarios")]
+pub use peer::{stream_mut, vp8_payload};
 #[allow(unused_imports, reason = "for the scenarios with simulcast")]
 pub use studio::Studio;
 
@@ -136,21 +139,19 @@ impl World {
 
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
-        let (_, number) = self.next_session();
-        let peer = self.spoken(Peer::publisher(self.now, number, side));
-        self.add_publisher_as(peer)
+        self.add_publisher_with(side, |_| {})
     }
 
     /// A publisher of VP8 in layers with these rids, and Opus.
     pub fn add_simulcast_publisher(&mut self, rids: &[&str]) -> usize {
-        let (_, number) = self.next_session();
-        let mut peer = self.spoken(Peer::publisher(self.now, number, Side::Client));
-        peer.offer_layers(rids);
-        self.add_publisher_as(peer)
+        self.add_publisher_with(Side::Client, |negotiated| peer::offer_layers(negotiated, rids))
     }
 
-    fn add_publisher_as(&mut self, mut peer: Peer) -> usize {
-        let random = self.random();
+    /// A publisher that negotiated something else than usual.
+    pub fn add_publisher_with(&mut self, side: Side, adapt: impl FnOnce(&mut Negotiated)) -> usize {
+        let (random, number) = self.next_session();
+        let mut peer = self.spoken(Peer::publisher(self.now, number, side));
+        adapt(&mut peer.negotiated);
         let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -165,9 +166,18 @@ impl World {
 
     /// A player at an address of the caller's choice.
     pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
+        self.add_player_as(shard, |peer| peer.address = address)
+    }
+
+    /// A player that negotiated something else than usual.
+    pub fn add_player_with(&mut self, shard: usize, adapt: impl FnOnce(&mut Negotiated)) -> usize {
+        self.add_player_as(shard, |peer| adapt(&mut peer.negotiated))
+    }
+
+    fn add_player_as(&mut self, shard: usize, adapt: impl FnOnce(&mut Peer)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = self.spoken(Peer::player(self.now, number));
-        peer.address = address;
+        adapt(&mut peer);
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -326,12 +336,8 @@ impl World {
 
     fn next_session(&mut self) -> ([u8; 32], u16) {
         self.next_sessions += 1;
-        (self.random(), self.next_sessions)
-    }
-
-    /// What a session is made from, different for each.
-    fn random(&self) -> [u8; 32] {
-        std::array::from_fn(|i| (self.next_sessions as u8).wrapping_mul(31).wrapping_add(i as u8 * 7))
+        let n = self.next_sessions;
+        (std::array::from_fn(|i| (n as u8).wrapping_mul(31).wrapping_add(i as u8 * 7)), n)
     }
 }
 

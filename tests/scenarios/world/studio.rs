@@ -97,7 +97,7 @@ impl Studio {
 
     fn frame(&mut self, world: &mut World) {
         let peer = &mut world.peers[self.peer];
-        let mut datagrams = vec![peer.sound()];
+        let mut datagrams = vec![peer.sound(&[0xfc; 100])];
         for (n, layer) in self.layers.iter_mut().enumerate().filter(|(n, _)| self.active[*n]) {
             let keyframe = std::mem::take(&mut layer.wants_keyframe);
             let timestamp = layer.first_timestamp.wrapping_add(self.frames * FRAME_TICKS);

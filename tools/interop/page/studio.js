@@ -1,54 +1,61 @@
-// A WHIP publisher of a simulcast with nothing of the product in it: camera, sendEncodings, POST, answer.
-// Runs in a page of the gateway's origin that has a fake camera.
+// A WHIP publisher with nothing of the product in it: camera and microphone, one codec, what RFC 9725 asks for.
+// Runs in a page of the gateway's origin, after recorder.js.
 
 (() => {
-  /** From small to large, as browsers want them. The rates let the machine's encoders keep up. */
-  const LAYERS = [
-    { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-    { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 400_000 },
-    { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 1_200_000 },
-  ];
-  let sender;
+  const DEPENDENCY_DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
+  const isOf = (mimeType) => (codec) => codec.mimeType.toLowerCase() === mimeType.toLowerCase();
 
-  /** Publishes picture and sound to `endpoint`; `mimeType` names the video codec to prefer. */
-  async function publish(endpoint, { mimeType, width, height }) {
-    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate: 30 } });
+  /** The codecs of a kind, those of `mimeType` first. */
+  function preferring(kind, mimeType) {
+    const all = RTCRtpReceiver.getCapabilities(kind).codecs;
+    const first = all.filter(isOf(mimeType));
+    if (first.length === 0) throw new Error(`this browser has no ${mimeType}`);
+    return [...first, ...all.filter((codec) => !isOf(mimeType)(codec))];
+  }
+
+  function negotiateExtension(transceiver, uri) {
+    const extensions = transceiver.getHeaderExtensionsToNegotiate();
+    const extension = extensions.find((candidate) => candidate.uri === uri);
+    if (!extension) throw new Error(`this browser does not know ${uri}`);
+    extension.direction = 'sendrecv';
+    transceiver.setHeaderExtensionsToNegotiate(extensions);
+  }
+
+  /**
+   * Publishes the fake camera. Returns the number of the connection in interopRecorder.
+   *
+   * @param {string} endpoint
+   * @param {{ video?: string, audio?: string, scalabilityMode?: string, dependencyDescriptor?: boolean }} options mime types
+   *   of the codecs to put first
+   */
+  async function publish(endpoint, { video = 'video/VP8', audio = 'audio/opus', scalabilityMode, dependencyDescriptor = false } = {}) {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 360, frameRate: 30 }, audio: true });
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    connection.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
-    const [track] = media.getVideoTracks();
-    const transceiver = connection.addTransceiver(track, { direction: 'sendonly', streams: [media], sendEncodings: LAYERS });
-    const { codecs } = RTCRtpSender.getCapabilities('video');
-    const preferred = codecs.filter((codec) => codec.mimeType === mimeType);
-    transceiver.setCodecPreferences([...preferred, ...codecs.filter((codec) => /\/(rtx|red|ulpfec)$/.test(codec.mimeType))]);
-    ({ sender } = transceiver);
-    // A machine that is short of CPU is to lose frames: by the size of the picture the layers are told apart.
-    const parameters = sender.getParameters();
-    parameters.degradationPreference = 'maintain-resolution';
-    await sender.setParameters(parameters);
+    const encodings = scalabilityMode ? [{ scalabilityMode }] : [{}];
+    const camera = connection.addTransceiver(stream.getVideoTracks()[0], { direction: 'sendonly', streams: [stream], sendEncodings: encodings });
+    const microphone = connection.addTransceiver(stream.getAudioTracks()[0], { direction: 'sendonly', streams: [stream] });
+    camera.setCodecPreferences(preferring('video', video));
+    microphone.setCodecPreferences(preferring('audio', audio));
+    if (dependencyDescriptor) negotiateExtension(camera, DEPENDENCY_DESCRIPTOR);
     await connection.setLocalDescription();
-    const offer = connection.localDescription.sdp;
-    const headers = { 'Content-Type': 'application/sdp' };
-    const response = await fetch(endpoint, { method: 'POST', headers, body: offer });
+    const response = await fetch(endpoint, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: connection.localDescription.sdp });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
-    const answer = await response.text();
-    await connection.setRemoteDescription({ type: 'answer', sdp: answer });
-    return { offer, answer };
+    await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+    return globalThis.interopRecorder.connections.indexOf(connection);
   }
 
-  /** Switches layers on and off, as a page does that is short of CPU: `{ f: false }`. */
-  async function setActive(active) {
-    const parameters = sender.getParameters();
-    for (const encoding of parameters.encodings) encoding.active = active[encoding.rid] ?? encoding.active;
-    await sender.setParameters(parameters);
+  /** What the browser says it sends: statistics of one kind, with the codec's mime type. */
+  async function sent(number, kind) {
+    const report = [...(await globalThis.interopRecorder.connections[number].getStats()).values()];
+    const stats = report.find((entry) => entry.type === 'outbound-rtp' && entry.kind === kind);
+    if (!stats) return undefined;
+    return { ...JSON.parse(JSON.stringify(stats)), codec: report.find((entry) => entry.id === stats.codecId)?.mimeType };
   }
 
-  /** What is sent of each layer, by rid. */
-  async function layers() {
-    const stats = [...(await sender.getStats()).values()].filter((entry) => entry.type === 'outbound-rtp');
-    const of = ({ frameHeight, framesSent, framesPerSecond, pliCount, retransmittedPacketsSent, active }) =>
-      ({ frameHeight, framesSent, framesPerSecond, pliCount, retransmittedPacketsSent, active });
-    return Object.fromEntries(stats.map((entry) => [entry.rid, of(entry)]));
+  /** Ends the connection as a page that goes away does. */
+  function stop(number) {
+    globalThis.interopRecorder.connections[number].close();
   }
 
-  globalThis.interopStudio = { publish, setActive, layers };
+  globalThis.interopStudio = { publish, sent, stop, negotiateExtension, preferring, DEPENDENCY_DESCRIPTOR };
 })();

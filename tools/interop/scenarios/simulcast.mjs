@@ -7,7 +7,7 @@ import { measureFor, until } from '../lib/until.mjs';
 export const about = 'Chromium publishes three layers, another plays the best that comes: the top one ends, and returns';
 export const timeLimitSeconds = 240;
 
-const STUDIO = readFileSync(new URL('../page/studio.js', import.meta.url), 'utf8');
+const SIMULCAST = readFileSync(new URL('../page/simulcast.js', import.meta.url), 'utf8');
 const SIZE = { width: 640, height: 480 };
 
 export async function run(t) {
@@ -20,9 +20,9 @@ export async function run(t) {
 async function published(t, gateway, studio, home, mimeType) {
   const table = mimeType === 'video/VP8' ? 'layers-vp8' : 'layers-h264';
   const camera = await studio.open(gateway.url('/'));
-  await camera.evaluate(STUDIO);
+  await camera.evaluate(SIMULCAST);
   const { offer, answer } = await camera.evaluate(
-    ([endpoint, options]) => globalThis.interopStudio.publish(endpoint, options),
+    ([endpoint, options]) => globalThis.interopSimulcast.publish(endpoint, options),
     [gateway.url(`/whip/${table}`), { mimeType, ...SIZE }],
   );
   assert.match(offer, /a=simulcast:send q;h;f\r\n/);
@@ -32,7 +32,7 @@ async function published(t, gateway, studio, home, mimeType) {
   const watching = await home.openPeers(gateway.url('/'));
   const { peer } = await watching.evaluate((url) => globalThis.interop.watch(url), gateway.url(`/whep/${table}`));
   const read = () => watching.evaluate((number) => globalThis.interop.stats(number), peer);
-  const setActive = (active) => camera.evaluate((layers) => globalThis.interopStudio.setActive(layers), active);
+  const setActive = (active) => camera.evaluate((layers) => globalThis.interopSimulcast.setActive(layers), active);
   const plays = (height, seconds) =>
     until(`the picture is ${height} rows high`, seconds, async () => {
       const { video } = await read();
@@ -74,7 +74,7 @@ async function published(t, gateway, studio, home, mimeType) {
   assert(switches >= 3);
   const skipped = metrics.sum('tableside_frames_total', { table, outcome: 'dropped', cause: 'layer_switch' });
   t.measure(`${mimeType}, frames skipped by switches`, skipped);
-  t.measure(`${mimeType}, layers`, JSON.stringify(await camera.evaluate(() => globalThis.interopStudio.layers())));
+  t.measure(`${mimeType}, layers`, JSON.stringify(await camera.evaluate(() => globalThis.interopSimulcast.layers())));
   await camera.close();
   await watching.close();
 }
