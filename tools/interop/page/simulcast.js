@@ -11,8 +11,8 @@
   let sender;
 
   /** Publishes picture and sound to `endpoint`; `mimeType` names the video codec to prefer. */
-  async function publish(endpoint, { mimeType, width, height }) {
-    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate: 30 } });
+  async function publish(endpoint, { mimeType, width, height, frameRate }) {
+    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate } });
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     connection.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
     const [track] = media.getVideoTracks();
