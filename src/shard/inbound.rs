@@ -337,6 +337,7 @@ mod tests {
             directed_extensions: ExtensionIds::default(),
             remote_ssrc: Some(500),
             remote_rtx_ssrc: None,
+            parameter_sets: Vec::new(),
             layers: Vec::new(),
         };
         let video = StreamParameters {
