@@ -48,6 +48,23 @@ fn aggregated(mut units: &[u8]) -> PayloadFacts {
     all.unwrap_or_default()
 }
 
+/// The SPS of a payload, without its NAL unit header: alone, or the first of a STAP-A.
+pub(super) fn sequence_parameter_set(payload: &[u8]) -> Option<&[u8]> {
+    let (&indicator, mut units) = payload.split_first()?;
+    match indicator & TYPE_MASK {
+        nal::SPS => Some(units),
+        nal::STAP_A => loop {
+            let [high, low, rest @ ..] = units else { return None };
+            let (unit, after) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+            match unit.split_first() {
+                Some((header, sps)) if header & TYPE_MASK == nal::SPS => return Some(sps),
+                _ => units = after,
+            }
+        },
+        _ => None,
+    }
+}
+
 /// FU-A (RFC 6184 §5.8): the FU header carries the unit's type in every fragment.
 fn fragment(rest: &[u8]) -> PayloadFacts {
     let [fu_header, body @ ..] = rest else { return PayloadFacts::default() };

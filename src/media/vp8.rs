@@ -8,14 +8,26 @@ pub(super) fn facts(payload: &[u8]) -> PayloadFacts {
 }
 
 fn read(payload: &[u8]) -> Option<PayloadFacts> {
-    let (&first, mut rest) = payload.split_first()?;
-    let (extended, starts_partition, partition) = (first & 0x80 != 0, first & 0x10 != 0, first & 0x07);
-    let temporal_layer = if extended { extension(&mut rest)? } else { None };
+    let (temporal_layer, first, rest) = descriptor(payload)?;
+    let (starts_partition, partition) = (first & 0x10 != 0, first & 0x07);
     let &frame_header = rest.first()?;
     let starts_frame = starts_partition && partition == 0;
     // RFC 7741 §4.3: the inverse key frame flag "P" is 0 for a key frame.
     let keyframe = starts_frame && frame_header & 0x01 == 0;
     Some(PayloadFacts { starts_frame, parameter_sets: keyframe, keyframe, temporal_layer, ..PayloadFacts::default() })
+}
+
+/// The first bytes of a key frame, if the payload begins with one: RFC 6386 §9.1 puts the picture's size there.
+pub(super) fn keyframe(payload: &[u8]) -> Option<&[u8]> {
+    let (_, _, frame) = descriptor(payload).filter(|_| facts(payload).keyframe)?;
+    Some(frame)
+}
+
+/// The temporal layer, the descriptor's first byte, and what follows the descriptor.
+fn descriptor(payload: &[u8]) -> Option<(Option<u8>, u8, &[u8])> {
+    let (&first, mut rest) = payload.split_first()?;
+    let temporal_layer = if first & 0x80 != 0 { extension(&mut rest)? } else { None };
+    Some((temporal_layer, first, rest))
 }
 
 /// Steps over the descriptor's extension, `I L T K` and what they announce; the temporal layer where T says so.

@@ -180,6 +180,7 @@ impl Shard {
             if no_players {
                 track.flushed = Some(head);
                 track.late.clear();
+                track.ending.clear();
                 continue;
             }
             let mut packets = std::mem::take(&mut self.scratch);
@@ -190,6 +191,12 @@ impl Shard {
                 packets.extend(track.late.drain(..taken));
                 packets.sort_unstable_by_key(|p| p.index);
                 (0, 0)
+            } else if !track.ending.is_empty() {
+                let start = track.ending_from;
+                let taken = track.ending.len().min(FLUSH_PACKETS);
+                packets.extend(track.ending.drain(..taken));
+                track.ending_from = packets.last().map_or(start, |p| p.index + 1);
+                (start, track.ending_from)
             } else {
                 let start = track.flushed.unwrap_or(head).max(track.ring.oldest());
                 let end = head.min(start + FLUSH_PACKETS as u64);

@@ -8,6 +8,7 @@ use crate::rtc::TransportAddress;
 use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
 
 use super::core::{Shard, drop_reason};
+use super::inbound::{Inbound, LayerIndex};
 use super::message::{PeerMessage, ShardEvent, TableId, TableState, TrackClock};
 use super::report::DropReason;
 use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
@@ -21,6 +22,9 @@ const PUBLISHER_REPORTS: Duration = Duration::from_millis(500);
 
 /// The round trip to a publisher that NACKs assume: studios are near.
 const STUDIO_ROUND_TRIP: Duration = Duration::from_millis(50);
+
+/// The most streams that a publisher's receiver report covers: sound and all layers of a simulcast.
+const MAX_BLOCKS: usize = 8;
 
 /// The sender SSRC of our feedback where we send no media: 1, as browsers use it (RFC 3550 §6.4.2 asks for one).
 const FEEDBACK_SSRC: u32 = 1;
@@ -81,12 +85,18 @@ impl Shard {
         let id = session.table;
         let Some(publisher) = session.publisher_mut() else { return };
         let Rtcp::SenderReport { ssrc, info, .. } = packet else { return };
-        let Some(inbound) = publisher.inbound.iter_mut().find(|i| i.ssrc == Some(*ssrc)) else { return };
-        if let Some(reception) = &mut inbound.reception {
+        let found = publisher.inbound.iter_mut().find_map(|i| i.layer_with_ssrc(*ssrc).map(|layer| (i, layer)));
+        let Some((inbound, layer)) = found else { return };
+        let stream = inbound.layer_mut(layer);
+        stream.report = Some((info.ntp, info.rtp_timestamp));
+        if let Some(reception) = &mut stream.reception {
             reception.handle_sender_report(now, info.ntp);
         }
         let kind = inbound.kind;
-        self.measure_clock(id, kind, info, here, now);
+        // Timestamps of another layer than the one in use say nothing about the track's.
+        if inbound.in_use() == Some(layer) {
+            self.measure_clock(id, kind, info, here, now);
+        }
     }
 
     /// A publisher's sender report ties its media clock to its wall clock, and that, by its arrival, to ours.
@@ -162,13 +172,21 @@ impl Shard {
             let message = PeerMessage::KeyframeWanted { table: id };
             return self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
         };
-        let Some(slot) = home.publisher else { return };
+        if let Some(slot) = home.publisher {
+            self.send_keyframe_request(slot, None);
+        }
+    }
+
+    /// Asks a publisher for a keyframe of a layer of its simulcast, or of what is forwarded.
+    pub(super) fn send_keyframe_request(&mut self, slot: u32, layer: Option<LayerIndex>) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let mut buffer = [0; 64];
         let mut writer = RtcpWriter::new(&mut buffer);
-        if keyframe_request(session, &mut writer).is_ok() && !writer.is_empty() {
+        if keyframe_request(session, layer, &mut writer).is_ok() && !writer.is_empty() {
             session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
-            table.report.keyframe_requests_sent += 1;
+            if let Some(table) = self.tables.get_mut(&session.table) {
+                table.report.keyframe_requests_sent += 1;
+            }
         }
     }
 
@@ -237,43 +255,60 @@ fn write_publisher_report(
     publisher: &mut Publisher,
     now: Instant,
 ) -> Result<(), RtcpError> {
-    let mut blocks: [Option<ReportBlock>; 2] = [None; 2];
-    for (block, inbound) in blocks.iter_mut().zip(&mut publisher.inbound) {
-        *block = inbound.reception.as_mut().and_then(|r| r.report(now));
+    let mut blocks = [ReportBlock::default(); MAX_BLOCKS];
+    let layers = publisher.inbound.iter_mut().flat_map(|inbound| &mut inbound.layers);
+    let mut written = 0;
+    for (block, report) in blocks.iter_mut().zip(layers.filter_map(|layer| layer.reception.as_mut()?.report(now))) {
+        *block = report;
+        written += 1;
     }
-    match blocks {
-        [Some(a), Some(b)] => writer.receiver_report(FEEDBACK_SSRC, &[a, b])?,
-        [Some(a), None] | [None, Some(a)] => writer.receiver_report(FEEDBACK_SSRC, &[a])?,
-        [None, None] => return Ok(()),
+    if written == 0 {
+        return Ok(());
     }
+    writer.receiver_report(FEEDBACK_SSRC, &blocks[..written])?;
     writer.source_description(FEEDBACK_SSRC, &table.spec.name)?;
     for inbound in &mut publisher.inbound {
-        let Some(ssrc) = inbound.ssrc else { continue };
-        // Whoever takes no NACK is not asked, but its losses are given up in time all the same.
-        let mut lost = inbound.losses.take_requests(now, STUDIO_ROUND_TRIP).map(|index| index as u16).peekable();
-        if !inbound.feedback.nack {
-            lost.by_ref().for_each(drop);
-        } else if lost.peek().is_some() {
-            writer.nack(FEEDBACK_SSRC, ssrc, lost)?;
-        }
+        // A layer's requests that find no room must not cost another its own, or the publisher its bandwidth.
+        let _ = write_nacks(writer, inbound, now);
     }
-    let media = publisher.inbound.iter().rev().find_map(|i| i.ssrc).unwrap_or(0);
+    let media = publisher.inbound.iter().rev().find_map(|i| i.layers[i.keyframe_source().0].ssrc).unwrap_or(0);
     if let Some(twcc) = &mut publisher.twcc {
         while twcc.is_due(now) && twcc.write_feedback(FEEDBACK_SSRC, media, writer) {}
     }
     Ok(())
 }
 
+/// Asks for what is missing of every stream.
+fn write_nacks(writer: &mut RtcpWriter<'_>, inbound: &mut Inbound, now: Instant) -> Result<(), RtcpError> {
+    for layer in &mut inbound.layers {
+        let Some(ssrc) = layer.ssrc else { continue };
+        // Whoever takes no NACK is not asked, but its losses are given up in time all the same.
+        let mut lost = layer.losses.take_requests(now, STUDIO_ROUND_TRIP).map(|index| index as u16).peekable();
+        if !inbound.feedback.nack {
+            lost.by_ref().for_each(drop);
+        } else if lost.peek().is_some() {
+            writer.nack(FEEDBACK_SSRC, ssrc, lost)?;
+        }
+    }
+    Ok(())
+}
+
 /// PLI where the publisher takes it, else FIR, else nothing: FFmpeg negotiates neither.
-fn keyframe_request(session: &mut Session, writer: &mut RtcpWriter<'_>) -> Result<(), RtcpError> {
+fn keyframe_request(
+    session: &mut Session,
+    layer: Option<LayerIndex>,
+    writer: &mut RtcpWriter<'_>,
+) -> Result<(), RtcpError> {
     let Part::Publisher(publisher) = &mut session.part else { return Ok(()) };
-    let Some(video) = publisher.inbound.iter_mut().find(|i| i.kind == MediaKind::Video) else { return Ok(()) };
-    let Some(ssrc) = video.ssrc else { return Ok(()) };
-    if video.feedback.pli {
+    let Some(video) = publisher.video_mut() else { return Ok(()) };
+    let (feedback, layer) = (video.feedback, layer.unwrap_or(video.keyframe_source()));
+    let stream = video.layer_mut(layer);
+    let Some(ssrc) = stream.ssrc else { return Ok(()) };
+    if feedback.pli {
         writer.pli(FEEDBACK_SSRC, ssrc)
-    } else if video.feedback.fir {
-        video.fir_number = video.fir_number.wrapping_add(1);
-        writer.fir(FEEDBACK_SSRC, &[FirEntry { ssrc, command_number: video.fir_number }])
+    } else if feedback.fir {
+        stream.fir_number = stream.fir_number.wrapping_add(1);
+        writer.fir(FEEDBACK_SSRC, &[FirEntry { ssrc, command_number: stream.fir_number }])
     } else {
         Ok(())
     }

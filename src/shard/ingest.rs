@@ -10,6 +10,7 @@ use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
+use super::inbound::route;
 use super::message::{LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock};
 use super::report::{DropReason, EndCause};
 use super::table::{Source, Table};
@@ -60,36 +61,36 @@ impl Shard {
         let clear = &datagram[..opened.len];
         let header = RtpHeader::parse(clear).map_err(|_| DropReason::RtpMalformed)?;
         let payload = header.payload(clear);
-        let (inbound, rtx) = publisher.route(header.payload_type, header.ssrc).ok_or(DropReason::UnexpectedRtp)?;
-        let extensions = inbound.extensions;
-        let original = if rtx {
-            // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a
-            // bandwidth probe, which transport-wide feedback counts and nobody repairs with.
-            payload
-                .split_at_checked(2)
-                .map(|(original, payload)| (u16::from_be_bytes([original[0], original[1]]), payload))
-        } else {
-            inbound.received(now, header.ssrc, opened.index, header.timestamp);
-            Some((header.sequence_number, payload))
+        publisher.note_transport_number(now, &header, clear);
+        let route = route(&mut publisher.inbound, now, &header, clear).ok_or(DropReason::UnexpectedRtp)?;
+        let inbound = &mut publisher.inbound[route.medium];
+        let Some(carried) = inbound.receive(now, &route, &header, opened.index, payload) else { return Ok(()) };
+        let extension = |id: Option<u8>| header.extension(clear, id?);
+        let capture = extension(inbound.extensions.abs_capture_time);
+        let descriptor = extension(inbound.extensions.dependency_descriptor);
+        let arrival = Arrival {
+            kind: inbound.kind,
+            sequence_number: carried.sequence_number,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            capture: capture.and_then(AbsCaptureTime::decode),
+            dependency_descriptor: descriptor.unwrap_or_default(),
+            red: inbound.is_red(header.payload_type),
+            payload: carried.payload,
         };
-        if let (true, Some((sequence_number, _))) = (rtx, original) {
-            inbound.repaired(now, sequence_number);
-        }
-        let capture =
-            extensions.abs_capture_time.and_then(|id| header.extension(clear, id)).and_then(AbsCaptureTime::decode);
-        let descriptor = extensions.dependency_descriptor.and_then(|id| header.extension(clear, id));
-        let (kind, red) = (inbound.kind, inbound.red_payload_type == Some(header.payload_type));
-        let transport_number = extensions.transport_cc.and_then(|id| header.extension(clear, id));
-        if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, transport_number) {
-            twcc.handle_packet(now, u16::from_be_bytes([high, low]));
-        }
-        let Some((sequence_number, payload)) = original else { return Ok(()) };
-        // The datagram's memory belongs to the caller: no borrow of self is left here.
-        let dependency_descriptor = descriptor.unwrap_or_default();
-        let (timestamp, marker) = (header.timestamp, header.marker);
-        let arrival =
-            Arrival { kind, sequence_number, timestamp, marker, capture, dependency_descriptor, red, payload };
-        self.ingest(now, table, arrival)
+        let codec = inbound.codec;
+        let Some(simulcast) = &mut inbound.simulcast else {
+            // The datagram's memory belongs to the caller: no borrow of self is left here.
+            return self.ingest(now, table, arrival);
+        };
+        let result = if simulcast.handle_packet(now, codec, route.layer, &carried, &arrival) {
+            self.ingest(now, table, arrival)
+        } else {
+            self.publisher_is_heard(now, table);
+            Ok(())
+        };
+        self.steer_layers(now, slot, route.medium);
+        result
     }
 
     /// A publisher inside the process begins: the demo's dealer.
@@ -162,7 +163,7 @@ impl Shard {
     }
 
     /// Home: a packet of the publisher joins its track, and before it what it brings for those who lack it.
-    fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
+    pub(super) fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
         let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
         let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
         let source = home.source_mut(arrival.kind).ok_or(DropReason::UnexpectedRtp)?;
@@ -176,9 +177,7 @@ impl Shard {
             Placement::At(position) => position,
             Placement::TooOld => return Err(DropReason::TooLate),
         };
-        if position.epoch != track.ring.epoch() {
-            source.frames.flush(&track.ring);
-            source.parameter_sets.restart();
+        if position.epoch != track.ring.epoch() && source.enter_epoch(position.epoch, &track.ring) {
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
@@ -226,6 +225,13 @@ impl Shard {
             self.publisher_sends(now, id);
         }
         Ok(())
+    }
+
+    /// Home: the publisher sends, though nothing that is forwarded.
+    fn publisher_is_heard(&mut self, now: Instant, id: TableId) {
+        if let Some(home) = self.tables.get_mut(&id).and_then(|table| table.home.as_mut()) {
+            home.last_packet = Some(now);
+        }
     }
 
     /// Away from home: a packet that the home shard sent.
@@ -388,6 +394,7 @@ impl Table {
             let counts = video.frames.counts();
             self.report.frames_forwarded = counts.whole;
             self.report.frames_dropped_ingest_loss = counts.lost;
+            self.report.frames_dropped_layer_switch = counts.skipped;
         }
     }
 }

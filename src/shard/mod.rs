@@ -16,11 +16,14 @@ mod core;
 mod egress;
 mod failed_checks;
 mod feedback;
+mod inbound;
 mod ingest;
+mod layer_choice;
 mod lead_in;
 mod message;
 mod report;
 mod session;
+mod simulcast;
 mod table;
 mod timers;
 

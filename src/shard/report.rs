@@ -136,7 +136,7 @@ pub struct TableReport {
     pub players: u64,
     /// Gauge: the publisher is connected on this shard and sends.
     pub live: bool,
-    /// RTP packets received from the publisher, first copies only.
+    /// RTP packets received from the publisher, first copies only; of a simulcast, those of the layer in use.
     pub packets_ingested: u64,
     /// Their payload bytes.
     pub bytes_ingested: u64,
@@ -144,6 +144,10 @@ pub struct TableReport {
     pub frames_forwarded: u64,
     /// Video frames of which a packet never came from the publisher.
     pub frames_dropped_ingest_loss: u64,
+    /// Video frames that players did not get because the publisher's simulcast went on with another layer.
+    pub frames_dropped_layer_switch: u64,
+    /// How often another layer of the publisher's simulcast was taken.
+    pub layer_switches: u64,
     /// RTP packets sealed for players, retransmissions excluded.
     pub packets_forwarded: u64,
     /// Bytes of them on the wire (UDP payload).

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::fanout::DownTrack;
-use crate::media::{Codec, MediaKind};
+use crate::media::{MediaKind, RtpHeader};
 use crate::rtc::data_channel::ChannelId;
-use crate::rtc::rtcp::{LossDetector, LossPolicy, ReceptionStats, TwccRecorder};
-use crate::rtc::sdp::{ExtensionIds, Feedback, Negotiated, StreamParameters, TableMedia};
+use crate::rtc::rtcp::TwccRecorder;
+use crate::rtc::sdp::{Negotiated, StreamParameters, TableMedia};
 use crate::rtc::{Endpoint, TransportAddress};
 
+use super::inbound::Inbound;
 use super::message::{SlotKey, TableId};
 use super::report::Role;
 
@@ -84,7 +85,7 @@ impl Publisher {
     pub(super) fn new(negotiated: &Negotiated) -> Self {
         let inbound: Vec<Inbound> = [MediaKind::Audio, MediaKind::Video]
             .into_iter()
-            .filter_map(|kind| negotiated.stream(kind).map(|(_, stream)| Inbound::new(kind, stream)))
+            .filter_map(|kind| negotiated.stream(kind).map(|(mid, stream)| Inbound::new(kind, mid, stream)))
             .collect();
         let twcc = inbound.iter().any(|i| i.feedback.transport_cc && i.extensions.transport_cc.is_some());
         Self { media: TableMedia::from(negotiated), inbound, twcc: twcc.then(|| TwccRecorder::new(TRANSPORT_FEEDBACK)) }
@@ -92,85 +93,21 @@ impl Publisher {
 
     /// Whether video packets were given up since the last call: every player's picture is broken until a keyframe.
     pub(super) fn take_broken_picture(&mut self) -> bool {
-        let Some(video) = self.inbound.iter_mut().find(|i| i.kind == MediaKind::Video) else { return false };
-        let given_up = video.losses.given_up();
-        given_up > std::mem::replace(&mut video.given_up, given_up)
+        self.video_mut().is_some_and(Inbound::take_broken_picture)
     }
 
-    /// The stream a packet belongs to, and whether it is RTX: by payload type, which BUNDLE keeps unique here
-    /// (RFC 9143 §9.2), and by SSRC once one is known.
-    pub(super) fn route(&mut self, payload_type: u8, ssrc: u32) -> Option<(&mut Inbound, bool)> {
-        let inbound = self
-            .inbound
-            .iter_mut()
-            .find(|i| [Some(i.payload_type), i.red_payload_type, i.rtx_payload_type].contains(&Some(payload_type)))?;
-        let rtx = inbound.rtx_payload_type == Some(payload_type);
-        let known = if rtx { &mut inbound.rtx_ssrc } else { &mut inbound.ssrc };
-        (*known.get_or_insert(ssrc) == ssrc).then_some((inbound, rtx))
-    }
-}
-
-/// One media stream from a publisher.
-#[derive(Debug)]
-pub(super) struct Inbound {
-    pub(super) kind: MediaKind,
-    pub(super) codec: Codec,
-    pub(super) payload_type: u8,
-    pub(super) rtx_payload_type: Option<u8>,
-    /// Of RED, which comes on the SSRC of the codec.
-    pub(super) red_payload_type: Option<u8>,
-    pub(super) ssrc: Option<u32>,
-    pub(super) rtx_ssrc: Option<u32>,
-    pub(super) feedback: Feedback,
-    pub(super) extensions: ExtensionIds,
-    /// From the first packet on, which fixes the SSRC.
-    pub(super) reception: Option<ReceptionStats>,
-    pub(super) losses: LossDetector,
-    /// The highest extended sequence number, to extend those of RTX by.
-    pub(super) highest: u64,
-    /// Lost packets that a keyframe was asked for.
-    pub(super) given_up: u64,
-    /// FIR command number (RFC 5104 §4.3.1.1).
-    pub(super) fir_number: u8,
-}
-
-impl Inbound {
-    fn new(kind: MediaKind, stream: &StreamParameters) -> Self {
-        Self {
-            kind,
-            codec: stream.codec,
-            payload_type: stream.payload_type,
-            rtx_payload_type: stream.rtx_payload_type,
-            red_payload_type: stream.red.as_ref().map(|red| red.payload_type),
-            ssrc: stream.remote_ssrc,
-            rtx_ssrc: stream.remote_rtx_ssrc,
-            feedback: stream.feedback,
-            extensions: stream.extensions,
-            reception: None,
-            losses: LossDetector::new(LossPolicy::default()),
-            highest: 0,
-            given_up: 0,
-            fir_number: 0,
+    /// Notes a packet for transport-wide feedback, whatever stream it is of: for the sender's bandwidth estimate, what is
+    /// not reported was lost.
+    pub(super) fn note_transport_number(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) {
+        let Some(twcc) = &mut self.twcc else { return };
+        let number = self.inbound.iter().find_map(|i| header.extension(packet, i.extensions.transport_cc?));
+        if let Some(&[high, low, ..]) = number {
+            twcc.handle_packet(now, u16::from_be_bytes([high, low]));
         }
     }
-}
 
-impl Inbound {
-    /// Accounts for an arrival: `index` is the extended sequence number of the stream that carried it.
-    pub(super) fn received(&mut self, now: Instant, ssrc: u32, index: u64, timestamp: u32) {
-        let clock_rate = self.codec.clock_rate();
-        let reception = self.reception.get_or_insert_with(|| ReceptionStats::new(ssrc, clock_rate));
-        reception.handle_rtp(now, index, timestamp);
-        self.highest = self.highest.max(index);
-        self.losses.handle_packet(now, index);
-    }
-
-    /// Accounts for a repair: the original sequence number came over RTX.
-    pub(super) fn repaired(&mut self, now: Instant, sequence_number: u16) {
-        let behind = sequence_number.wrapping_sub(self.highest as u16) as i16;
-        if let Some(index) = self.highest.checked_add_signed(i64::from(behind)) {
-            self.losses.handle_packet(now, index);
-        }
+    pub(super) fn video_mut(&mut self) -> Option<&mut Inbound> {
+        self.inbound.iter_mut().find(|inbound| inbound.kind == MediaKind::Video)
     }
 }
 
@@ -234,7 +171,7 @@ impl Budget {
         Self::new(4, Duration::from_secs(2))
     }
 
-    const fn new(most: u32, each: Duration) -> Self {
+    pub(super) const fn new(most: u32, each: Duration) -> Self {
         Self { most, each, left: most, refilled: None }
     }
 

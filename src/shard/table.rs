@@ -1,5 +1,6 @@
 //! A table as one shard sees it: its tracks, its players, and at home its publisher.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,8 @@ pub(super) struct Source {
     pub(super) parameter_sets: ParameterSets,
     pub(super) descriptors: DescriptorNumbers,
     ring_packets: usize,
+    /// The epoch that another layer of the same source began.
+    layer_epoch: Option<u32>,
 }
 
 impl Source {
@@ -141,7 +144,26 @@ impl Source {
             parameter_sets: ParameterSets::new(codec),
             descriptors: DescriptorNumbers::default(),
             ring_packets,
+            layer_epoch: None,
         }
+    }
+
+    /// Another layer of the same picture takes over: `first` is the sequence number and timestamp that it begins with,
+    /// `at` the track's timestamp for that time. `ring` still holds the old layer.
+    pub(super) fn switch_layer(&mut self, now: Instant, ring: &PacketRing, first: (u16, u32), at: u32) {
+        self.frames.switch_layer(ring);
+        self.layer_epoch = self.timeline.switch_layer(now, first, at);
+    }
+
+    /// A packet of another epoch than that of `ring` has come. Returns whether its source is another, with a clock of its
+    /// own.
+    pub(super) fn enter_epoch(&mut self, epoch: u32, ring: &PacketRing) -> bool {
+        let is_layer = self.layer_epoch.take() == Some(epoch);
+        self.parameter_sets.restart();
+        if !is_layer {
+            self.frames.flush(ring);
+        }
+        !is_layer
     }
 
     /// The track is over: counts what is left of it and frees its memory.
@@ -165,6 +187,10 @@ pub(super) struct Track {
     pub(super) flushed: Option<u64>,
     /// Packets that arrived after the flush that would have taken them.
     pub(super) late: Vec<Arc<Packet>>,
+    /// What no flush had taken when a new epoch began, and the index up to which it had: the ring forgets it, and it is the
+    /// end of the old layer's last frame.
+    pub(super) ending: VecDeque<Arc<Packet>>,
+    pub(super) ending_from: u64,
     /// In the shard's queue of tracks with something to send.
     pub(super) queued: bool,
     pub(super) classes: Vec<HeaderClass>,
@@ -182,6 +208,8 @@ impl Track {
             ring: PacketRing::new(ring_packets),
             flushed: None,
             late: Vec::new(),
+            ending: VecDeque::new(),
+            ending_from: 0,
             queued: false,
             classes: Vec::new(),
             layouts: Vec::new(),
@@ -193,6 +221,9 @@ impl Track {
     /// Takes a packet into the ring; `false` if it brought nothing new.
     pub(super) fn insert(&mut self, packet: Arc<Packet>) -> bool {
         let index = packet.index;
+        if packet.epoch != self.ring.epoch() && index >= self.ring.head() {
+            self.keep_ending();
+        }
         let inserted = self.ring.insert(packet.clone());
         if is_new(inserted) {
             let flushed = *self.flushed.get_or_insert(index);
@@ -203,9 +234,18 @@ impl Track {
         is_new(inserted)
     }
 
+    fn keep_ending(&mut self) {
+        let Some(flushed) = self.flushed else { return };
+        // A source that begins again and again without a flush between has only its last end sent.
+        self.ending.clear();
+        self.ending_from = flushed.max(self.ring.oldest());
+        self.ending.extend((self.ending_from..self.ring.head()).filter_map(|index| self.ring.get(index).cloned()));
+        self.flushed = Some(flushed.max(self.ring.head()));
+    }
+
     /// Whether a flush would find anything.
     pub(super) fn has_pending(&self) -> bool {
-        !self.late.is_empty() || self.flushed.is_some_and(|f| f < self.ring.head())
+        !self.late.is_empty() || !self.ending.is_empty() || self.flushed.is_some_and(|f| f < self.ring.head())
     }
 
     /// The class of a player that negotiated `stream`, which counts as one of its members until
@@ -314,6 +354,7 @@ mod tests {
             directed_extensions: ExtensionIds::default(),
             remote_ssrc: None,
             remote_rtx_ssrc: None,
+            layers: Vec::new(),
         }
     }
 

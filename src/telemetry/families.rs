@@ -36,7 +36,7 @@ const FRAME_DROP_CAUSES: [(&str, Count); 9] = [
     ("relay_loss", |_| 0),
     ("node_queue", |_| 0),
     ("node_overload", |_| 0),
-    ("layer_switch", |_| 0),
+    ("layer_switch", |t| t.frames_dropped_layer_switch),
     ("congestion", |_| 0),
     ("network", |_| 0),
     ("decoder", |_| 0),
@@ -74,7 +74,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "tableside_ingested_packets_total",
-        "RTP packets received from publishers, first copies only.",
+        "RTP packets received from publishers, first copies only; of a simulcast, those of the layer in use.",
         &["table"],
         |t| by_table(t, |r| r.packets_ingested as f64),
     ),
@@ -86,6 +86,12 @@ pub(super) const FAMILIES: &[Family] = &[
         "RTP packets sealed for players, retransmissions excluded.",
         &["table"],
         |t| by_table(t, |r| r.packets_forwarded as f64),
+    ),
+    counter(
+        "tableside_layer_switches_total",
+        "How often another layer of a publisher's simulcast was taken, to a better one or from one that fell silent.",
+        &["table"],
+        |t| by_table(t, |r| r.layer_switches as f64),
     ),
     counter("tableside_forwarded_bytes_total", "UDP payload bytes of the forwarded packets.", &["table"], |t| {
         by_table(t, |r| r.bytes_forwarded as f64)

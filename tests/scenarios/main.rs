@@ -23,4 +23,5 @@ mod publisher_returns;
 mod red;
 mod repair;
 mod reports;
+mod simulcast;
 mod table_ends;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::world::{Dice, Side, VIDEO_SSRC, World};
+use crate::world::{Dice, Side, Studio, VIDEO_SSRC, World};
 
 #[test]
 fn no_nonce_is_used_for_two_packets() {
@@ -22,16 +22,7 @@ fn run(seed: u64) {
     let mut dice = Dice::new(seed);
     let mut publisher = world.add_publisher(Side::Client);
     world.connect(publisher);
-    let mut network = Dice::new(seed ^ 0x55);
-    world.network = Box::new(move |d| {
-        // Only media is harmed: the handshake is another test's subject.
-        let media = d.bytes[0] >= 128;
-        match network.below(20) {
-            0 if media => None,
-            1 | 2 if media => Some(Duration::from_millis(network.below(60) as u64)),
-            _ => Some(Duration::from_millis(2)),
-        }
-    });
+    harm_media(&mut world, seed);
     let mut players = Vec::new();
     for n in 0..150_u32 {
         if n % 20 == 5 {
@@ -44,21 +35,74 @@ fn run(seed: u64) {
             world.connect(publisher);
         }
         world.publish_frame(publisher, 1 + dice.below(12), n % 30 == 0 || n == 90);
-        for player in &players {
-            if dice.below(3) == 0 && world.peers[*player].is_connected() {
-                let known = world.peers[*player].received_on(VIDEO_SSRC).last().map(|r| r.sequence_number);
-                let Some(newest) = known else { continue };
-                let lost: Vec<u16> = (0..6).map(|i| newest.wrapping_sub(i * 3)).collect();
-                world.peers[*player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, lost).unwrap());
-            }
-        }
+        ask_for_repairs(&mut world, &players, &mut dice);
         world.run(Duration::from_millis(33));
     }
     world.run(Duration::from_secs(1));
+    assert_no_nonce_repeats(&world, &players, seed);
+}
+
+/// Layers come and go, keyframes and sender reports with them: each switch begins a line of numbers.
+#[test]
+fn no_nonce_is_used_twice_over_layer_switches() {
+    for seed in 0..6 {
+        let mut world = World::new(2);
+        if seed % 2 == 1 {
+            world.batch_size = Some((40_000, 6));
+        }
+        let mut dice = Dice::new(seed);
+        let mut studio = Studio::connect(&mut world, &["q", "h", "f"]);
+        studio.reports = seed % 3 != 0;
+        harm_media(&mut world, seed);
+        let mut players = Vec::new();
+        for n in 0..900 {
+            if n % 120 == 5 {
+                players.push(world.add_player((n / 120) % 2));
+            }
+            if n % 45 == 44 {
+                studio.active = vec![dice.below(3) > 0, dice.below(3) > 0, n / 45 % 2 == 1];
+                studio.active[dice.below(2)] = true;
+                studio.force_keyframe(dice.below(3));
+            }
+            studio.send(&mut world, 1);
+            ask_for_repairs(&mut world, &players, &mut dice);
+        }
+        world.run(Duration::from_secs(1));
+        let switches = world.report(0).tables["roulette"].layer_switches;
+        assert!(switches >= 3, "seed {seed}: only {switches} switches, the scenario is broken");
+        assert_no_nonce_repeats(&world, &players, seed);
+    }
+}
+
+/// Only media is harmed: the handshake is another test's subject.
+fn harm_media(world: &mut World, seed: u64) {
+    let mut network = Dice::new(seed ^ 0x55);
+    world.network = Box::new(move |d| {
+        let media = d.bytes[0] >= 128;
+        match network.below(20) {
+            0 if media => None,
+            1 | 2 if media => Some(Duration::from_millis(network.below(60) as u64)),
+            _ => Some(Duration::from_millis(2)),
+        }
+    });
+}
+
+fn ask_for_repairs(world: &mut World, players: &[usize], dice: &mut Dice) {
+    for player in players {
+        if dice.below(3) == 0 && world.peers[*player].is_connected() {
+            let known = world.peers[*player].received_on(VIDEO_SSRC).last().map(|r| r.sequence_number);
+            let Some(newest) = known else { continue };
+            let lost: Vec<u16> = (0..6).map(|i| newest.wrapping_sub(i * 3)).collect();
+            world.peers[*player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, lost).unwrap());
+        }
+    }
+}
+
+fn assert_no_nonce_repeats(world: &World, players: &[usize], seed: u64) {
     let mut packets = 0;
     for player in players {
         let mut seen: HashMap<(u32, u64), &[u8]> = HashMap::new();
-        let peer = &world.peers[player];
+        let peer = &world.peers[*player];
         assert_eq!(peer.undecryptable, 0, "seed {seed}: a repeated index is a replay to the receiver");
         for packet in &peer.received {
             packets += 1;

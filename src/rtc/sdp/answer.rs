@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::attributes::{extension, is_token_char};
+use super::simulcast;
 use super::{
     DataSection, DtlsRole, ExtensionIds, LocalDescription, MediaDirection, MediaSection, Negotiated, Section,
     StreamParameters,
@@ -140,6 +141,9 @@ impl Answer<'_> {
             let blocks = vec![payload_type.to_string(); red.blocks];
             line!(self, "a=fmtp:{} {}", red.payload_type, blocks.join("/"));
         }
+        for rid_or_simulcast in simulcast::answer_lines(&stream.layers) {
+            line!(self, "a={rid_or_simulcast}");
+        }
         if self.negotiated.direction == MediaDirection::Send {
             self.sources(kind, stream.rtx_payload_type.is_some());
         }
@@ -151,6 +155,8 @@ impl Answer<'_> {
         }
         let (ids, directed) = (&stream.extensions, &stream.directed_extensions);
         self.extension(ids.mid, directed.mid, extension::MID);
+        self.extension(ids.rid, directed.rid, extension::RID);
+        self.extension(ids.repaired_rid, directed.repaired_rid, extension::REPAIRED_RID);
         self.extension(ids.transport_cc, directed.transport_cc, extension::TRANSPORT_CC);
         self.extension(ids.playout_delay, directed.playout_delay, extension::PLAYOUT_DELAY);
         self.extension(ids.abs_capture_time, directed.abs_capture_time, extension::ABS_CAPTURE_TIME);

@@ -5,6 +5,8 @@ use super::{Feedback, Fingerprint, FingerprintHash};
 /// The header extensions that are negotiated.
 pub(super) mod extension {
     pub(in super::super) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+    pub(in super::super) const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+    pub(in super::super) const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
     pub(in super::super) const TRANSPORT_CC: &str =
         "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
     pub(in super::super) const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";

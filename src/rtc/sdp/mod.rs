@@ -11,6 +11,7 @@ mod error;
 mod h264;
 mod negotiate;
 mod offer;
+mod simulcast;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -4,9 +4,10 @@ use super::attributes::{ExtMap, extension};
 use super::codecs::{self, answer_fmtp, described, forwarded_codec};
 use super::error::quoted;
 use super::offer::{Format, Offer, OfferSection, Transport, is_usable};
+use super::simulcast::MAX_LAYERS;
 use super::{
     DataSection, DtlsRole, ExtensionIds, Feedback, IceCredentials, MediaDirection, MediaSection, Negotiated,
-    OfferError, Red, Section, StreamParameters, TableMedia,
+    OfferError, Red, Section, SimulcastLayer, StreamParameters, TableMedia,
 };
 use crate::media::{Codec, MediaKind};
 
@@ -22,8 +23,9 @@ const DEFAULT_MAX_MESSAGE_SIZE: u32 = 65_536;
 
 /// Settles a WHIP offer (RFC 9725): at most one audio and one video stream, which the offer sends.
 ///
-/// Of the codecs that are forwarded, the offer's first is taken. A simulcast offer is answered without `a=simulcast`,
-/// which leaves one encoding (RFC 8853 §5.3.2).
+/// Of the codecs that are forwarded, the offer's first is taken. Of a simulcast all layers are accepted (RFC 8853 §5.3.2),
+/// if their packets can be told apart: without the rid extension it is answered without `a=simulcast`, which leaves one
+/// encoding.
 ///
 /// # Errors
 /// [`OfferError`], naming the section; the whole offer is refused, never a part of it (RFC 9725 §4.4.3).
@@ -160,10 +162,14 @@ fn media_section(
         Policy::Publisher => Some(published_format(section, kind, repeated)?),
         Policy::Player(table) => played_format(section, table.of(kind).filter(|_| !repeated))?,
     };
+    let stream = codec_and_format.map(|(codec, format)| stream(offer, section, codec, format, &mid, policy));
+    if stream.as_ref().is_some_and(|stream| stream.layers.len() > MAX_LAYERS) {
+        return Err(unsupported(section, &format!("has more than {MAX_LAYERS} simulcast layers")));
+    }
     Ok(MediaSection {
         fallback_format: fallback_format(section)?,
         kind,
-        stream: codec_and_format.map(|(codec, format)| stream(offer, section, codec, format, &mid, policy)),
+        stream,
         mid,
         reduced_size_rtcp: section.rtcp_rsize,
     })
@@ -242,8 +248,13 @@ fn stream(
     let repairable = publishes || codec.kind() == MediaKind::Video;
     let rtx_payload_type = section.rtx_for(format.payload_type).filter(|_| repairable);
     let transport_cc = find(extension::TRANSPORT_CC).filter(|_| format.feedback.transport_cc);
+    let rid = find(extension::RID).filter(|_| publishes && section.simulcast.is_some());
+    let layers = if rid.is_some() { simulcast_layers(section, format.payload_type) } else { Vec::new() };
+    let rid = rid.filter(|_| !layers.is_empty());
     let agreed = [
         find(extension::MID).filter(|_| mid.len() <= LONGEST_MID_IN_PACKETS),
+        rid,
+        find(extension::REPAIRED_RID).filter(|_| rid.is_some()),
         transport_cc,
         find(extension::PLAYOUT_DELAY),
         find(extension::ABS_CAPTURE_TIME),
@@ -252,7 +263,9 @@ fn stream(
         // RFC 8285 §4.1.2: usually longer than 16 bytes, so that some packets of the stream need the two-byte form.
         find(extension::DEPENDENCY_DESCRIPTOR).filter(|_| offer.allows_mixed_extensions()),
     ];
-    let (remote_ssrc, remote_rtx_ssrc) = if publishes { announced_ssrcs(section) } else { (None, None) };
+    // The SSRCs of a simulcast are learned from its packets; Firefox announces them as well, without saying which is whose.
+    let announced = publishes && layers.is_empty();
+    let (remote_ssrc, remote_rtx_ssrc) = if announced { announced_ssrcs(section) } else { (None, None) };
     StreamParameters {
         codec,
         payload_type: format.payload_type,
@@ -274,14 +287,22 @@ fn stream(
         directed_extensions: extension_ids(agreed.map(|e| e.filter(|e| e.direction.is_some()))),
         remote_ssrc,
         remote_rtx_ssrc,
+        layers,
     }
 }
 
-fn extension_ids(agreed: [Option<&ExtMap>; 6]) -> ExtensionIds {
-    let [mid, transport_cc, playout_delay, abs_capture_time, abs_send_time, dependency_descriptor] = agreed;
+fn simulcast_layers(section: &OfferSection, payload_type: u8) -> Vec<SimulcastLayer> {
+    section.simulcast.as_ref().map_or(Vec::new(), |simulcast| simulcast.layers(&section.rids, payload_type))
+}
+
+fn extension_ids(agreed: [Option<&ExtMap>; 8]) -> ExtensionIds {
+    let [mid, rid, repaired_rid, transport_cc, playout_delay, abs_capture_time, abs_send_time, dependency_descriptor] =
+        agreed;
     let id = |extension: Option<&ExtMap>| extension.map(|e| e.id);
     ExtensionIds {
         mid: id(mid),
+        rid: id(rid),
+        repaired_rid: id(repaired_rid),
         transport_cc: id(transport_cc),
         playout_delay: id(playout_delay),
         abs_capture_time: id(abs_capture_time),

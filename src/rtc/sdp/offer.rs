@@ -6,6 +6,7 @@
 
 use super::attributes::{Direction, Encoding, ExtMap, FingerprintLine, add_feedback, is_token};
 use super::error::quoted;
+use super::simulcast::{MAX_RIDS, RidLine, SimulcastLine};
 use super::{Feedback, Fingerprint, OfferError};
 use crate::media::MediaKind;
 
@@ -52,6 +53,10 @@ pub(super) struct OfferSection {
     pub(super) ssrc: Option<u32>,
     /// Media and RTX SSRC of the first `a=ssrc-group:FID`.
     pub(super) fid_group: Option<(u32, u32)>,
+    /// `a=rid` of what is sent.
+    pub(super) rids: Vec<RidLine>,
+    /// `a=simulcast`, where something is sent as such.
+    pub(super) simulcast: Option<SimulcastLine>,
     pub(super) sctp_port: Option<u16>,
     pub(super) max_message_size: Option<u64>,
 }
@@ -218,6 +223,8 @@ impl OfferSection {
             extensions: Vec::new(),
             ssrc: None,
             fid_group: None,
+            rids: Vec::new(),
+            simulcast: None,
             sctp_port: None,
             max_message_size: None,
         };
@@ -253,6 +260,8 @@ impl OfferSection {
             "rtcp-fb" => self.each_format(value, |format, value| add_feedback(&mut format.feedback, value)),
             "ssrc" => self.ssrc = self.ssrc.or_else(|| value.split_ascii_whitespace().next()?.parse().ok()),
             "ssrc-group" => self.read_ssrc_group(value),
+            "rid" if self.rids.len() < MAX_RIDS => self.rids.extend(RidLine::parse(value)),
+            "simulcast" => self.simulcast = SimulcastLine::parse(value),
             "sctp-port" => self.sctp_port = Some(self.number_in(name, value)?),
             "max-message-size" => self.max_message_size = Some(self.number_in(name, value)?),
             _ => match Direction::parse(name) {

@@ -40,6 +40,7 @@ fixtures! {
     GSTREAMER_PUBLISHER = "gstreamer-publisher.sdp",
     GSTREAMER_VIDEO_ONLY = "gstreamer-video-only.sdp",
     OBS_PUBLISHER = "obs-publisher.sdp",
+    OBS_SIMULCAST = "obs-simulcast.sdp",
     WHIP_WHEP_PLAYER = "whip-whep-player.sdp",
     WRTC_PLAYER = "wrtc-player.sdp",
 }
@@ -158,6 +159,8 @@ fn answers_to_publishers() {
         ("chromium-publisher.sdp", CHROMIUM_PUBLISHER),
         ("obs-publisher.sdp", OBS_PUBLISHER),
         ("gstreamer-publisher.sdp", GSTREAMER_PUBLISHER),
+        ("chromium-simulcast.sdp", CHROMIUM_SIMULCAST),
+        ("obs-simulcast.sdp", OBS_SIMULCAST),
         ("gstreamer-video-only.sdp", GSTREAMER_VIDEO_ONLY),
         ("aiortc-publisher.sdp", AIORTC_PUBLISHER),
         ("aiortc-publisher-h264.sdp", AIORTC_PUBLISHER_H264),
@@ -472,11 +475,46 @@ fn aiortc_has_three_fingerprints_and_remb() {
 }
 
 #[test]
-fn a_simulcast_offer_is_answered_with_one_encoding() {
+fn all_layers_of_a_simulcast_are_accepted() {
     let negotiated = publish(CHROMIUM_SIMULCAST).unwrap();
-    assert_eq!(video(&negotiated).remote_ssrc, None);
+    let stream = video(&negotiated);
+    let rids: Vec<&str> = stream.layers.iter().map(|layer| layer.rid.as_str()).collect();
+    assert_eq!((rids, stream.remote_ssrc), (vec!["q", "h", "f"], None));
+    let ids = (stream.extensions.mid, stream.extensions.rid, stream.extensions.repaired_rid);
+    assert_eq!(ids, (Some(9), Some(10), Some(11)));
+    let answer = write_answer(&negotiated, &local());
+    assert!(answer.contains("a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n"));
+
+    let obs = publish(OBS_SIMULCAST).unwrap();
+    assert_eq!(video(&obs).layers.len(), 3);
+    assert_eq!(video(&obs).extensions.repaired_rid, None, "OBS has no RTX");
+    assert!(write_answer(&obs, &local()).contains("a=simulcast:recv 0;1;2\r\n"), "all, or OBS refuses the answer");
+}
+
+#[test]
+fn a_simulcast_whose_layers_cannot_be_told_apart_is_one_encoding() {
+    let without = CHROMIUM_SIMULCAST.replace("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id", "urn:x");
+    let negotiated = publish(&without).unwrap();
+    assert_eq!((&video(&negotiated).layers, video(&negotiated).extensions.repaired_rid), (&vec![], None));
     let answer = write_answer(&negotiated, &local());
     assert!(!answer.contains("simulcast") && !answer.contains("a=rid"));
+}
+
+#[test]
+fn too_many_layers_are_refused() {
+    let rids: Vec<String> = (0..7).map(|n| format!("a=rid:{n} send\r\n")).collect();
+    let text = OBS_SIMULCAST.replace("a=rid:0 send\r\na=rid:1 send\r\na=rid:2 send\r\n", &rids.concat());
+    let error = publish(&text.replace("send 0;1;2", "send 0;1;2;3;4;5;6")).unwrap_err().to_string();
+    assert!(error.contains("(video, mid 1) has more than 6 simulcast layers"), "{error}");
+    assert_eq!(video(&publish(&text.replace("send 0;1;2", "send 0;1;2;3;4;5")).unwrap()).layers.len(), 6);
+}
+
+#[test]
+fn a_player_is_sent_no_simulcast() {
+    let text = CHROMIUM_SIMULCAST.replace("a=sendonly", "a=sendrecv");
+    let negotiated = play(&text, &TableMedia { audio: None, ..vp8_table() }).unwrap();
+    assert!(video(&negotiated).layers.is_empty() && video(&negotiated).extensions.rid.is_none());
+    assert!(!write_answer(&negotiated, &local()).contains("a=rid"));
 }
 
 #[test]

@@ -49,6 +49,10 @@ pub struct IceCredentials {
 pub struct ExtensionIds {
     /// `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 9143 §15)
     pub mid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id` (RFC 8852 §3.1), where there is simulcast
+    pub rid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id` (RFC 8852 §3.2), likewise
+    pub repaired_rid: Option<u8>,
     /// `http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01`
     pub transport_cc: Option<u8>,
     /// `http://www.webrtc.org/experiments/rtp-hdrext/playout-delay`
@@ -116,6 +120,20 @@ pub struct StreamParameters {
     pub remote_ssrc: Option<u32>,
     /// Publisher only: the SSRC announced for RTX (`a=ssrc-group:FID`).
     pub remote_rtx_ssrc: Option<u32>,
+    /// Publisher only: the layers of a simulcast in the order of the offer, which says nothing about their quality.
+    /// Empty where one stream is all there is.
+    pub layers: Vec<SimulcastLayer>,
+}
+
+/// One RTP stream of a simulcast, told apart by its rid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimulcastLayer {
+    /// `a=rid` (RFC 8851), at most 16 bytes.
+    pub rid: String,
+    /// The offer limited the rid to payload types; this is the one that was agreed.
+    pub restricted_to: Option<u8>,
+    /// `max-width` and `max-height`, pixels, where the offer says both.
+    pub max_picture: Option<(u32, u32)>,
 }
 
 /// RED (RFC 2198) beside the codec whose packets it repeats.

@@ -5,6 +5,7 @@
 
 mod dealer;
 mod peer;
+pub mod studio;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub use peer::Rewrite;
 pub use peer::{Peer, Side};
 #[allow(unused_imports, reason = "likewise, by the scenarios")]
 pub use peer::{stream_mut, vp8_payload};
+#[allow(unused_imports, reason = "for the scenarios with simulcast")]
+pub use studio::Studio;
 
 /// The step of virtual time.
 pub const STEP: Duration = Duration::from_millis(1);
@@ -139,6 +142,11 @@ impl World {
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
         self.add_publisher_with(side, |_| {})
+    }
+
+    /// A publisher of VP8 in layers with these rids, and Opus.
+    pub fn add_simulcast_publisher(&mut self, rids: &[&str]) -> usize {
+        self.add_publisher_with(Side::Client, |negotiated| peer::offer_layers(negotiated, rids))
     }
 
     /// A publisher that negotiated something else than usual.

@@ -11,7 +11,7 @@ use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport,
 use tableside::rtc::rtcp::{self, RtcpWriter};
 use tableside::rtc::sdp::{
     DtlsRole, ExtensionIds, Feedback, Fingerprint, FingerprintHash, IceCredentials, MediaDirection, MediaSection,
-    Negotiated, Section, StreamParameters,
+    Negotiated, Section, SimulcastLayer, StreamParameters,
 };
 use tableside::rtc::srtp::{RtcpOpener, RtcpSealer, RtpOpener, RtpSealer};
 use tableside::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
@@ -23,6 +23,9 @@ pub const VIDEO_PAYLOAD_TYPE: u8 = 96;
 pub const RTX_PAYLOAD_TYPE: u8 = 97;
 pub const AUDIO_PAYLOAD_TYPE: u8 = 111;
 const TRANSPORT_CC: u8 = 3;
+pub const MID: u8 = 9;
+pub const RID: u8 = 10;
+pub const REPAIRED_RID: u8 = 11;
 const PUBLISHER_VIDEO_SSRC: u32 = 0x2222_2220;
 const PUBLISHER_AUDIO_SSRC: u32 = 0x2222_2222;
 
@@ -354,11 +357,16 @@ impl Peer {
     }
 
     fn seal(&mut self, fields: &HeaderFields, elements: Elements<'_>, payload: &[u8]) -> Datagram {
+        // The peers of the world send fewer packets than would roll over twice.
+        let roc = u32::from(fields.ssrc == PUBLISHER_VIDEO_SSRC && fields.sequence_number < 60_000);
+        self.seal_with(fields, roc, elements, payload)
+    }
+
+    /// A packet with header extension elements, at a rollover counter.
+    pub fn seal_with(&mut self, fields: &HeaderFields, roc: u32, elements: Elements<'_>, payload: &[u8]) -> Datagram {
         let keys = self.keys.as_ref().expect("connected");
         let mut packet = [0; 1500];
         let header = write_header(&mut packet, fields, elements).expect("room");
-        // The peers of the world send fewer packets than would roll over twice.
-        let roc = u32::from(fields.ssrc == PUBLISHER_VIDEO_SSRC && fields.sequence_number < 60_000);
         let len = keys.rtp_sealer.seal(roc, &mut packet, header.header_len, payload, &[]);
         Datagram { from: self.address, to: self.node.expect("begun"), bytes: packet[..len].to_vec() }
     }
@@ -377,6 +385,11 @@ impl Peer {
     /// What of one SSRC came, in order of arrival.
     pub fn received_on(&self, ssrc: u32) -> Vec<&Received> {
         self.received.iter().filter(|r| r.ssrc == ssrc).collect()
+    }
+
+    /// All that came over RTCP.
+    pub fn rtcp(&self) -> impl Iterator<Item = rtcp::Packet<'_>> {
+        self.reports.iter().flat_map(|report| rtcp::packets(report).filter_map(Result::ok))
     }
 
     /// How many PLI came.
@@ -426,6 +439,16 @@ fn fingerprint_line(digest: [u8; 32]) -> Fingerprint {
     Fingerprint { hash: FingerprintHash::Sha256, digest: digest.to_vec() }
 }
 
+/// Negotiates video in layers, told apart by rid; the SSRCs are for the gateway to learn.
+pub fn offer_layers(negotiated: &mut Negotiated, rids: &[&str]) {
+    let stream = stream_mut(negotiated, MediaKind::Video);
+    let layer = |rid: &&str| SimulcastLayer { rid: (*rid).to_owned(), restricted_to: None, max_picture: None };
+    stream.layers = rids.iter().map(layer).collect();
+    stream.remote_ssrc = None;
+    let ids = &mut stream.extensions;
+    (ids.mid, ids.rid, ids.repaired_rid) = (Some(MID), Some(RID), Some(REPAIRED_RID));
+}
+
 /// A VP8 payload (RFC 7741 §4.2) that names its frame and place.
 pub fn vp8_payload(timestamp: u32, n: usize, keyframe: bool, len: usize) -> Vec<u8> {
     let start = n == 0;
@@ -449,6 +472,7 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         directed_extensions: ExtensionIds::default(),
         remote_ssrc: ssrc,
         remote_rtx_ssrc: None,
+        layers: Vec::new(),
     };
     let section = |mid: &str, kind, stream| {
         Section::Media(MediaSection {

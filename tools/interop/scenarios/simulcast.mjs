@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+
+import { between } from '../lib/playback.mjs';
+import { measureFor, until } from '../lib/until.mjs';
+
+export const about = 'Chromium publishes three layers, another plays the best that comes: the top one ends, and returns';
+export const timeLimitSeconds = 240;
+
+const SIMULCAST = readFileSync(new URL('../page/simulcast.js', import.meta.url), 'utf8');
+/** Of a smaller picture, Chromium sends two layers at most. The rate lets a small machine encode three of this one. */
+const SIZE = { width: 1280, height: 720, frameRate: 20 };
+
+export async function run(t) {
+  const gateway = await t.demo();
+  const studio = await t.chromium({ camera: true });
+  const home = await t.chromium();
+  for (const mimeType of ['video/VP8', 'video/H264']) await published(t, gateway, studio, home, mimeType);
+}
+
+async function published(t, gateway, studio, home, mimeType) {
+  const table = mimeType === 'video/VP8' ? 'layers-vp8' : 'layers-h264';
+  const camera = await studio.open(gateway.url('/'));
+  await camera.evaluate(SIMULCAST);
+  const { offer, answer } = await camera.evaluate(
+    ([endpoint, options]) => globalThis.interopSimulcast.publish(endpoint, options),
+    [gateway.url(`/whip/${table}`), { mimeType, ...SIZE }],
+  );
+  assert.match(offer, /a=simulcast:send q;h;f\r\n/);
+  assert.match(answer, /a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n/);
+  await until('the table is live', 15, async () => (await gateway.metrics()).sum('tableside_table_live', { table }) === 1);
+
+  const watching = await home.openPeers(gateway.url('/'));
+  const { peer } = await watching.evaluate((url) => globalThis.interop.watch(url), gateway.url(`/whep/${table}`));
+  const read = () => watching.evaluate((number) => globalThis.interop.stats(number), peer);
+  const setActive = (active) => camera.evaluate((layers) => globalThis.interopSimulcast.setActive(layers), active);
+  const sent = () => camera.evaluate(() => globalThis.interopSimulcast.layers());
+  const plays = (height, seconds) =>
+    until(`the picture is ${height} rows high`, seconds, async () => {
+      const { video } = await read();
+      if (video.frameHeight !== height) throw new Error(`${video.frameHeight}; sent: ${JSON.stringify(await sent())}`);
+      return true;
+    });
+
+  // Browsers begin with the small layers, and add others as their estimate of the bandwidth rises.
+  const first = await plays(SIZE.height, 60);
+  t.measure(`${mimeType}, to the top layer`, first.seconds, 's');
+  await assertPlays(t, read, `${mimeType}, top layer`);
+
+  await setActive({ f: false });
+  const before = await read();
+  const down = await plays(SIZE.height / 2, 5);
+  t.measure(`${mimeType}, to the middle layer`, down.seconds, 's');
+  await measureFor(2);
+  const over = between(before, await read());
+  t.measure(`${mimeType}, freezes over the way down`, over.freezes);
+  assert(over.freezes <= 1, `${over.freezes} freezes: more than the switch itself`);
+  await assertPlays(t, read, `${mimeType}, middle layer`);
+
+  await setActive({ h: false });
+  const lowest = await plays(SIZE.height / 4, 5);
+  t.measure(`${mimeType}, to the small layer`, lowest.seconds, 's');
+  await assertPlays(t, read, `${mimeType}, small layer`);
+
+  await setActive({ h: true, f: true });
+  const atBottom = await read();
+  const up = await plays(SIZE.height, 60);
+  t.measure(`${mimeType}, back to the top layer`, up.seconds, 's');
+  // Chromium sets its encoders up anew for that, and sends nothing meanwhile.
+  const climb = between(atBottom, await read());
+  t.measure(`${mimeType}, freezes over the way up`, climb.freezes);
+  assert(climb.freezes <= 1, `${climb.freezes} freezes: more than the switch itself`);
+  await assertPlays(t, read, `${mimeType}, top layer again`);
+
+  const metrics = await gateway.metrics();
+  const switches = metrics.sum('tableside_layer_switches_total', { table });
+  t.measure(`${mimeType}, switches`, switches);
+  assert(switches >= 3);
+  const skipped = metrics.sum('tableside_frames_total', { table, outcome: 'dropped', cause: 'layer_switch' });
+  t.measure(`${mimeType}, frames skipped by switches`, skipped);
+  t.measure(`${mimeType}, layers`, JSON.stringify(await sent()));
+  await camera.close();
+  await watching.close();
+}
+
+/** The picture moves steadily for a while, whatever rate the machine's encoders reach. */
+async function assertPlays(t, read, what) {
+  const before = await read();
+  await measureFor(3);
+  const played = between(before, await read());
+  t.measure(`${what}, frames per second`, played.framesPerSecond);
+  assert(played.framesPerSecond >= 10, `${what}: ${played.framesPerSecond} frames per second`);
+  assert.equal(played.freezes, 0, `${what}: freezes`);
+}
