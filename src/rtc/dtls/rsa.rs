@@ -163,7 +163,16 @@ impl RsaServer {
     pub(super) fn new(now: Instant, config: Arc<HandshakeConfig>) -> Self {
         let endpoint = endpoint(&config);
         let hello = Some(HelloReader::default());
-        Self { config, endpoint, hello, events: Vec::new(), received: 0, is_connected: false, now, flight: Flight::default() }
+        Self {
+            config,
+            endpoint,
+            hello,
+            events: Vec::new(),
+            received: 0,
+            is_connected: false,
+            now,
+            flight: Flight::default(),
+        }
     }
 
     /// Takes a datagram. What the library refuses is dropped: it does not say whether that was the end, and until there are
@@ -300,8 +309,7 @@ mod tests {
     impl Encoder {
         fn new(now: Instant, algorithm: &'static rcgen::SignatureAlgorithm, shows_certificate: bool) -> Self {
             let provider = default_provider().unwrap();
-            let certificate =
-                Certificate::generate_self_signed_with_alg(vec![], algorithm, provider.crypto()).unwrap();
+            let certificate = Certificate::generate_self_signed_with_alg(vec![], algorithm, provider.crypto()).unwrap();
             let der = certificate.certificate[0].to_vec();
             let config = ConfigBuilder::default()
                 .with_crypto_provider(provider)
