@@ -141,9 +141,14 @@ impl World {
 
     /// A player at an address of the caller's choice.
     pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
+        self.add_player_with(shard, |peer| peer.address = address)
+    }
+
+    /// A player that the caller makes another of before it is admitted.
+    pub fn add_player_with(&mut self, shard: usize, change: impl FnOnce(&mut Peer)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = Peer::player(self.now, number);
-        peer.address = address;
+        change(&mut peer);
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);

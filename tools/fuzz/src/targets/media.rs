@@ -1,0 +1,155 @@
+//! A publisher's clear packets on their way through the room `media`, and into the headers for two classes of players.
+
+use std::time::{Duration, Instant};
+
+use tableside::fanout::{HeaderClass, Layout};
+use tableside::media::{
+    AbsCaptureTime, ClearPacket, Codec, FrameTracker, HeaderFields, Inserted, MAX_PAYLOAD, Packet, PacketPool,
+    PacketRing, Placement, PlayoutDelay, RtpHeader, Timeline, facts, write_header,
+};
+use tableside::rtc::rtcp::{LossDetector, LossPolicy, ReceptionStats};
+
+use crate::input::{Input, chunk};
+
+const SLOTS: usize = 64;
+const CAPTURE_TIME: u8 = 4;
+
+/// A track, as the shard keeps it.
+struct Track {
+    now: Instant,
+    codec: Codec,
+    timeline: Timeline,
+    pool: PacketPool,
+    ring: PacketRing,
+    frames: FrameTracker,
+    losses: LossDetector,
+    reception: ReceptionStats,
+    layout: Layout,
+}
+
+/// Packets one after the other: how much later, and the packet itself.
+pub(crate) fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let codec = [Codec::Vp8, Codec::H264, Codec::Opus][input.below(3)];
+    let mut track = Track {
+        now: Instant::now(),
+        codec,
+        timeline: Timeline::new(codec.clock_rate()),
+        pool: PacketPool::new(2 * SLOTS),
+        ring: PacketRing::new(SLOTS),
+        frames: FrameTracker::new(),
+        losses: LossDetector::new(LossPolicy::default()),
+        reception: ReceptionStats::new(1, codec.clock_rate()),
+        layout: Layout::default(),
+    };
+    while !input.is_empty() {
+        match input.byte() {
+            0..=3 => track.timeline.restart(),
+            4..=7 => track.now += Duration::from_millis(input.word().into()),
+            8..=11 => drop(track.losses.take_requests(track.now, Duration::from_millis(20)).count()),
+            late => {
+                track.now += Duration::from_millis(u64::from(late % 8));
+                track.handle(input.chunk());
+            }
+        }
+    }
+    track.frames.flush(&track.ring);
+}
+
+impl Track {
+    fn handle(&mut self, bytes: &[u8]) {
+        let Ok(header) = RtpHeader::parse(bytes) else { return };
+        let placement = self.timeline.place(self.now, header.sequence_number, header.timestamp);
+        let Placement::At(position) = placement else { return };
+        let payload = header.payload(bytes);
+        let stored = self.pool.store(&ClearPacket {
+            position,
+            marker: header.marker,
+            facts: facts(self.codec, payload),
+            arrival: self.now,
+            capture: header.extension(bytes, CAPTURE_TIME).and_then(AbsCaptureTime::decode),
+            payload,
+        });
+        let Ok(packet) = stored else { return assert!(payload.len() > MAX_PAYLOAD) };
+        assert_eq!(position.index as u16, header.sequence_number, "an index ends in its sequence number");
+        self.reception.handle_rtp(self.now, position.index, position.timestamp);
+        self.losses.handle_packet(self.now, position.index);
+        match self.ring.insert(packet) {
+            Inserted::Duplicate | Inserted::TooOld => return,
+            Inserted::Next | Inserted::Gap { .. } | Inserted::Late => {}
+        }
+        self.frames.observe(&self.ring, self.now);
+        self.check(position.index);
+    }
+
+    fn check(&mut self, index: u64) {
+        let kept = self.ring.get(index).expect("what was inserted is there");
+        assert_eq!(kept.index, index);
+        assert!(self.ring.oldest() <= index && index < self.ring.head());
+        assert!(self.ring.head() - self.ring.oldest() <= SLOTS as u64);
+        assert!(self.losses.missing() <= 256, "what is looked for is bounded");
+        assert!(self.pool.allocated() <= 4 * SLOTS as u64, "memory is recycled");
+        if let Some(start) = self.ring.gop_start() {
+            assert!((start..self.ring.head()).all(|index| self.ring.get(index).is_some()), "a GOP has no hole");
+        }
+        assert!(self.frames.fps(self.now) >= 0.0);
+        let _ = self.reception.report(self.now);
+        self.lay_out();
+    }
+
+    fn lay_out(&mut self) {
+        let newest = self.ring.head().saturating_sub(9).max(self.ring.oldest())..self.ring.head();
+        let packets: Vec<&Packet> = newest.filter_map(|index| self.ring.get(index).map(|p| &**p)).collect();
+        for id in [3, 200] {
+            let class = HeaderClass {
+                payload_type: 96,
+                ssrc: 0x1111_1110,
+                transport_cc: Some(id),
+                playout_delay: Some(5),
+                abs_capture_time: Some(CAPTURE_TIME),
+            };
+            let delay = PlayoutDelay { min_ms: 0, max_ms: 100 };
+            self.layout.rebuild(&class, delay, Some(-1), packets.iter().copied());
+            for n in 0..packets.len() {
+                let laid_out = self.layout.get(n);
+                let header = RtpHeader::parse_header(laid_out.header).expect("what we write can be read");
+                assert_eq!(header.header_len, laid_out.header.len());
+                assert_eq!(header.extension(laid_out.header, id).map(<[u8]>::len), Some(2));
+            }
+        }
+    }
+}
+
+/// Frames as a publisher sends them, with a keyframe, a loss, a late packet, and another publisher after it.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let packet = |sequence: u16, timestamp: u32, marker: bool, payload: &[u8]| {
+        let fields =
+            HeaderFields { padding: false, marker, payload_type: 96, sequence_number: sequence, timestamp, ssrc: 7 };
+        let mut bytes = [0; 64];
+        let capture = [0, 0, 0, 5, 0x80, 0, 0, 0];
+        let header_len = write_header(&mut bytes, &fields, &[(CAPTURE_TIME, &capture)]).expect("room").header_len;
+        [&[17], &chunk(&[&bytes[..header_len], payload].concat())[..]].concat()
+    };
+    let key = super::payload::VP8_KEYFRAME;
+    let inter = [0x10, 0x51, 1, 2];
+    let vp8 = [
+        vec![0],
+        packet(65_534, 1000, false, key),
+        packet(65_535, 1000, true, &[0, 1, 2]),
+        packet(1, 4000, true, &inter),
+        packet(0, 4000, false, &inter),
+        packet(4, 10_000, true, &inter),
+        vec![4, 0, 50, 8],
+        vec![0],
+        packet(30_000, 77, true, key),
+    ];
+    let h264 = [
+        vec![1],
+        packet(1, 1, false, super::payload::H264_STAP_A),
+        packet(2, 1, false, &[0x7c, 0x85, 0x88]),
+        packet(3, 1, true, &[0x7c, 0x45, 1]),
+        packet(4, 3001, true, &[0x41, 0x9a]),
+    ];
+    let opus = [vec![2], packet(1, 1, false, &[0xfc, 1, 2]), packet(2, 961, false, &[0xfc, 1, 2])];
+    vec![vp8.concat(), h264.concat(), opus.concat()]
+}
