@@ -436,6 +436,7 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         remote_fingerprints: vec![Fingerprint { hash: FingerprintHash::Sha256, digest: fingerprint.to_vec() }],
         offered_tls_id: false,
         extmap_allow_mixed: true,
+        bundled: true,
         sections: vec![
             section(
                 "0",
