@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tableside::rtc::TransportAddress;
 use tableside::rtc::ice_lite::{IceLite, MAX_VALIDATED, Outcome, Ufrag, new_credentials};
 use tableside::rtc::stun::{
     BindingRequest, BindingResponse, ErrorCode, IceRole, IntegrityKey, MAX_REQUEST_LEN, MAX_RESPONSE_LEN,
@@ -39,7 +40,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-fn check(ice: &mut IceLite, now: Instant, source: SocketAddr, message: &[u8]) {
+fn check(ice: &mut IceLite, now: Instant, source: TransportAddress, message: &[u8]) {
     let Ok(request) = BindingRequest::parse(message) else { return };
     let _ = Ufrag::decode(request.local_ufrag());
     let verified = request.verify(ice.key());
@@ -48,11 +49,10 @@ fn check(ice: &mut IceLite, now: Instant, source: SocketAddr, message: &[u8]) {
     match outcome {
         Outcome::Dropped(_) => return,
         Outcome::Respond { .. } => {
-            let len = write_success(&mut answer, &request, source, ice.key());
+            let len = write_success(&mut answer, &request, source.socket, ice.key());
             let response = BindingResponse::parse(&answer[..len]).expect("what we write can be read");
             assert!(response.verify(ice.key()));
-            let canonical = SocketAddr::new(source.ip().to_canonical(), source.port());
-            assert_eq!(response.result(), Ok(canonical));
+            assert_eq!(response.result(), Ok(source.socket));
             assert!(ice.is_validated(source));
         }
         Outcome::Refuse(error) => {
@@ -91,12 +91,12 @@ fn written(input: &mut Input<'_>, ufrag: &str, pwd: &str) -> Vec<u8> {
     message[..len].to_vec()
 }
 
-fn source(input: &mut Input<'_>) -> SocketAddr {
+fn source(input: &mut Input<'_>) -> TransportAddress {
     let (which, port) = (input.byte(), 1 + u16::from(input.byte() % 16));
     match which % 3 {
-        0 => SocketAddr::from(([192, 0, 2, which], port)),
-        1 => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, which.into()], port)),
-        _ => SocketAddr::from(([0, 0, 0, 0, 0, 0xffff, 0xc000, which.into()], port)),
+        0 => TransportAddress::udp(SocketAddr::from(([192, 0, 2, which], port))),
+        1 => TransportAddress::udp(SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, which.into()], port))),
+        _ => TransportAddress::tcp(SocketAddr::from(([192, 0, 2, which], port))),
     }
 }
 
