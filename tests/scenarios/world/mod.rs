@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tableside::fanout::SendBatch;
 use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
-use tableside::rtc::dtls::DtlsIdentity;
+use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
 use tableside::rtc::rtcp::NtpTime;
 use tableside::rtc::{EndpointConfig, TransportAddress};
 use tableside::shard::{
@@ -23,6 +23,8 @@ use tableside::shard::{
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
+#[allow(unused_imports, reason = "as above")]
+pub use peer::Rewrite;
 pub use peer::{Peer, Side};
 
 /// The step of virtual time.
@@ -57,6 +59,10 @@ pub struct World {
     pub table: TableSpec,
     pub heard: Heard,
     pub network: Network,
+    /// Everything arrives a second time, so much later.
+    pub echo: Option<Duration>,
+    /// The only version of DTLS that new peers speak, if they do not speak all.
+    pub only: Option<DtlsVersion>,
     fingerprint: [u8; 32],
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
@@ -110,6 +116,8 @@ impl World {
             },
             heard: Heard::default(),
             network: Box::new(|_| Some(Duration::ZERO)),
+            echo: None,
+            only: None,
             fingerprint,
             in_flight: Vec::new(),
             sent: 0,
@@ -126,7 +134,7 @@ impl World {
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
         let (random, number) = self.next_session();
-        let mut peer = Peer::publisher(self.now, number, side);
+        let mut peer = self.spoken(Peer::publisher(self.now, number, side));
         let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -147,12 +155,19 @@ impl World {
     /// A player that the caller makes another of before it is admitted.
     pub fn add_player_with(&mut self, shard: usize, change: impl FnOnce(&mut Peer)) -> usize {
         let (random, number) = self.next_session();
-        let mut peer = Peer::player(self.now, number);
+        let mut peer = self.spoken(Peer::player(self.now, number));
         change(&mut peer);
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
         self.peers.len() - 1
+    }
+
+    fn spoken(&self, peer: Peer) -> Peer {
+        match self.only {
+            Some(version) => peer.speaking_only(version),
+            None => peer,
+        }
     }
 
     /// Lets virtual time pass.
@@ -203,6 +218,9 @@ impl World {
     pub fn send(&mut self, datagram: Datagram) {
         if let Some(delay) = (self.network)(&datagram) {
             self.sent += 1;
+            if let Some(later) = self.echo {
+                self.in_flight.push((self.now + delay + later, self.sent, datagram.clone()));
+            }
             self.in_flight.push((self.now + delay, self.sent, datagram));
         }
     }

@@ -12,6 +12,8 @@ export const CHROMIUM = onPath('chromium');
 export const FIREFOX = onPath('firefox-esr');
 /** Players of the `webrtc` crate, many in one process: an example of the root package, which `cargo test` builds. */
 export const CROWD = join(ROOT, 'target/debug/examples/crowd');
+/** Sends what a gateway has to drop; an example of the root package as well. */
+export const FLOOD = join(ROOT, 'target/debug/examples/flood');
 const VENV = join(ROOT, 'target/tools-venv');
 export const FFMPEG = packagedFfmpeg();
 export const WHIP_CLIENT = onPath('whip-client');
@@ -26,6 +28,7 @@ export function missingTools(binary) {
   const needed = [
     [existsSync(binary), `${binary} (cargo build --release)`],
     [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
+    [existsSync(FLOOD), `${FLOOD} (cargo build --example flood)`],
     [CHROMIUM, 'chromium (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
