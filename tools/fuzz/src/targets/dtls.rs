@@ -1,9 +1,10 @@
 //! A handshake between our two roles, whose datagrams are lost, doubled, damaged or made up on their way, and what comes
 //! after it. Either side may give up; nobody may panic, and both sides end with the same keys or with none.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport};
+use tableside::rtc::dtls::{ClientHello, DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport, DtlsVersion};
 use tableside::rtc::sdp::{DtlsRole, Fingerprint, FingerprintHash};
 use tableside::rtc::srtp::{MasterKey, RtpOpener, RtpSealer};
 
@@ -24,7 +25,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(now: Instant, identity: &DtlsIdentity, role: DtlsRole, peer: &DtlsIdentity) -> Self {
+    fn new(now: Instant, identity: &Arc<DtlsIdentity>, role: DtlsRole, peer: &DtlsIdentity) -> Self {
         let expected = Fingerprint { hash: FingerprintHash::Sha256, digest: peer.fingerprint().to_vec() };
         Self {
             dtls: DtlsTransport::new(now, identity, role, vec![expected]).expect("DTLS starts"),
@@ -49,7 +50,7 @@ impl Side {
 
     fn receive(&mut self, now: Instant, datagram: &[u8]) {
         if !self.failed && datagram.len() <= MAX_DATAGRAM {
-            self.failed |= self.dtls.handle_datagram(now, datagram).is_err();
+            self.failed |= self.dtls.handle_datagram(now, datagram).is_err_and(|error| error.is_fatal());
             self.drive();
         }
     }
@@ -62,11 +63,11 @@ impl Side {
     }
 }
 
-/// Which versions meet, then a decision for every datagram.
+/// Which versions meet, then a decision for every datagram. What is left over is read as a ClientHello.
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let (ours, theirs) =
-        (DtlsIdentity::generate().expect("an identity"), DtlsIdentity::generate().expect("an identity"));
+    let versions = input.byte();
+    let (ours, theirs) = (identity(versions & 3), identity(versions >> 2 & 3));
     let mut now = Instant::now();
     let mut client = Side::new(now, &theirs, DtlsRole::Client, &ours);
     let mut server = Side::new(now, &ours, DtlsRole::Server, &theirs);
@@ -90,6 +91,19 @@ pub(crate) fn run(data: &[u8]) {
     if let (Some((_, from_server)), Some((to_client, _))) = (&client.keys, &server.keys) {
         agree(to_client, from_server);
     }
+    if let Ok(hello) = ClientHello::parse(input.chunk()) {
+        let _ = hello.version();
+        hello.srtp_profiles().count();
+    }
+}
+
+fn identity(speaks: u8) -> Arc<DtlsIdentity> {
+    let identity = DtlsIdentity::generate().expect("an identity");
+    Arc::new(match speaks {
+        1 => identity.speaking_only(DtlsVersion::Dtls12),
+        2 => identity.speaking_only(DtlsVersion::Dtls13),
+        _ => identity,
+    })
 }
 
 fn pass(input: &mut Input<'_>, now: Instant, datagrams: Vec<Vec<u8>>, to: &mut Side) {
@@ -174,5 +188,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let split = [8, 20, 8, 40, 8, 60, 8, 80, 8, 100, 8, 120];
     let alert = [vec![9, 3], chunk(&[21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40])].concat();
     let talk = [9, 9, 9, 9, 9, 9, 1, 3, 1, 2, 3, 1, 2, 5, 5, 9, 9, 2, 0];
-    vec![vec![], lost.to_vec(), doubled.to_vec(), damaged.to_vec(), split.to_vec(), alert, talk.to_vec()]
+    let decisions: [&[u8]; 7] = [&[], &lost, &doubled, &damaged, &split, &alert, &talk];
+    let versions = [0, 1, 2, 1 << 2, 2 << 2];
+    versions.iter().flat_map(|versions| decisions.map(|rest| [&[*versions], rest].concat())).collect()
 }
