@@ -6,6 +6,7 @@
 
 mod answer;
 mod attributes;
+mod codecs;
 mod error;
 mod h264;
 mod negotiate;

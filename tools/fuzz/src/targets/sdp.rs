@@ -21,8 +21,8 @@ pub(crate) fn run(body: &[u8]) {
     let of = |codec, fmtp: &str| Some((codec, fmtp.to_owned()));
     let tables = [
         own,
-        TableMedia { video: of(Codec::H264, h264), audio: of(Codec::Opus, "") },
-        TableMedia { video: of(Codec::Vp8, ""), audio: None },
+        TableMedia { video: of(Codec::H264, h264), audio: of(Codec::Opus, ""), ..TableMedia::default() },
+        TableMedia { video: of(Codec::Vp8, ""), ..TableMedia::default() },
     ];
     for table in tables {
         answer(negotiate_player(&offer, &table));

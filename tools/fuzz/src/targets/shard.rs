@@ -295,7 +295,7 @@ impl Node {
 
     fn add_hostile(&mut self, ids: u8, shard: usize) {
         let shard = shard % self.world.shards.len();
-        let peer = self.world.add_player_with(shard, |peer| equip(peer, ids));
+        let peer = self.world.add_player_as(shard, |peer| equip(peer, ids));
         self.hostile.push(Hostile { peer, sctp: Client::new(self.world.now), recent: Vec::new() });
     }
 
