@@ -23,6 +23,7 @@ pub(crate) fn run(data: &[u8]) {
     let (ufrag, credentials) = new_credentials(SECRET, 1, 2);
     let mut now = Instant::now();
     let mut ice = IceLite::new(now, ufrag, &credentials.pwd, CONSENT);
+    let key = IntegrityKey::new(&credentials.pwd);
     while !input.is_empty() {
         let how = input.byte();
         let source = source(&mut input);
@@ -35,28 +36,28 @@ pub(crate) fn run(data: &[u8]) {
             3 => checksums::stun(0x0001, &[&username(ufrag), bytes].concat(), Some(&credentials.pwd)),
             _ => written(&mut Input::new(bytes), &credentials.ufrag, &credentials.pwd),
         };
-        check(&mut ice, now, source, &message);
-        let _ = BindingResponse::parse(&message).map(|response| response.verify(ice.key()));
+        check(&mut ice, &key, now, source, &message);
+        let _ = BindingResponse::parse(&message).map(|response| response.verify(&key));
     }
 }
 
-fn check(ice: &mut IceLite, now: Instant, source: TransportAddress, message: &[u8]) {
+fn check(ice: &mut IceLite, key: &IntegrityKey, now: Instant, source: TransportAddress, message: &[u8]) {
     let Ok(request) = BindingRequest::parse(message) else { return };
     let _ = Ufrag::decode(request.local_ufrag());
-    let verified = request.verify(ice.key());
+    let verified = request.verify(key);
     let outcome = ice.handle_binding(now, source, &request);
     let mut answer = [0; MAX_RESPONSE_LEN];
     match outcome {
         Outcome::Dropped(_) => return,
         Outcome::Respond { .. } => {
-            let len = write_success(&mut answer, &request, source.socket, ice.key());
+            let len = write_success(&mut answer, &request, source.socket, key);
             let response = BindingResponse::parse(&answer[..len]).expect("what we write can be read");
-            assert!(response.verify(ice.key()));
+            assert!(response.verify(key));
             assert_eq!(response.result(), Ok(source.socket));
             assert!(ice.is_validated(source));
         }
         Outcome::Refuse(error) => {
-            let len = write_error(&mut answer, &request, error, ice.key());
+            let len = write_error(&mut answer, &request, error, key);
             let response = BindingResponse::parse(&answer[..len]).expect("what we write can be read");
             assert_eq!(response.result(), Err(error.code()));
             assert!(error != ErrorCode::UnknownAttribute || request.has_unknown_attributes());
