@@ -155,8 +155,8 @@ mod tests {
         fn a_bet_is_answered_under_its_own_id(id: String) {
             let text = serde_json::json!({ "type": "bet", "betId": id }).to_string();
             let Ok(FromPlayer::Bet { bet_id }) = serde_json::from_str(&text) else { panic!("{text}") };
-            let ack = serde_json::to_value(ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" });
-            prop_assert_eq!(ack.unwrap()["betId"].as_str(), Some(&*id));
+            let ack = serde_json::to_value(ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" }).unwrap();
+            prop_assert_eq!(ack["betId"].as_str(), Some(&*id));
         }
     }
 }
