@@ -7,15 +7,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tableside::media::{HeaderFields, write_header};
+use tableside::media::{HeaderFields, MediaKind, write_header};
 use tableside::rtc::demux::{PacketKind, classify};
-use tableside::rtc::sdp::{DataSection, ExtensionIds, Section};
+use tableside::rtc::sdp::{DataSection, ExtensionIds, Negotiated, Red, Section};
 use tableside::shard::{EndCause, PeerMessage, ShardId, TableId};
 
 use super::channels::{Client, open};
 use crate::checksums;
 use crate::input::{Input, chunk, damage};
-use world::{AUDIO_SSRC, Datagram, Peer, STEP, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
+use world::{AUDIO_SSRC, Datagram, Peer, STEP, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World, stream_mut};
 
 #[path = "../../../../tests/scenarios/world/mod.rs"]
 mod world;
@@ -29,6 +29,10 @@ const MOST_PEERS: usize = 8;
 const HOSTILE_EVENTS: usize = 14;
 /// And those of everybody else: publishers, the control plane, other shards, the clock.
 const ALL_EVENTS: usize = 22;
+
+/// The publisher's payload type of RED, and its extension id of the dependency descriptor.
+const RED: u8 = 63;
+const DESCRIPTOR: u8 = 14;
 
 /// A peer that does what the input says.
 struct Hostile {
@@ -68,7 +72,7 @@ impl Node {
         let shards = if all_may_fail { 1 + u16::from(first & 1) } else { 1 };
         let mut world = World::new(shards);
         guard_the_network(&mut world);
-        let publisher = world.add_publisher(if first & 2 == 0 { Side::Client } else { Side::Server });
+        let publisher = world.add_publisher_with(if first & 2 == 0 { Side::Client } else { Side::Server }, describe);
         world.connect(publisher);
         world.publish_frame(publisher, 3, true);
         let watcher = world.add_player(usize::from(shards) - 1);
@@ -125,7 +129,7 @@ impl Node {
             17 => self.delete(input),
             18 if self.world.peers.len() < MOST_PEERS => {
                 let side = if input.flag() { Side::Client } else { Side::Server };
-                self.publisher = self.world.add_publisher(side);
+                self.publisher = self.world.add_publisher_with(side, describe);
                 self.world.peers[self.publisher].may_fail = true;
             }
             19 => {
@@ -317,15 +321,16 @@ impl Node {
                 let fields = HeaderFields {
                     padding: false,
                     marker: how & 4 != 0,
-                    payload_type: [96, 97, 111, input.byte()][usize::from(how >> 3) % 4],
+                    payload_type: [96, RED, 111, input.byte()][usize::from(how >> 3) % 4],
                     sequence_number: peer.sequence.wrapping_add(input.word()),
                     timestamp: peer.timestamp.wrapping_add(input.long()),
                     ssrc: 0x2222_2220 + u32::from(input.byte() % 4),
                 };
                 let mut packet = [0; 1500];
-                let header_len = write_header(&mut packet, &fields, &[]).expect("room").header_len;
+                let element = (DESCRIPTOR, input.short());
+                let header_len = write_header(&mut packet, &fields, &[element]).expect("room").header_len;
                 let payload = input.chunk();
-                let payload = &payload[..payload.len().min(1400)];
+                let payload = &payload[..payload.len().min(1200)];
                 packet[header_len..header_len + payload.len()].copy_from_slice(payload);
                 peer.seal_rtp(u32::from(how >> 6), &packet[..header_len + payload.len()])
             }
@@ -385,19 +390,31 @@ impl Node {
     }
 }
 
+/// What a browser's publisher negotiates beyond the world's.
+fn describe(negotiated: &mut Negotiated) {
+    stream_mut(negotiated, MediaKind::Audio).red = Some(Red { payload_type: RED, blocks: 2, preferred: true });
+    stream_mut(negotiated, MediaKind::Video).extensions.dependency_descriptor = Some(DESCRIPTOR);
+}
+
 /// Data channels, which the world's players have not, and extension ids of the caller's choice.
 fn equip(peer: &mut Peer, ids: u8) {
     peer.may_fail = true;
     // 15 is reserved, and above it the form is another (RFC 8285 §4.2).
-    let first = if ids < 40 { 1 + ids % 12 } else { ids.clamp(16, 250) };
+    let first = if ids < 40 { 1 + ids % 11 } else { ids.clamp(16, 250) };
     for section in &mut peer.negotiated.sections {
         if let Section::Media(media) = section
             && let Some(stream) = &mut media.stream
         {
+            stream.red = (media.kind == MediaKind::Audio && ids & 4 == 0).then_some(Red {
+                payload_type: RED,
+                blocks: 2,
+                preferred: true,
+            });
             stream.extensions = ExtensionIds {
                 transport_cc: Some(first),
                 playout_delay: Some(first + 1),
                 abs_capture_time: (ids & 1 == 0).then_some(first + 2),
+                dependency_descriptor: (ids & 2 == 0).then_some(DESCRIPTOR),
                 ..ExtensionIds::default()
             };
         }
@@ -457,10 +474,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let silent = vec![event(19), 0, 1, event(19), 1, 1, event(15), 40, 0, 20, event(21)];
     let mut published = Vec::new();
     for how in [2, 6, 10, 18, 26] {
-        published.extend([event(16), how, 0, 1, 0, 0, 11, 0xb8, 0]);
-        published.extend(chunk(super::payload::VP8_KEYFRAME));
+        published.extend([event(16), how, 0, 1, 0, 0, 11, 0xb8, 0, 4, 0xc1, 0, 7, 0x80]);
+        published.extend(chunk(if how == 10 { super::payload::RED } else { super::payload::VP8_KEYFRAME }));
     }
-    published.extend([event(16), 2, 0x40, 0, 0, 0, 0, 0, 0, 0, 3, 0x10, 1, 2, event(16), 0]);
+    published.extend([event(16), 2, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0x10, 1, 2, event(16), 0]);
     published.extend(chunk(&super::rtcp::compounds()[4]));
     let messages = vec![event(20), 0, 0, 0, 20, event(20), 0, 1, 1, 0x82, event(20), 0, 2, 1, 2, 0, 9, event(20), 1, 0];
     // A kind below HOSTILE_EVENTS is the same one here.
