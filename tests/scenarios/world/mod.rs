@@ -308,6 +308,7 @@ impl World {
                     match event {
                         ShardEvent::Peer { to, message } => messages.push_back((to, message)),
                         ShardEvent::SessionEnded { key, cause, .. } => self.heard.ended.push((key, cause)),
+                        ShardEvent::SessionConnected { .. } => {}
                         ShardEvent::Table { state, .. } => self.heard.states.push(state),
                     }
                 }
