@@ -7,6 +7,8 @@ use crate::media::PlayoutDelay;
 use crate::rtc::sdp::TableMedia;
 use crate::shard::{Role, ShardId, SlotKey, TableId, TableSpec, TableState};
 
+use super::client::ClientNetwork;
+use super::half_open::HalfOpen;
 use super::session::SessionId;
 
 /// Tables and sessions.
@@ -18,6 +20,8 @@ pub(super) struct Directory {
     by_key: HashMap<(ShardId, SlotKey), SessionId>,
     /// Players by shard, those whose answer is being made included.
     players: HashMap<ShardId, usize>,
+    /// Sessions that have not connected, those whose answer is being made included.
+    pub(super) half_open: HalfOpen,
 }
 
 /// A table that somebody has published or configured.
@@ -50,6 +54,8 @@ pub(super) struct Session {
     pub(super) shard: ShardId,
     pub(super) key: SlotKey,
     pub(super) etag: String,
+    /// Whose half-open session it is; `None` once it has connected.
+    pub(super) half_open: Option<ClientNetwork>,
 }
 
 /// Values for a new table that must not be guessed or repeated.
@@ -124,10 +130,21 @@ impl Directory {
         self.sessions.insert(id, session);
     }
 
+    /// A session has completed DTLS: it is not half open any more.
+    pub(super) fn session_connected(&mut self, shard: ShardId, key: SlotKey) {
+        let session = self.by_key.get(&(shard, key)).and_then(|id| self.sessions.get_mut(id));
+        if let Some(client) = session.and_then(|session| session.half_open.take()) {
+            self.half_open.end(shard, client);
+        }
+    }
+
     /// Forgets a session that its shard has ended.
     pub(super) fn end_session(&mut self, shard: ShardId, key: SlotKey) {
         let Some(id) = self.by_key.remove(&(shard, key)) else { return };
         let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(client) = session.half_open {
+            self.half_open.end(shard, client);
+        }
         if session.role == Role::Player {
             self.release_place(shard);
         }
@@ -159,6 +176,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::half_open::HalfOpenLimits;
 
     const SEED: TableSeed = TableSeed {
         random: [7; 12],
@@ -169,7 +187,14 @@ mod tests {
     };
 
     fn session(role: Role, shard: ShardId, slot: u32) -> Session {
-        Session { role, table: "a".into(), shard, key: SlotKey { slot, generation: 1 }, etag: String::new() }
+        Session {
+            role,
+            table: "a".into(),
+            shard,
+            key: SlotKey { slot, generation: 1 },
+            etag: String::new(),
+            half_open: None,
+        }
     }
 
     #[test]
@@ -185,6 +210,26 @@ mod tests {
         directory.end_session(ended.shard, ended.key);
         assert_eq!(directory.take_place(2, 2), Some(ShardId(0)), "a session gives its place back");
         assert_eq!(directory.take_place(2, 2), None, "once");
+    }
+
+    #[test]
+    fn a_session_is_half_open_until_it_connects_or_ends() {
+        let mut directory = Directory::default();
+        let client = ClientNetwork::of([192, 0, 2, 1].into());
+        let limits = HalfOpenLimits { per_shard: 2, per_client: 2 };
+        let sessions = [1, 2].map(|n| Session { half_open: Some(client), ..session(Role::Player, ShardId(0), n) });
+        for (n, session) in sessions.iter().enumerate() {
+            directory.half_open.begin(ShardId(0), client, limits).unwrap();
+            directory.add_session(SessionId([n as u8; 16]), session.clone());
+        }
+        assert_eq!(directory.half_open.count(), 2);
+        directory.session_connected(ShardId(0), sessions[0].key);
+        directory.session_connected(ShardId(0), sessions[0].key);
+        assert_eq!(directory.half_open.count(), 1);
+        directory.end_session(ShardId(0), sessions[0].key);
+        assert_eq!(directory.half_open.count(), 1, "it was not half open any more");
+        directory.end_session(ShardId(0), sessions[1].key);
+        assert_eq!(directory.half_open.count(), 0);
     }
 
     #[test]

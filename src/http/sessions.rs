@@ -1,6 +1,8 @@
 //! What the HTTP side needs of the media plane.
 
-use crate::fleet::{Created, Node, Refusal, SessionId, TableStatus};
+use axum::body::Bytes;
+
+use crate::fleet::{AdmissionReport, ClientNetwork, Created, Node, Refusal, SessionId, TableStatus};
 use crate::shard::{Role, ShardReport};
 
 /// The media plane as the HTTP side sees it: [`Node`], or a fake in tests. Cheap to clone.
@@ -9,10 +11,20 @@ use crate::shard::{Role, ShardReport};
 /// that its setup timeout ends.
 pub trait Sessions: Clone + Send + Sync + 'static {
     /// WHIP: takes an offer to publish `table`.
-    fn publish(&self, table: &str, offer: &[u8]) -> impl Future<Output = Result<Created, Refusal>> + Send;
+    fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        offer: Bytes,
+    ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
     /// WHEP: takes an offer to watch `table`.
-    fn play(&self, table: &str, offer: &[u8]) -> impl Future<Output = Result<Created, Refusal>> + Send;
+    fn play(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        offer: Bytes,
+    ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
     /// Ends a session and frees all of it. `false` if there is none of this role and table.
     fn close(&self, role: Role, table: &str, session: SessionId) -> impl Future<Output = bool> + Send;
@@ -29,6 +41,9 @@ pub trait Sessions: Clone + Send + Sync + 'static {
     /// The last report of every shard.
     fn reports(&self) -> Vec<ShardReport>;
 
+    /// What admission has done so far.
+    fn admission(&self) -> AdmissionReport;
+
     /// What serving depends on, each with its name and, if it fails, why.
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
 
@@ -38,12 +53,12 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 }
 
 impl Sessions for Node {
-    async fn publish(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
-        Node::publish(self, table, offer).await
+    async fn publish(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+        Node::publish(self, client, table, offer).await
     }
 
-    async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
-        Node::play(self, table, offer).await
+    async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+        Node::play(self, client, table, offer).await
     }
 
     async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
@@ -64,6 +79,10 @@ impl Sessions for Node {
 
     fn reports(&self) -> Vec<ShardReport> {
         Node::reports(self)
+    }
+
+    fn admission(&self) -> AdmissionReport {
+        Node::admission(self)
     }
 
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
