@@ -7,6 +7,7 @@
 mod check;
 mod document;
 mod error;
+mod ice_server;
 mod public_url;
 mod publish_keys;
 mod sections;
@@ -22,9 +23,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Diagnostic};
+pub use ice_server::IceServer;
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
-pub use publish_keys::{Permission, PublishKeys};
+pub use publish_keys::{Permission, PublishKeyId, PublishKeys};
 pub use sections::{Admin, Dscp, Http, Level, Log, LogFormat, Media, Publish, Sessions, Table};
 pub use summary::Summary;
 pub use table_name::TableName;
@@ -81,6 +83,10 @@ impl Config {
             return Err(document.complaint("publish.keys_file", message));
         }
         config.publish.keys_file = Some(keys_file);
+        let directory = file.parent().unwrap_or(Path::new(""));
+        for server in &mut config.http.ice_servers {
+            server.load(directory).map_err(|message| document.complaint("http.ice_servers", message))?;
+        }
         Ok(config)
     }
 
@@ -115,6 +121,11 @@ impl Config {
     /// Whether whoever presents `key` may publish `table`. Takes the same time whatever the key.
     pub fn may_publish(&self, table: &TableName, key: Option<&str>) -> Permission {
         if self.demo { Permission::Granted } else { self.publish_keys.permission(table, key) }
+    }
+
+    /// What tells the holder of `key` from other publishers; `None` in the demo, where a key proves nothing.
+    pub fn publish_key_id(&self, key: Option<&str>) -> Option<PublishKeyId> {
+        if self.demo { None } else { key.map(PublishKeyId::of) }
     }
 
     /// For people: what a checked configuration amounts to.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ice_server::IceServer;
 use super::public_url::PublicUrl;
 use super::units::{ip_address, milliseconds, seconds, socket_address};
 
@@ -23,6 +24,8 @@ pub struct Http {
     /// How long a request may take, from its head to its answer.
     #[serde(rename = "request_timeout_ms", with = "milliseconds")]
     pub request_timeout: Duration,
+    /// STUN and TURN servers for clients.
+    pub ice_servers: Vec<IceServer>,
 }
 
 impl Default for Http {
@@ -32,6 +35,7 @@ impl Default for Http {
             public_url: None,
             max_sdp_bytes: 65_536,
             request_timeout: Duration::from_secs(10),
+            ice_servers: Vec::new(),
         }
     }
 }

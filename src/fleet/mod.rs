@@ -5,11 +5,12 @@
 
 mod directory;
 mod node;
+mod patch;
 mod peers;
 mod refusal;
 mod session;
 mod shard_thread;
 
 pub use node::{LocalPublisher, Node, StartError, TableStatus};
-pub use refusal::Refusal;
-pub use session::{Created, SessionId};
+pub use refusal::{PatchRefusal, Refusal};
+pub use session::{Created, IfMatch, Patched, SessionId};

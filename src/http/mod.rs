@@ -7,9 +7,12 @@
 mod admin;
 mod api;
 mod assets;
+mod body;
 mod cors;
 mod endpoint;
+mod link;
 mod meter;
+mod patch;
 mod path;
 mod problem;
 mod serve;
