@@ -289,9 +289,9 @@ async fn candidates_are_204_and_a_restart_is_200_with_a_new_tag() {
         }
         assert!(response.bytes().await.unwrap().is_empty());
         for condition in ["*", "\"*\"", "\"ice-1\"", "\"other\", \"ice-1\""] {
-            let request = server.patch(role, SESSION, RESTARTED).header("if-match", condition);
-            let response = request.header("content-type", "application/trickle-ice-sdpfrag; charset=utf-8");
-            let response = response.send().await.unwrap();
+            let request = server.request("PATCH", &format!("/{role}/roulette/{SESSION}")).body(RESTARTED);
+            let request = request.header("content-type", format!("{FRAGMENT}; charset=utf-8"));
+            let response = request.header("if-match", condition).send().await.unwrap();
             assert_eq!(response.status(), 200, "{condition}");
             assert_eq!((header(&response, "content-type"), header(&response, "etag")), (FRAGMENT, "\"ice-2\""));
             assert_cors(response.headers());

@@ -116,8 +116,8 @@ async fn what_is_refused_leaves_the_session_as_it_was() {
         assert_problem(send(malformed.to_owned()).await, 400, "malformed-fragment").await;
     }
     assert_problem(send("a=x\r\n".repeat(4000)).await, 413, "fragment-too-large").await;
-    let wrong =
-        gateway.patch(&created, RESTART).header("content-type", SDP).header("if-match", "*").send().await.unwrap();
+    let wrong = gateway.request("PATCH", &created.url).header("content-type", SDP).header("if-match", "*");
+    let wrong = wrong.body(RESTART).send().await.unwrap();
     assert_eq!(header(&wrong, "accept-patch"), FRAGMENT);
     assert_problem(wrong, 415, "unsupported-patch-type").await;
 

@@ -25,7 +25,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Tables `roulette`, `blackjack` and `watched`, of which the last is live in VP8 with Opus.
 pub struct Gateway {
-    pub node: Node,
     address: SocketAddr,
     client: Client,
     _dealer: LocalPublisher,
@@ -52,11 +51,12 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&config, 1));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
         let address = listener.local_addr().expect("bound");
-        let app = App::new(node.clone(), Arc::new(config), metrics);
+        let dealer = deal(&node).await;
+        let app = App::new(node, Arc::new(config), metrics);
         tokio::spawn(http::serve(listener, http::public(app), std::future::pending()));
         let dealer = deal(&node).await;
         let client = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
-        Self { node, address, client, _dealer: dealer }
+        Self { address, client, _dealer: dealer }
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {

@@ -31,6 +31,8 @@ fixtures! {
     FIREFOX_PUBLISHER = "firefox-publisher.sdp",
     GSTREAMER_PUBLISHER = "gstreamer-publisher.sdp",
     OBS_PUBLISHER = "obs-publisher.sdp",
+    RFC9725_EXAMPLE = "rfc9725-example.sdp",
+    WHEP_DRAFT_EXAMPLE = "whep-draft-example.sdp",
 }
 
 fn offer(text: &str) -> Offer {
