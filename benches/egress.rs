@@ -19,6 +19,7 @@ use harness::viewer::{Aead, Viewer, sealed_len};
 use harness::{Contender, Schedule};
 use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
+use tableside::rtc::TransportAddress;
 
 /// Measures what it costs to send a frame to many players.
 #[derive(Parser)]
@@ -165,7 +166,7 @@ impl Contender for BatchLoop {
                 self.flush();
             }
             let viewer = &mut self.viewers[n];
-            let address = viewer.address;
+            let address = TransportAddress::udp(viewer.address);
             for payload in &self.frame {
                 self.batch.push(address, TrafficClass::Video, packet_len, |out| viewer.seal(payload, out));
             }

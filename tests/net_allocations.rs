@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::net::{RecvBatch, ShardSocket, UdpOptions};
+use tableside::rtc::TransportAddress;
 
 struct Counting;
 
@@ -38,14 +39,14 @@ const PACKETS: usize = 9;
 
 fn fill(batch: &mut SendBatch, players: &[SocketAddr]) {
     batch.clear();
-    for &player in players {
+    for player in players.iter().copied().map(TransportAddress::udp) {
         for _ in 0..PACKETS {
             batch.push(player, TrafficClass::Video, 1150, |_| 1150);
         }
         batch.push(player, TrafficClass::Audio, 100, |_| 100);
     }
     // Refused by the kernel: errors must not allocate either.
-    batch.push(([127, 0, 0, 1], 0).into(), TrafficClass::Video, 100, |_| 100);
+    batch.push(TransportAddress::udp(([127, 0, 0, 1], 0).into()), TrafficClass::Video, 100, |_| 100);
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! One track on its way to one player: position, numbering, retransmission.
 
-use std::net::SocketAddr;
-
 use crate::media::Packet;
+use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
 use super::layout::{LaidOut, MAX_DATAGRAM};
@@ -104,7 +103,7 @@ impl DownTrack {
         packet: &Packet,
         laid_out: LaidOut<'_>,
         transport_number: &mut u16,
-        egress: (&RtpSealer, SocketAddr),
+        egress: (&RtpSealer, TransportAddress),
         batch: &mut SendBatch,
     ) {
         if self.cursor.is_none_or(|cursor| packet.index < cursor) {
@@ -128,7 +127,7 @@ impl DownTrack {
         packet: &Packet,
         laid_out: LaidOut<'_>,
         transport_number: &mut u16,
-        egress: (&RtpSealer, SocketAddr),
+        egress: (&RtpSealer, TransportAddress),
         batch: &mut SendBatch,
     ) {
         self.seal(packet, laid_out, transport_number, egress, batch);
@@ -139,7 +138,7 @@ impl DownTrack {
         packet: &Packet,
         laid_out: LaidOut<'_>,
         transport_number: &mut u16,
-        (sealer, destination): (&RtpSealer, SocketAddr),
+        (sealer, destination): (&RtpSealer, TransportAddress),
         batch: &mut SendBatch,
     ) {
         let Some(number) = self.number_of(packet) else { return };
@@ -164,7 +163,7 @@ impl DownTrack {
         packet: &Packet,
         laid_out: LaidOut<'_>,
         transport_number: &mut u16,
-        (sealer, destination): (&RtpSealer, SocketAddr),
+        (sealer, destination): (&RtpSealer, TransportAddress),
         batch: &mut SendBatch,
     ) -> bool {
         let (Some(rtx), Some(original)) = (self.rtx, self.number_of(packet)) else { return false };
@@ -296,11 +295,11 @@ mod tests {
         fn send(
             &mut self,
             packet: &Packet,
-            send: impl FnOnce(&mut DownTrack, LaidOut<'_>, &mut u16, (&RtpSealer, SocketAddr), &mut SendBatch),
+            send: impl FnOnce(&mut DownTrack, LaidOut<'_>, &mut u16, (&RtpSealer, TransportAddress), &mut SendBatch),
         ) -> Received {
             self.batch.clear();
             self.layout.rebuild(&CLASS, PlayoutDelay { min_ms: 0, max_ms: 0 }, None, [packet].into_iter());
-            let egress = (&self.sealer, SocketAddr::from(([192, 0, 2, 1], 4000)));
+            let egress = (&self.sealer, TransportAddress::udp(([192, 0, 2, 1], 4000).into()));
             send(&mut self.down, self.layout.get(0), &mut self.transport_number, egress, &mut self.batch);
             let mut bytes = self.batch.bytes().to_vec();
             let header_len = RtpHeader::parse_header(&bytes).expect("a header").header_len;
@@ -417,7 +416,7 @@ mod tests {
         player.down.join_at(100);
         player.next(&packet(0, 100));
         player.batch.clear();
-        let egress = (&player.sealer, SocketAddr::from(([192, 0, 2, 1], 4000)));
+        let egress = (&player.sealer, TransportAddress::udp(([192, 0, 2, 1], 4000).into()));
         let sent = player.down.retransmit(&packet(0, 100), player.layout.get(0), &mut 0, egress, &mut player.batch);
         assert!(!sent && player.batch.is_empty());
     }

@@ -189,6 +189,7 @@ mod tests {
     use super::super::{SendBatch, TrafficClass};
     use super::*;
     use crate::media::{ClearPacket, PayloadFacts, Position, RtpHeader};
+    use crate::rtc::TransportAddress;
 
     const PLAIN: HeaderClass = HeaderClass {
         payload_type: 96,
@@ -288,7 +289,8 @@ mod tests {
         let mut batch = SendBatch::with_capacity(10_000, 4);
         for n in 0..packets.len() {
             let bytes = datagram(&layout, &packets, n);
-            batch.push(([192, 0, 2, 1], 4000).into(), TrafficClass::Video, bytes.len(), |out| {
+            let player = TransportAddress::udp(([192, 0, 2, 1], 4000).into());
+            batch.push(player, TrafficClass::Video, bytes.len(), |out| {
                 out.copy_from_slice(&bytes);
                 bytes.len()
             });

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::rtc::{Transport, TransportAddress};
+
 /// What a datagram carries; decides its DSCP marking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TrafficClass {
@@ -13,7 +15,8 @@ pub enum TrafficClass {
     Video,
 }
 
-/// One `sendmsg`: a run of equal-sized datagrams (only the last may be shorter) to one destination.
+/// One `sendmsg` over UDP: a run of equal-sized datagrams (only the last may be shorter) to one destination. Over TCP, as many
+/// frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Where the run goes.
@@ -47,6 +50,8 @@ pub struct SendBatch {
     bytes: Box<[u8]>,
     used: usize,
     messages: Vec<Message>,
+    /// Apart, so that UDP's way to the kernel does not know of them.
+    tcp_messages: Vec<Message>,
     message_limit: usize,
 }
 
@@ -57,6 +62,7 @@ impl SendBatch {
             bytes: vec![0; bytes].into_boxed_slice(),
             used: 0,
             messages: Vec::with_capacity(messages),
+            tcp_messages: Vec::with_capacity(messages),
             message_limit: messages,
         }
     }
@@ -70,19 +76,20 @@ impl SendBatch {
     /// for all that one player gets, so that a full batch does not cut the player's run in two.
     pub fn has_room_for_run(&self, datagrams: usize, max_len: usize) -> bool {
         datagrams.saturating_mul(max_len) <= self.bytes.len() - self.used
-            && datagrams <= self.message_limit - self.messages.len()
+            && datagrams <= self.message_limit - self.messages.len() - self.tcp_messages.len()
     }
 
     /// Appends a datagram of at most `max_len` bytes: `fill` writes it and returns its length, 0 for none.
     ///
-    /// The datagram joins the last message where destination and class are equal and the run stays legal: every
-    /// datagram before it has the run's segment size, it is not longer, and the limits on a run hold.
+    /// The datagram joins the last message of its transport where destination and class are equal and the run stays legal: every
+    /// datagram before it has the run's segment size, it is not longer, it lies right behind them, and the limits on a run
+    /// hold.
     ///
     /// # Panics
     /// If it does not fit, which it does where [`SendBatch::has_room`] says so, or if `fill` returns more than `max_len`.
     pub fn push(
         &mut self,
-        destination: SocketAddr,
+        destination: TransportAddress,
         class: TrafficClass,
         max_len: usize,
         fill: impl FnOnce(&mut [u8]) -> usize,
@@ -94,9 +101,14 @@ impl SendBatch {
             return;
         }
         self.used += len;
-        if let Some(last) = self.messages.last_mut()
-            && last.destination == destination
+        let messages = match destination.transport {
+            Transport::Udp => &mut self.messages,
+            Transport::Tcp => &mut self.tcp_messages,
+        };
+        if let Some(last) = messages.last_mut()
+            && last.destination == destination.socket
             && last.class == class
+            && last.start + last.len == start
             && last.len % last.segment_size == 0
             && len <= last.segment_size
             && last.segments() < MAX_SEGMENTS
@@ -105,13 +117,18 @@ impl SendBatch {
             last.len += len;
             return;
         }
-        assert!(self.messages.len() < self.message_limit, "send batch: no room for another message");
-        self.messages.push(Message { destination, start, len, segment_size: len, class });
+        assert!(messages.len() < self.message_limit, "send batch: no room for another message");
+        messages.push(Message { destination: destination.socket, start, len, segment_size: len, class });
     }
 
-    /// The messages, in the order in which they are to be sent.
+    /// The messages over UDP, in the order in which they are to be sent.
     pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// The messages over TCP, in the order in which they are to be sent.
+    pub fn tcp_messages(&self) -> &[Message] {
+        &self.tcp_messages
     }
 
     /// The bytes that [`Message::start`] and [`Message::len`] refer to.
@@ -121,19 +138,22 @@ impl SendBatch {
 
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.messages.is_empty() && self.tcp_messages.is_empty()
     }
 
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.used = 0;
         self.messages.clear();
+        self.tcp_messages.clear();
     }
 
-    /// Each datagram with its destination: for tests and simulated networks.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, TrafficClass, &[u8])> {
-        self.messages.iter().flat_map(|m| {
-            self.bytes[m.start..m.start + m.len].chunks(m.segment_size).map(|d| (m.destination, m.class, d))
+    /// Each datagram with its destination, those over UDP first: for tests and simulated networks.
+    pub fn datagrams(&self) -> impl Iterator<Item = (TransportAddress, TrafficClass, &[u8])> {
+        let udp = self.messages.iter().map(|m| (TransportAddress::udp(m.destination), m));
+        let tcp = self.tcp_messages.iter().map(|m| (TransportAddress::tcp(m.destination), m));
+        udp.chain(tcp).flat_map(|(destination, m)| {
+            self.bytes[m.start..m.start + m.len].chunks(m.segment_size).map(move |d| (destination, m.class, d))
         })
     }
 }
@@ -144,8 +164,8 @@ mod tests {
 
     use super::*;
 
-    fn player(n: u8) -> SocketAddr {
-        ([192, 0, 2, n], 4000).into()
+    fn player(n: u8) -> TransportAddress {
+        TransportAddress::udp(([192, 0, 2, n], 4000).into())
     }
 
     fn push(batch: &mut SendBatch, n: u8, class: TrafficClass, len: usize) {
@@ -196,6 +216,24 @@ mod tests {
                 (player(2), TrafficClass::Audio, 2)
             ]
         );
+    }
+
+    /// What lies between the datagrams of a run would be sent with it.
+    #[test]
+    fn a_message_over_tcp_lies_apart_and_ends_a_run() {
+        let mut batch = SendBatch::with_capacity(10_000, 4);
+        let over_tcp = TransportAddress::tcp(player(1).socket);
+        for destination in [player(1), over_tcp, over_tcp, player(1)] {
+            batch.push(destination, TrafficClass::Video, 100, |_| 100);
+        }
+        let of = |messages: &[Message]| messages.iter().map(|m| (m.start, m.len)).collect::<Vec<_>>();
+        assert_eq!(of(batch.messages()), [(0, 100), (300, 100)]);
+        assert_eq!(of(batch.tcp_messages()), [(100, 200)]);
+        assert!(batch.has_room_for_run(1, 100) && !batch.has_room_for_run(2, 100), "both count");
+        let destinations: Vec<_> = batch.datagrams().map(|(to, ..)| to).collect();
+        assert_eq!(destinations, [player(1), player(1), over_tcp, over_tcp]);
+        batch.clear();
+        assert!(batch.is_empty() && batch.tcp_messages().is_empty());
     }
 
     #[test]

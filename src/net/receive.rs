@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 use super::sys::{Received, RecvSlots};
+use crate::rtc::TransportAddress;
 
 /// How many messages one `recvmmsg` takes.
 const MESSAGES: usize = 16;
@@ -63,13 +63,15 @@ impl RecvBatch {
     }
 
     /// The datagrams in order of arrival with their sources. An IPv4 source is an IPv4 address, however it came.
-    pub fn datagrams_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+    pub fn datagrams_mut(&mut self) -> impl Iterator<Item = (TransportAddress, &mut [u8])> {
         let message_bytes = self.buffer.len() / self.capacity;
         self.buffer
             .chunks_exact_mut(message_bytes)
             .zip(&self.received)
             .filter(|(_, message)| is_usable(message))
-            .flat_map(|(bytes, m)| bytes[..m.len].chunks_mut(m.segment_size).map(|d| (m.source, d)))
+            .flat_map(|(bytes, m)| {
+                bytes[..m.len].chunks_mut(m.segment_size).map(|d| (TransportAddress::udp(m.source), d))
+            })
     }
 
     /// Forgets the datagrams, keeps the memory.

@@ -190,6 +190,7 @@ mod tests {
 
     use super::*;
     use crate::fanout::TrafficClass;
+    use crate::rtc::TransportAddress;
 
     fn player(n: u8) -> SocketAddr {
         ([192, 0, 2, n], 4000).into()
@@ -201,7 +202,7 @@ mod tests {
         for (n, &count) in datagrams.iter().enumerate() {
             for i in 0..count {
                 let len = if i > 0 && i + 1 == count { 40 } else { 100 };
-                batch.push(player(n as u8), TrafficClass::Video, len, |out| {
+                batch.push(TransportAddress::udp(player(n as u8)), TrafficClass::Video, len, |out| {
                     out.fill(i as u8);
                     len
                 });

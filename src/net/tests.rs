@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::sys::receive_traffic_class;
 use super::{Dscp, Markings, RecvBatch, ShardSocket, UdpOptions};
 use crate::fanout::{SendBatch, TrafficClass};
+use crate::rtc::TransportAddress;
 
 const V4: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const ANY: (Ipv6Addr, u16) = (Ipv6Addr::UNSPECIFIED, 0);
@@ -19,7 +20,7 @@ fn bind(address: impl Into<SocketAddr>) -> ShardSocket {
 }
 
 fn push(batch: &mut SendBatch, destination: SocketAddr, fill: u8, len: usize) {
-    batch.push(destination, TrafficClass::Video, len, |out| {
+    batch.push(TransportAddress::udp(destination), TrafficClass::Video, len, |out| {
         out.fill(fill);
         len
     });
@@ -42,7 +43,7 @@ async fn receive(socket: &mut ShardSocket, count: usize) -> Vec<(SocketAddr, u8,
             assert_eq!(received, batch.datagrams_mut().count());
             found.extend(batch.datagrams_mut().map(|(from, d)| {
                 assert!(d.iter().all(|&b| b == d[0]), "a datagram was cut in the wrong place");
-                (from, d[0], d.len())
+                (from.socket, d[0], d.len())
             }));
         }
     };
@@ -209,7 +210,7 @@ async fn each_class_of_traffic_carries_its_marking() {
         let mut batch = SendBatch::with_capacity(10_000, 8);
         for class in [TrafficClass::Control, TrafficClass::Audio, TrafficClass::Video] {
             // Two, so that run and marking go in one control buffer.
-            (0..2).for_each(|_| batch.push(to, class, 200, |_| 200));
+            (0..2).for_each(|_| batch.push(TransportAddress::udp(to), class, 200, |_| 200));
         }
         assert_eq!(from.send_batch(&batch).runs, 3);
         let octets: Vec<_> = (0..6).map(|_| receive_traffic_class(reader.as_fd()).expect("receives")).collect();

@@ -4,7 +4,6 @@
 //! [`Endpoint::handle_timeout`] at [`Endpoint::poll_timeout`]. What is to be sent goes to a [`Transmit`].
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +13,12 @@ use super::ice_lite::{DropCause, IceLite, Outcome, Ufrag};
 use super::sdp::{DtlsRole, Fingerprint, IceCredentials, Negotiated};
 use super::srtp::{MasterKey, Opened, Profile, RtcpOpener, RtcpSealer, RtpOpener, RtpSealer, SrtpError};
 use super::stun::{BindingRequest, write_error, write_success};
+use super::transport_address::TransportAddress;
 
 /// Takes datagrams on their way out.
 pub trait Transmit {
     /// Sends `datagram` to `destination`. What does not fit may be dropped: every protocol here repeats itself.
-    fn transmit(&mut self, destination: SocketAddr, datagram: &[u8]);
+    fn transmit(&mut self, destination: TransportAddress, datagram: &[u8]);
 }
 
 /// What all endpoints of a node share.
@@ -102,7 +102,7 @@ pub struct Endpoint {
     ice: IceLite,
     dtls: Option<DtlsTransport>,
     /// Where the handshake goes before the pair is nominated: Chromium starts DTLS 30–60 ms earlier.
-    dtls_path: Option<SocketAddr>,
+    dtls_path: Option<TransportAddress>,
     role: DtlsRole,
     fingerprints: Vec<Fingerprint>,
     srtp: Option<Srtp>,
@@ -145,7 +145,7 @@ impl Endpoint {
     }
 
     /// The nominated pair's remote address: where media goes.
-    pub fn destination(&self) -> Option<SocketAddr> {
+    pub fn destination(&self) -> Option<TransportAddress> {
         self.ice.nominated()
     }
 
@@ -155,12 +155,12 @@ impl Endpoint {
     }
 
     /// The addresses that may send to this endpoint.
-    pub fn validated_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    pub fn validated_addresses(&self) -> impl Iterator<Item = TransportAddress> {
         self.ice.validated_addresses()
     }
 
     /// When `address` last passed a check, if it may send to this endpoint.
-    pub fn heard_from(&self, address: SocketAddr) -> Option<Instant> {
+    pub fn heard_from(&self, address: TransportAddress) -> Option<Instant> {
         self.ice.heard_from(address)
     }
 
@@ -178,7 +178,7 @@ impl Endpoint {
     pub fn handle_binding(
         &mut self,
         now: Instant,
-        source: SocketAddr,
+        source: TransportAddress,
         request: &BindingRequest<'_>,
         scratch: &mut DtlsScratch,
         out: &mut impl Transmit,
@@ -187,7 +187,7 @@ impl Endpoint {
         let outcome = self.ice.handle_binding(now, source, request);
         let len = match outcome {
             Outcome::Respond { .. } => {
-                write_success(&mut answer, request, source, self.ice.key_for(request.local_ufrag()))
+                write_success(&mut answer, request, source.socket, self.ice.key_for(request.local_ufrag()))
             }
             Outcome::Refuse(error) => write_error(&mut answer, request, error, self.ice.key_for(request.local_ufrag())),
             Outcome::Dropped(cause) => return Err(cause),
@@ -211,7 +211,7 @@ impl Endpoint {
     pub fn handle_dtls(
         &mut self,
         now: Instant,
-        source: SocketAddr,
+        source: TransportAddress,
         datagram: &[u8],
         scratch: &mut DtlsScratch,
         out: &mut impl Transmit,
@@ -238,7 +238,7 @@ impl Endpoint {
     /// See [`EndpointError`]; the packet is to be dropped.
     pub fn open_rtp(
         &mut self,
-        source: SocketAddr,
+        source: TransportAddress,
         packet: &mut [u8],
         header_len: usize,
     ) -> Result<Opened, EndpointError> {
@@ -253,7 +253,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// See [`EndpointError`]; the packet is to be dropped.
-    pub fn open_rtcp(&mut self, source: SocketAddr, packet: &mut [u8]) -> Result<usize, EndpointError> {
+    pub fn open_rtcp(&mut self, source: TransportAddress, packet: &mut [u8]) -> Result<usize, EndpointError> {
         if !self.ice.is_validated(source) {
             return Err(EndpointError::UnknownSource);
         }
@@ -262,7 +262,7 @@ impl Endpoint {
     }
 
     /// The sealer for outgoing RTP and where it goes, once connected.
-    pub fn egress(&self) -> Option<(&RtpSealer, SocketAddr)> {
+    pub fn egress(&self) -> Option<(&RtpSealer, TransportAddress)> {
         match (&self.srtp, self.ice.nominated()) {
             (Some(srtp), Some(destination)) if self.is_connected() => Some((&srtp.rtp_sealer, destination)),
             _ => None,

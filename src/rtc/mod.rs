@@ -14,5 +14,7 @@ mod sctp_guard;
 pub mod sdp;
 pub mod srtp;
 pub mod stun;
+mod transport_address;
 
 pub use endpoint::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit};
+pub use transport_address::{Transport, TransportAddress};

@@ -1,7 +1,6 @@
 //! The shard itself: sessions in slots, tables, and the way of a datagram in.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{IceCredentials, Negotiated};
 use crate::rtc::srtp::SrtpError;
 use crate::rtc::stun::{BindingRequest, StunError};
-use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit};
+use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, TransportAddress};
 
 use super::egress::Flush;
 use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
@@ -61,7 +60,7 @@ pub struct Shard {
     pub(super) config: ShardConfig,
     pub(super) sessions: Vec<Slot>,
     free: Vec<u32>,
-    by_address: HashMap<SocketAddr, u32>,
+    by_address: HashMap<TransportAddress, u32>,
     pub(super) tables: HashMap<TableId, Table>,
     pub(super) control: Control,
     pub(super) timers: Timers,
@@ -113,7 +112,7 @@ impl Control {
 }
 
 impl Transmit for Control {
-    fn transmit(&mut self, destination: SocketAddr, datagram: &[u8]) {
+    fn transmit(&mut self, destination: TransportAddress, datagram: &[u8]) {
         if !self.batch.has_room(datagram.len()) {
             if self.full.len() == FULL_BATCHES {
                 self.overflowed += 1;
@@ -237,7 +236,7 @@ impl Shard {
     }
 
     /// Takes one datagram; it is decrypted in place.
-    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &mut [u8]) {
+    pub fn handle_datagram(&mut self, now: Instant, source: TransportAddress, datagram: &mut [u8]) {
         self.report.datagrams_received += 1;
         self.report.bytes_received += datagram.len() as u64;
         let result = match classify(datagram) {
@@ -348,7 +347,7 @@ impl Shard {
     }
 
     /// The session that has validated `source`.
-    pub(super) fn session_at(&self, source: SocketAddr) -> Result<u32, DropReason> {
+    pub(super) fn session_at(&self, source: TransportAddress) -> Result<u32, DropReason> {
         self.by_address.get(&source).copied().ok_or(DropReason::UnknownSource)
     }
 
@@ -418,7 +417,7 @@ impl Shard {
         }
     }
 
-    fn handle_stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handle_stun(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {
         let request = match BindingRequest::parse(datagram) {
             Ok(request) => request,
             // It keeps a NAT open and wants no answer (RFC 8445 §11).
@@ -456,7 +455,7 @@ impl Shard {
     ///
     /// A check proves that its sender knows the password, not that the source address is its own. Who can forge
     /// addresses and has a session would else cut off whose address it forges: a player, or the publisher.
-    fn is_held(&self, now: Instant, address: SocketAddr, slot: u32) -> bool {
+    fn is_held(&self, now: Instant, address: TransportAddress, slot: u32) -> bool {
         let holder = self.by_address.get(&address).filter(|holder| **holder != slot);
         let session = holder.and_then(|holder| self.sessions[*holder as usize].session.as_ref());
         session.is_some_and(|s| {
@@ -465,9 +464,9 @@ impl Shard {
     }
 
     /// Makes `source` the session's in the address index, and takes out of it what the endpoint has forgotten.
-    fn learn_address(&mut self, slot: u32, source: SocketAddr) {
+    fn learn_address(&mut self, slot: u32, source: TransportAddress) {
         let Some(session) = &mut self.sessions[slot as usize].session else { return };
-        let valid: Vec<SocketAddr> = session.endpoint.validated_addresses().collect();
+        let valid: Vec<TransportAddress> = session.endpoint.validated_addresses().collect();
         for gone in session.addresses.iter().filter(|a| !valid.contains(a)) {
             if self.by_address.get(gone) == Some(&slot) {
                 self.by_address.remove(gone);
@@ -479,7 +478,7 @@ impl Shard {
         session.addresses = valid;
     }
 
-    fn handle_dtls(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handle_dtls(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
         let session = self.sessions[slot as usize].session.as_mut().ok_or(DropReason::UnknownSource)?;
         let result = session.endpoint.handle_dtls(now, source, datagram, &mut self.dtls, &mut self.control);

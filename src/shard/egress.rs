@@ -1,11 +1,11 @@
 //! The way of packets out: control first, then late packets, then what is new for all, then the replay for joiners.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fanout::{DownTrack, Layout, MAX_DATAGRAM, SendBatch};
 use crate::media::{MediaKind, Packet};
+use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
 use super::core::{Shard, Slot};
@@ -47,7 +47,7 @@ pub(super) struct Flush {
 struct Recipient<'a> {
     down: &'a mut DownTrack,
     transport_number: &'a mut u16,
-    egress: (&'a RtpSealer, SocketAddr),
+    egress: (&'a RtpSealer, TransportAddress),
     catching_up: bool,
 }
 

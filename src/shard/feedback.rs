@@ -1,10 +1,10 @@
 //! RTCP both ways: players' requests and reports in, our reports out, keyframe requests to publishers.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::fanout::MAX_DATAGRAM;
 use crate::media::MediaKind;
+use crate::rtc::TransportAddress;
 use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
 
 use super::core::{Shard, drop_reason};
@@ -29,7 +29,7 @@ impl Shard {
     pub(super) fn handle_rtcp(
         &mut self,
         now: Instant,
-        source: SocketAddr,
+        source: TransportAddress,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;

@@ -1,9 +1,9 @@
 //! The way of a publisher's packet: opened, put on the track's numbering, into the ring, to whoever forwards it.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, RtpHeader, facts};
+use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
@@ -31,7 +31,7 @@ impl Shard {
     pub(super) fn handle_rtp(
         &mut self,
         now: Instant,
-        source: SocketAddr,
+        source: TransportAddress,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;

@@ -1,14 +1,13 @@
 //! One session of a shard: a publisher or a player behind an endpoint.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::fanout::DownTrack;
 use crate::media::{Codec, MediaKind};
-use crate::rtc::Endpoint;
 use crate::rtc::data_channel::ChannelId;
 use crate::rtc::rtcp::{LossDetector, LossPolicy, ReceptionStats, TwccRecorder};
 use crate::rtc::sdp::{ExtensionIds, Feedback, Negotiated, StreamParameters, TableMedia};
+use crate::rtc::{Endpoint, TransportAddress};
 
 use super::message::{SlotKey, TableId};
 use super::report::Role;
@@ -20,7 +19,7 @@ pub(super) struct Session {
     pub(super) table: TableId,
     pub(super) endpoint: Endpoint,
     /// The addresses under which the shard finds this session.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<TransportAddress>,
     /// The earliest wake-up in the timer queue.
     pub(super) scheduled: Option<Instant>,
     /// When the next RTCP report is due.

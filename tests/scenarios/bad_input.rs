@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tableside::rtc::TransportAddress;
 use tableside::rtc::stun::{IntegrityKey, RequestParameters, write_request};
 use tableside::shard::DropReason;
 
@@ -219,12 +220,13 @@ fn damaged_handshakes() {
                         _ => datagram.bytes.extend_from_slice(&last[..at]),
                     }
                 }
-                world.shards[0].handle_datagram(world.now, address, &mut datagram.bytes);
+                let source = TransportAddress::udp(address);
+                world.shards[0].handle_datagram(world.now, source, &mut datagram.bytes);
             }
             let mut batch = tableside::shard::Shard::send_batch();
             while world.shards[0].poll_transmit(world.now, &mut batch) {
-                for (to, _, bytes) in batch.datagrams().filter(|(to, ..)| *to == address) {
-                    let datagram = Datagram { from: World::shard_address(0), to, bytes: bytes.to_vec() };
+                for (_, _, bytes) in batch.datagrams().filter(|(to, ..)| to.socket == address) {
+                    let datagram = Datagram { from: World::shard_address(0), to: address, bytes: bytes.to_vec() };
                     world.peers[victim].handle_datagram(world.now, datagram);
                 }
             }

@@ -54,7 +54,6 @@ impl Gateway {
         let dealer = deal(&node).await;
         let app = App::new(node, Arc::new(config), metrics);
         tokio::spawn(http::serve(listener, http::public(app), std::future::pending()));
-        let dealer = deal(&node).await;
         let client = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
         Self { address, client, _dealer: dealer }
     }

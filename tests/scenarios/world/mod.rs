@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use tableside::fanout::SendBatch;
 use tableside::media::PlayoutDelay;
-use tableside::rtc::EndpointConfig;
 use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::DtlsIdentity;
 use tableside::rtc::ice_lite::new_credentials;
 use tableside::rtc::rtcp::NtpTime;
 use tableside::rtc::sdp::IceCredentials;
+use tableside::rtc::{EndpointConfig, TransportAddress};
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
@@ -235,7 +235,8 @@ impl World {
     fn arrive(&mut self, mut datagram: Datagram) {
         let shard = (0..self.shards.len()).find(|n| Self::shard_address(*n) == datagram.to);
         if let Some(shard) = shard {
-            self.shards[shard].handle_datagram(self.now, datagram.from, &mut datagram.bytes);
+            let source = TransportAddress::udp(datagram.from);
+            self.shards[shard].handle_datagram(self.now, source, &mut datagram.bytes);
         } else if let Some(peer) = self.peers.iter_mut().find(|p| p.address == datagram.to) {
             peer.handle_datagram(self.now, datagram);
         }
@@ -269,7 +270,11 @@ impl World {
                     let datagrams: Vec<Datagram> = self
                         .batch
                         .datagrams()
-                        .map(|(to, _, bytes)| Datagram { from: Self::shard_address(n), to, bytes: bytes.to_vec() })
+                        .map(|(to, _, bytes)| Datagram {
+                            from: Self::shard_address(n),
+                            to: to.socket,
+                            bytes: bytes.to_vec(),
+                        })
                         .collect();
                     datagrams.into_iter().for_each(|d| self.send(d));
                 }
