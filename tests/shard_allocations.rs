@@ -14,8 +14,10 @@ mod world;
 use std::time::{Duration, Instant};
 
 use tableside::fanout::SendBatch;
-use tableside::shard::{Shard, ShardEvent, TableId};
-use world::{Dealer, World};
+use tableside::rtc::TransportAddress;
+use tableside::rtc::stun::{IntegrityKey, RequestParameters, write_request};
+use tableside::shard::{DropReason, EndCause, Role, Shard, ShardEvent, TableId};
+use world::{Dealer, Side, World};
 
 const FRAME: Duration = Duration::from_millis(33);
 const PACKETS: u16 = 9;
@@ -98,4 +100,76 @@ fn forwarding_does_not_allocate() {
     let expected = MEASURED * u64::from(PACKETS) * PLAYERS.iter().sum::<usize>() as u64;
     assert!(node.sent - sent >= expected, "{} packets sent, of {expected}: the test is broken", node.sent - sent);
     assert_eq!(allocations, 0, "allocations for {expected} packets");
+}
+
+/// What strangers send is refused without a byte of memory: a ClientHello, checks for nobody, checks beyond the allowance
+/// of their source, junk.
+#[test]
+fn refusing_does_not_allocate() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let stranger = TransportAddress::udp(([203, 0, 113, 9], 4000).into());
+    let mut hello = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1];
+    hello.resize(13 + 1024, 0);
+    let false_check = |ufrag: &str| {
+        let parameters = RequestParameters {
+            transaction_id: [3; 12],
+            local_ufrag: ufrag,
+            remote_ufrag: "thief",
+            priority: None,
+            role: None,
+            use_candidate: true,
+        };
+        let mut message = [0; 256];
+        let len = write_request(&mut message, &parameters, &IntegrityKey::new("not the password of anybody"));
+        message[..len].to_vec()
+    };
+    let for_somebody = false_check(&world.peers[publisher].remote_ufrag());
+    let kinds = [
+        (DropReason::UnknownSource, hello),
+        (DropReason::StunUnknownUfrag, false_check("AAAA////AAAA")),
+        (DropReason::StunRateLimited, for_somebody.clone()),
+        (DropReason::Unrecognised, vec![250; 1200]),
+    ];
+    let now = world.now;
+    for _ in 0..2000 {
+        world.shards[0].handle_datagram(now, stranger, &mut for_somebody.clone());
+    }
+    for (reason, mut bytes) in kinds {
+        let before = world.report(0).dropped[reason as usize];
+        let allocations = allocations::of_this_thread();
+        for _ in 0..100 {
+            world.shards[0].handle_datagram(now, stranger, &mut bytes);
+        }
+        assert_eq!(allocations::of_this_thread() - allocations, 0, "{reason:?}");
+        assert_eq!(world.report(0).dropped[reason as usize] - before, 100, "{reason:?}");
+    }
+}
+
+/// A session that was asked for and never checked is small, and gone with the setup time.
+#[test]
+fn a_session_that_waits_is_small() {
+    const SESSIONS: u16 = 200;
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    let (now, negotiated, table) = (world.now, world.peers[player].negotiated.clone(), world.table.clone());
+    let before = allocations::bytes_of_this_thread();
+    for n in 0..SESSIONS {
+        let [high, low] = n.to_be_bytes();
+        let random = std::array::from_fn(|i| if i % 2 == 0 { high } else { low });
+        world.shards[0].add_player(now, &table, &negotiated, &random);
+    }
+    let each = (allocations::bytes_of_this_thread() - before) / i64::from(SESSIONS);
+    println!("{each} bytes for a session that waits");
+    assert!((1..=4096).contains(&each), "{each} bytes for a session that waits");
+    world.run(Duration::from_secs(9));
+    world.publish_frame(publisher, 1, true);
+    world.run(Duration::from_secs(2));
+    let report = world.report(0);
+    assert_eq!(report.ended[Role::Player as usize][EndCause::SetupTimeout as usize], u64::from(SESSIONS));
+    assert_eq!(report.sessions, [1, 1]);
 }

@@ -9,17 +9,20 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
-// SAFETY: passes everything on to the system's allocator; the counter neither allocates nor needs to be dropped.
+// SAFETY: passes everything on to the system's allocator; the counters neither allocate nor need to be dropped.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get() - layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -31,4 +34,10 @@ static ALLOCATOR: Counting = Counting;
 /// Allocations and reallocations of the calling thread since it began.
 pub fn of_this_thread() -> u64 {
     ALLOCATIONS.get()
+}
+
+/// Bytes that the calling thread has allocated and not freed.
+#[allow(dead_code, reason = "not every user of this file asks")]
+pub fn bytes_of_this_thread() -> i64 {
+    BYTES.get()
 }

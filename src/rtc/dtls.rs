@@ -1,11 +1,18 @@
 //! DTLS-SRTP (RFC 5764) over the `dimpl` state machine: handshake, peer certificate, keys, SCTP records.
+//!
+//! As server it waits for a whole ClientHello, reads what is offered, and starts the state machine of the version that
+//! suits; which one, and why, is said in `dtls/client_hello.rs`. As client it offers both versions.
+
+mod client_hello;
+mod hello_reader;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
-use dimpl::{Dtls, Output};
+use dimpl::{Dtls, Output, ProtocolVersion, UnexpectedMessageError};
 
+use self::hello_reader::HelloReader;
 use super::sdp::{DtlsRole, Fingerprint, FingerprintHash};
 use super::srtp::{MasterKey, MasterKeys, Profile, SrtpError};
 
@@ -15,12 +22,39 @@ const MTU: usize = 1150;
 /// Large enough for any single output of the state machine: a record of 16 KiB and its overhead (RFC 6347 §4.1).
 const OUTPUT_BUFFER: usize = 18 * 1024;
 
+/// Datagrams of the server's first flight that are kept until its ServerHello has come, which says what they are. A flight
+/// with a certificate chain is not longer.
+const MAX_EARLY: usize = 8;
+
+pub use client_hello::{ClientHello, ClientHelloError};
+
+/// The versions of DTLS that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum DtlsVersion {
+    /// RFC 6347.
+    Dtls12,
+    /// RFC 9147.
+    Dtls13,
+}
+
+impl DtlsVersion {
+    /// Both, in the order of the declaration.
+    pub const ALL: [DtlsVersion; 2] = [DtlsVersion::Dtls12, DtlsVersion::Dtls13];
+}
+
 /// Why a DTLS association is over.
 #[derive(Debug, thiserror::Error)]
 pub enum DtlsError {
     /// The state machine gave up: handshake timed out or the peer broke the protocol.
     #[error("DTLS failed: {0}")]
     Protocol(#[from] dimpl::Error),
+    /// The handshake has not begun and the datagram has no part of a ClientHello. It was dropped; nothing is over.
+    #[error("no ClientHello")]
+    NoHello,
+    /// The ClientHello cannot be read, and was dropped; or it offers no version that we speak, which is the end.
+    #[error(transparent)]
+    ClientHello(#[from] ClientHelloError),
     /// RFC 8842 §5.1: the certificate matches no `a=fingerprint` of the offer.
     #[error("the peer's certificate matches no fingerprint of its offer")]
     FingerprintMismatch,
@@ -32,12 +66,22 @@ pub enum DtlsError {
     KeyMaterial(#[from] SrtpError),
 }
 
+impl DtlsError {
+    /// Whether the association is over. Else a datagram was dropped, which proves nothing about the peer: until there are
+    /// keys anybody may have sent it (RFC 6347 §4.1.2.7).
+    pub fn is_fatal(&self) -> bool {
+        use ClientHelloError::{Duplicate, Malformed};
+        !matches!(self, DtlsError::NoHello | DtlsError::ClientHello(Malformed | Duplicate))
+    }
+}
+
 /// The certificate and parameters that all sessions of a node share.
 #[derive(Debug)]
 pub struct DtlsIdentity {
     config: Arc<dimpl::Config>,
     certificate: dimpl::DtlsCertificate,
     fingerprint: [u8; 32],
+    only: Option<DtlsVersion>,
 }
 
 impl DtlsIdentity {
@@ -56,13 +100,21 @@ impl DtlsIdentity {
             .require_client_certificate(true)
             // RFC 6347 §4.2.4.1 suggests 1 s; WebRTC peers start at 50 ms, since the path has just been measured.
             .flight_start_rto(Duration::from_millis(150))
-            .flight_retries(7)
+            // The time limits decide, not the count: within them our own timer fires seven times, and browsers, which
+            // begin at 50 ms, repeat a hello that crosses our answer eight times. Each answer to one counts.
+            .flight_retries(16)
             .handshake_timeout(Duration::from_secs(20))
             .build()
             .map_err(|e| IdentityError(e.to_string()))?;
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, &certificate.certificate).as_ref());
-        Ok(Self { config: Arc::new(config), certificate, fingerprint })
+        Ok(Self { config: Arc::new(config), certificate, fingerprint, only: None })
+    }
+
+    /// For a peer that speaks one version alone. A node speaks both.
+    #[must_use]
+    pub fn speaking_only(self, version: DtlsVersion) -> Self {
+        Self { only: Some(version), ..self }
     }
 
     /// SHA-256 over the certificate, for `a=fingerprint`.
@@ -98,12 +150,23 @@ pub enum DtlsOutput<'a> {
 ///
 /// After every `handle_*` and `send`, call [`DtlsTransport::drive`] to drain it.
 pub struct DtlsTransport {
-    dtls: Dtls,
+    state: State,
     role: DtlsRole,
     expected: Vec<Fingerprint>,
     certificate_matched: bool,
     keys: Option<(MasterKey, MasterKey)>,
     timeout: Option<Instant>,
+    /// As client: what came before the server had named the version.
+    early: Vec<Box<[u8]>>,
+}
+
+enum State {
+    /// As server, until the ClientHello is whole. Nothing is sent before, and there is no timer.
+    Waiting {
+        identity: Arc<DtlsIdentity>,
+        hello: HelloReader,
+    },
+    Running(Box<Dtls>),
 }
 
 impl std::fmt::Debug for DtlsTransport {
@@ -119,31 +182,65 @@ impl DtlsTransport {
     /// If the state machine refuses to start.
     pub fn new(
         now: Instant,
-        identity: &DtlsIdentity,
+        identity: &Arc<DtlsIdentity>,
         role: DtlsRole,
         expected: Vec<Fingerprint>,
     ) -> Result<Self, DtlsError> {
-        let (config, certificate) = (identity.config.clone(), identity.certificate.clone());
-        let mut dtls = match role {
-            // As a DTLS 1.3 server the library takes the first SRTP profile of the client's list, which in Chromium is
-            // AES-CM with HMAC-SHA1: four times the CPU for every packet we send. As a 1.2 server it prefers GCM. Every
-            // WebRTC client speaks 1.2 (RFC 8827 §6.5 demands it).
-            DtlsRole::Server => Dtls::new_12(config, certificate, now),
-            DtlsRole::Client => Dtls::new_auto(config, certificate, now),
+        let state = match role {
+            DtlsRole::Server => State::Waiting { identity: identity.clone(), hello: HelloReader::default() },
+            DtlsRole::Client => State::Running(start(now, identity, role, identity.only)?),
         };
-        dtls.set_active(role == DtlsRole::Client);
-        // Starts the handshake clock, and for a client the first flight.
-        dtls.handle_timeout(now)?;
-        Ok(Self { dtls, role, expected, certificate_matched: false, keys: None, timeout: None })
+        Ok(Self { state, role, expected, certificate_matched: false, keys: None, timeout: None, early: Vec::new() })
+    }
+
+    /// The version, once it is agreed.
+    pub fn version(&self) -> Option<DtlsVersion> {
+        let State::Running(dtls) = &self.state else { return None };
+        match dtls.protocol_version()? {
+            ProtocolVersion::DTLS1_3 => Some(DtlsVersion::Dtls13),
+            _ => Some(DtlsVersion::Dtls12),
+        }
     }
 
     /// Takes a datagram from the peer. Malformed and replayed records are dropped inside.
     ///
     /// # Errors
-    /// Any error is the end of the association.
+    /// The association is over if [`DtlsError::is_fatal`], else the datagram was dropped.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsError> {
-        self.dtls.handle_timeout(now)?;
-        Ok(self.dtls.handle_packet(datagram)?)
+        match &mut self.state {
+            State::Waiting { identity, hello } => {
+                if !hello.handle_datagram(datagram).map_err(|_| DtlsError::NoHello)? {
+                    return Ok(());
+                }
+                let (whole, body) = std::mem::take(hello).into_datagram();
+                let offer = ClientHello::parse(&whole[body..])?;
+                let version = identity.only.map_or_else(|| offer.version(), Ok)?;
+                let mut dtls = start(now, identity, self.role, Some(version))?;
+                dtls.handle_packet(&whole)?;
+                self.state = State::Running(dtls);
+                Ok(())
+            }
+            State::Running(dtls) => {
+                let unversioned = dtls.protocol_version().is_none();
+                dtls.handle_timeout(now)?;
+                match dtls.handle_packet(datagram) {
+                    // The rest of the server's flight without its ServerHello: overtaken, or lost.
+                    Err(dimpl::Error::UnexpectedMessage(UnexpectedMessageError::UnrecognizedAutoServerResponse)) => {
+                        if self.early.len() < MAX_EARLY {
+                            self.early.push(datagram.into());
+                        }
+                        return Ok(());
+                    }
+                    result => result?,
+                }
+                if unversioned && dtls.protocol_version().is_some() {
+                    for early in std::mem::take(&mut self.early) {
+                        dtls.handle_packet(&early)?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Advances time: retransmits a flight that was not answered.
@@ -151,7 +248,10 @@ impl DtlsTransport {
     /// # Errors
     /// The handshake took too long.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
-        Ok(self.dtls.handle_timeout(now)?)
+        match &mut self.state {
+            State::Waiting { .. } => Ok(()),
+            State::Running(dtls) => Ok(dtls.handle_timeout(now)?),
+        }
     }
 
     /// When to call [`DtlsTransport::handle_timeout`].
@@ -164,14 +264,18 @@ impl DtlsTransport {
     /// # Errors
     /// The association is closed.
     pub fn send(&mut self, data: &[u8]) -> Result<(), DtlsError> {
-        self.dtls.send_application_data(data)?;
+        if let State::Running(dtls) = &mut self.state {
+            dtls.send_application_data(data)?;
+        }
         Ok(())
     }
 
     /// Queues a `close_notify` (RFC 9725 §4.2 asks for an authenticated end).
     pub fn close(&mut self) {
-        // Closing what has already failed changes nothing.
-        let _ = self.dtls.close();
+        if let State::Running(dtls) = &mut self.state {
+            // Closing what has already failed changes nothing.
+            let _ = dtls.close();
+        }
     }
 
     /// Drains what the state machine has to say, in order.
@@ -180,7 +284,8 @@ impl DtlsTransport {
     /// The certificate matches no fingerprint, or the handshake ended without keys: the session must end.
     pub fn drive(&mut self, scratch: &mut DtlsScratch, mut sink: impl FnMut(DtlsOutput<'_>)) -> Result<(), DtlsError> {
         loop {
-            match self.dtls.poll_output(&mut scratch.0) {
+            let State::Running(dtls) = &mut self.state else { return Ok(()) };
+            match dtls.poll_output(&mut scratch.0) {
                 Output::Packet(datagram) => sink(DtlsOutput::Datagram(datagram)),
                 Output::PeerCert(der) => {
                     if !self.expected.iter().any(|f| matches_certificate(f, der)) {
@@ -225,6 +330,24 @@ impl DtlsTransport {
             sink(DtlsOutput::Connected { local, remote });
         }
     }
+}
+
+/// A state machine of `version`, or as client of whichever the server chooses. Its handshake clock runs.
+fn start(
+    now: Instant,
+    identity: &DtlsIdentity,
+    role: DtlsRole,
+    version: Option<DtlsVersion>,
+) -> Result<Box<Dtls>, DtlsError> {
+    let (config, certificate) = (identity.config.clone(), identity.certificate.clone());
+    let mut dtls = match version {
+        Some(DtlsVersion::Dtls12) => Dtls::new_12(config, certificate, now),
+        Some(DtlsVersion::Dtls13) => Dtls::new_13(config, certificate, now),
+        None => Dtls::new_auto(config, certificate, now),
+    };
+    dtls.set_active(role == DtlsRole::Client);
+    dtls.handle_timeout(now)?;
+    Ok(Box::new(dtls))
 }
 
 /// Working memory for [`DtlsTransport::drive`], one for all sessions of a shard.

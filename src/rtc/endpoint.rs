@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::data_channel::{ChannelEvent, ChannelId, DataChannels, SctpConfig, SendError};
-use super::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport};
+use super::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport, DtlsVersion};
 use super::ice_lite::{DropCause, IceLite, Outcome, Ufrag};
 use super::sdp::{DtlsRole, Fingerprint, IceCredentials, Negotiated};
 use super::srtp::{MasterKey, Opened, Profile, RtcpOpener, RtcpSealer, RtpOpener, RtpSealer, SrtpError};
@@ -73,6 +73,9 @@ pub enum EndpointError {
     /// The DTLS association failed; the session ends.
     #[error("the DTLS association failed")]
     Dtls,
+    /// DTLS that is no ClientHello where one is due, or a malformed one.
+    #[error("no ClientHello")]
+    NoClientHello,
 }
 
 /// The four halves of an SRTP association.
@@ -106,6 +109,9 @@ pub struct Endpoint {
     role: DtlsRole,
     fingerprints: Vec<Fingerprint>,
     srtp: Option<Srtp>,
+    /// The offer has a section for data channels.
+    has_data: bool,
+    /// From the first ClientHello on: a session that nobody ever connects to stays small.
     channels: Option<DataChannels>,
     connected: bool,
     closed: bool,
@@ -135,7 +141,8 @@ impl Endpoint {
             role: negotiated.dtls_role,
             fingerprints: negotiated.remote_fingerprints.clone(),
             srtp: None,
-            channels: negotiated.data().map(|_| DataChannels::new(&config.sctp)),
+            has_data: negotiated.data().is_some(),
+            channels: None,
             connected: false,
             closed: false,
             setup_deadline: Some(now + config.setup_timeout),
@@ -223,10 +230,11 @@ impl Endpoint {
         if self.dtls.is_none() && !self.closed {
             self.start_dtls(now);
         }
-        if let Some(dtls) = &mut self.dtls
-            && dtls.handle_datagram(now, datagram).is_err()
-        {
-            self.fail(CloseCause::DtlsFailed);
+        let result = self.dtls.as_mut().map_or(Ok(()), |dtls| dtls.handle_datagram(now, datagram));
+        match result {
+            Ok(()) => {}
+            Err(error) if error.is_fatal() => self.fail(CloseCause::DtlsFailed),
+            Err(_) => return Err(EndpointError::NoClientHello),
         }
         self.drive(now, scratch, out);
         if self.closed { Err(EndpointError::Dtls) } else { Ok(()) }
@@ -272,6 +280,11 @@ impl Endpoint {
     /// The SRTP profile in use.
     pub fn profile(&self) -> Option<Profile> {
         self.srtp.as_ref().map(|s| s.profile)
+    }
+
+    /// The DTLS version in use, once agreed.
+    pub fn dtls_version(&self) -> Option<DtlsVersion> {
+        self.dtls.as_ref().and_then(DtlsTransport::version)
     }
 
     /// Seals and sends a clear RTCP compound packet.
@@ -362,7 +375,10 @@ impl Endpoint {
 
     fn start_dtls(&mut self, now: Instant) {
         match DtlsTransport::new(now, &self.config.identity, self.role, self.fingerprints.clone()) {
-            Ok(dtls) => self.dtls = Some(dtls),
+            Ok(dtls) => {
+                self.dtls = Some(dtls);
+                self.channels = self.has_data.then(|| DataChannels::new(&self.config.sctp));
+            }
             Err(_) => self.fail(CloseCause::DtlsFailed),
         }
     }

@@ -16,6 +16,7 @@ use crate::rtc::stun::{BindingRequest, StunError};
 use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, TransportAddress};
 
 use super::egress::Flush;
+use super::failed_checks::FailedChecks;
 use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
@@ -61,6 +62,7 @@ pub struct Shard {
     pub(super) sessions: Vec<Slot>,
     free: Vec<u32>,
     by_address: HashMap<TransportAddress, u32>,
+    failed_checks: FailedChecks,
     pub(super) tables: HashMap<TableId, Table>,
     pub(super) control: Control,
     pub(super) timers: Timers,
@@ -135,6 +137,7 @@ impl Shard {
             sessions: Vec::new(),
             free: Vec::new(),
             by_address: HashMap::new(),
+            failed_checks: FailedChecks::new(),
             tables: HashMap::new(),
             control: Control { batch: Self::send_batch(), full: VecDeque::new(), overflowed: 0 },
             timers: Timers::default(),
@@ -437,12 +440,19 @@ impl Shard {
             .get_mut(slot as usize)
             .and_then(|s| s.session.as_deref_mut())
             .ok_or(DropReason::StunUnknownUfrag)?;
+        // The session's own address is always heard: else a forger of it could silence its checks.
+        if session.endpoint.heard_from(source).is_none() && self.failed_checks.is_spent(now, source.socket.ip()) {
+            return Err(DropReason::StunRateLimited);
+        }
         let new_address = session
             .endpoint
             .handle_binding(now, source, &request, &mut self.dtls, &mut self.control)
             .map_err(|cause| match cause {
                 DropCause::UnknownUfrag => DropReason::StunUnknownUfrag,
-                DropCause::Integrity => DropReason::StunIntegrity,
+                DropCause::Integrity => {
+                    self.failed_checks.note(now, source.socket.ip());
+                    DropReason::StunIntegrity
+                }
             })?;
         if new_address || self.by_address.get(&source) != Some(&slot) {
             self.learn_address(slot, source);
@@ -527,6 +537,9 @@ impl Shard {
         let (role, table) = (session.role(), session.table);
         session.rtcp_due = Some(now);
         self.report.connected[role as usize] += 1;
+        if let (Some(version), Some(profile)) = (session.endpoint.dtls_version(), session.endpoint.profile()) {
+            self.report.handshakes[version as usize][profile as usize] += 1;
+        }
         match &session.part {
             Part::Player(_) => self.player_connected(now, slot, table),
             Part::Publisher(publisher) => {
@@ -662,6 +675,7 @@ pub(super) fn drop_reason(error: EndpointError) -> DropReason {
         EndpointError::UnknownSource => DropReason::UnknownSource,
         EndpointError::NoKeys => DropReason::NoKeys,
         EndpointError::Dtls => DropReason::Dtls,
+        EndpointError::NoClientHello => DropReason::DtlsNoClientHello,
         EndpointError::Srtp(SrtpError::Replay) => DropReason::SrtpReplay,
         EndpointError::Srtp(_) => DropReason::SrtpAuthentication,
     }

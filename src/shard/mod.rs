@@ -14,6 +14,7 @@
 mod channels;
 mod core;
 mod egress;
+mod failed_checks;
 mod feedback;
 mod ingest;
 mod message;

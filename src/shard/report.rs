@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::rtc::dtls::DtlsVersion;
+use crate::rtc::srtp::Profile;
+
 /// Why a datagram or packet was dropped. Exported as `tableside_packets_dropped_total{reason}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -17,12 +20,16 @@ pub enum DropReason {
     StunUnknownUfrag,
     /// STUN whose MESSAGE-INTEGRITY or FINGERPRINT is wrong.
     StunIntegrity,
+    /// STUN from a new address of a source whose checks have failed too often in the last second: not looked at.
+    StunRateLimited,
     /// STUN from the address of another session, which is alive there.
     AddressInUse,
     /// DTLS, SRTP or SRTCP from an address that passed no connectivity check.
     UnknownSource,
     /// DTLS that ended the session: handshake failed or wrong fingerprint.
     Dtls,
+    /// DTLS that is no ClientHello where one is due, or a malformed one.
+    DtlsNoClientHello,
     /// SRTP before the keys are known.
     NoKeys,
     /// RTP that does not parse.
@@ -41,6 +48,8 @@ pub enum DropReason {
     DataChannel,
     /// A packet for another shard whose channel was full.
     ShardQueueFull,
+    /// The kernel threw a datagram away because the shard did not receive in time.
+    ReceiveBufferFull,
     /// The kernel refused a datagram (send buffer full).
     SendBufferFull,
     /// The kernel refused a datagram (unreachable and the like).
@@ -49,14 +58,16 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason with its label value, in the order of the discriminants.
-    pub const ALL: [(DropReason, &'static str); 18] = [
+    pub const ALL: [(DropReason, &'static str); 21] = [
         (DropReason::Unrecognised, "unrecognised"),
         (DropReason::StunMalformed, "stun_malformed"),
         (DropReason::StunUnknownUfrag, "stun_unknown_ufrag"),
         (DropReason::StunIntegrity, "stun_integrity"),
+        (DropReason::StunRateLimited, "stun_rate_limited"),
         (DropReason::AddressInUse, "address_in_use"),
         (DropReason::UnknownSource, "unknown_source"),
         (DropReason::Dtls, "dtls"),
+        (DropReason::DtlsNoClientHello, "dtls_no_client_hello"),
         (DropReason::NoKeys, "no_keys"),
         (DropReason::RtpMalformed, "rtp_malformed"),
         (DropReason::RtcpMalformed, "rtcp_malformed"),
@@ -66,6 +77,7 @@ impl DropReason {
         (DropReason::TooLate, "too_late"),
         (DropReason::DataChannel, "data_channel"),
         (DropReason::ShardQueueFull, "shard_queue_full"),
+        (DropReason::ReceiveBufferFull, "receive_buffer_full"),
         (DropReason::SendBufferFull, "send_buffer_full"),
         (DropReason::SendError, "send_error"),
     ];
@@ -163,6 +175,8 @@ pub struct ShardReport {
     pub created: [u64; 2],
     /// By [`Role`]: sessions that completed DTLS.
     pub connected: [u64; 2],
+    /// By [`DtlsVersion`], then by place in [`Profile::ALL`]: handshakes that led to a connected session.
+    pub handshakes: [[u64; Profile::ALL.len()]; DtlsVersion::ALL.len()],
     /// Gauge, by [`Role`]: sessions that exist now.
     pub sessions: [u64; 2],
     /// Datagrams received and sent, and their UDP payload bytes.

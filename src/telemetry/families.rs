@@ -2,6 +2,8 @@
 
 use prometheus::proto::MetricType;
 
+use crate::rtc::dtls::DtlsVersion;
+use crate::rtc::srtp::Profile;
 use crate::shard::{DropReason, EndCause, Role, TableReport};
 
 use super::totals::Totals;
@@ -110,6 +112,12 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("tableside_sessions_connected_total", "Sessions that completed the DTLS handshake.", &["role"], |t| {
         by_role(t, |shard, role| shard.connected[role])
     }),
+    counter(
+        "tableside_dtls_handshakes_total",
+        "DTLS handshakes of sessions that connected, by version and by the SRTP profile that they agreed on.",
+        &["version", "profile"],
+        dtls_handshakes,
+    ),
     counter("tableside_sessions_ended_total", "Sessions that ended, by cause.", &["role", "cause"], sessions_ended),
     counter("tableside_packets_dropped_total", "Datagrams and packets dropped, by reason.", &["reason"], |t| {
         let value = |(reason, label): (DropReason, &str)| {
@@ -185,6 +193,32 @@ fn keyframe_requests(totals: &Totals) -> Vec<Sample> {
     let sent = totals.by_table(|r| r.keyframe_requests_sent as f64).into_iter();
     let received = received.map(|(table, n)| (vec![table.to_owned(), "received".to_owned()], n));
     received.chain(sent.map(|(table, n)| (vec![table.to_owned(), "sent".to_owned()], n))).collect()
+}
+
+fn dtls_handshakes(totals: &Totals) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for version in DtlsVersion::ALL {
+        for (at, profile) in Profile::ALL.into_iter().enumerate() {
+            let count = totals.sum(|shard| shard.handshakes[version as usize][at]);
+            samples.push((vec![version_label(version).to_owned(), profile_label(profile).to_owned()], count));
+        }
+    }
+    samples
+}
+
+fn version_label(version: DtlsVersion) -> &'static str {
+    match version {
+        DtlsVersion::Dtls12 => "1.2",
+        DtlsVersion::Dtls13 => "1.3",
+    }
+}
+
+fn profile_label(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Aes128CmSha1_80 => "aes128_cm_sha1_80",
+        Profile::AeadAes128Gcm => "aead_aes_128_gcm",
+        Profile::AeadAes256Gcm => "aead_aes_256_gcm",
+    }
 }
 
 fn sessions_ended(totals: &Totals) -> Vec<Sample> {

@@ -6,9 +6,11 @@ mod world;
 
 mod addresses;
 mod bad_input;
+mod check_floods;
 mod connecting;
 mod forwarding;
 mod full_batches;
+mod handshakes;
 mod ice_restart;
 mod joining;
 mod keyframe_requests;

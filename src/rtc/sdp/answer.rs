@@ -63,6 +63,17 @@ impl Answer<'_> {
         line!(self, "a=ice-lite");
         // RFC 8445 §10: what complies with it says so. Not "trickle": the answer has all candidates there will be.
         line!(self, "a=ice-options:ice2");
+        if self.negotiated.bundled {
+            self.group();
+        }
+        match self.negotiated.direction {
+            MediaDirection::Send => line!(self, "a=msid-semantic: WMS {}", self.stream_id),
+            MediaDirection::Receive => line!(self, "a=msid-semantic: WMS"),
+        }
+    }
+
+    /// RFC 9143 §7.3.3: what is refused is not in the group.
+    fn group(&mut self) {
         let mids = self.negotiated.sections.iter().filter_map(|section| match section {
             Section::Media(media) => Some(media.mid.as_str()),
             Section::Data(data) => Some(data.mid.as_str()),
@@ -70,10 +81,6 @@ impl Answer<'_> {
         });
         let mids = mids.fold(String::new(), |list, mid| list + " " + mid);
         line!(self, "a=group:BUNDLE{mids}");
-        match self.negotiated.direction {
-            MediaDirection::Send => line!(self, "a=msid-semantic: WMS {}", self.stream_id),
-            MediaDirection::Receive => line!(self, "a=msid-semantic: WMS"),
-        }
     }
 
     fn media(&mut self, media: &MediaSection) {

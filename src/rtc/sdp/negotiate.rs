@@ -83,6 +83,7 @@ fn negotiate(offer: &Offer, policy: Policy<'_>) -> Result<Negotiated, OfferError
         remote_ice: credentials(tagged, transport)?,
         remote_fingerprints: fingerprints(tagged, transport)?,
         offered_tls_id: transport.tls_id,
+        bundled: !offer.bundle.is_empty(),
         extmap_allow_mixed: offer.sections.iter().filter(|s| s.kind().is_some()).all(|s| s.extmap_allow_mixed),
         sections,
     })
@@ -117,10 +118,12 @@ fn unsupported(section: &OfferSection, what: &str) -> OfferError {
     OfferError::Unsupported(format!("{} {what}", section.name()))
 }
 
-/// The mid, once the section is known to be in the bundle: there is one transport for all (RFC 9725 §4.4.1).
+/// The mid, once the section is known to be in the bundle: there is one transport for all (RFC 9725 §4.4.1). GStreamer's
+/// webrtcbin groups nothing where there is only one section.
 fn bundled_mid(offer: &Offer, section: &OfferSection) -> Result<String, OfferError> {
     let mid = section.mid.clone().ok_or_else(|| unsupported(section, "has no a=mid, so it cannot be bundled"))?;
-    match offer.bundle.contains(&mid) {
+    let alone = offer.bundle.is_empty() && offer.sections.len() == 1;
+    match alone || offer.bundle.contains(&mid) {
         true => Ok(mid),
         false => Err(unsupported(section, "is not in a=group:BUNDLE; all media has to share one port")),
     }

@@ -1,7 +1,8 @@
 //! Offers of real clients (tests/fixtures/offers) and what we make of them.
 //!
-//! The offers of Chromium 156, Firefox ESR 153, FFmpeg 9.0.2 and aiortc 1.16 are captured bodies; those of OBS and
-//! GStreamer are written after what these clients are documented to send.
+//! The offers of Chromium 156, Firefox ESR 153, FFmpeg 9.0.2, aiortc 1.16, simple-whip-client with GStreamer 1.22, npm
+//! `whip-whep` 1.2.0, `@eyevinn/whip-web-client` 1.1.7, `@eyevinn/webrtc-player` 0.13.0 and `@roamhq/wrtc` 0.10.0 are captured
+//! bodies (tools/interop/matrix keeps those it sees); those of OBS are written after what it is documented to send.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,18 +22,26 @@ macro_rules! fixtures {
 fixtures! {
     AIORTC_PLAYER = "aiortc-player.sdp",
     AIORTC_PUBLISHER = "aiortc-publisher.sdp",
+    AIORTC_PUBLISHER_H264 = "aiortc-publisher-h264.sdp",
     CHROMIUM_PLAYER = "chromium-player.sdp",
     CHROMIUM_PLAYER_ALL_EXTENSIONS = "chromium-player-all-extensions.sdp",
     CHROMIUM_PUBLISHER = "chromium-publisher.sdp",
+    CHROMIUM_PUBLISHER_H264 = "chromium-publisher-h264.sdp",
+    CHROMIUM_PUBLISHER_VP8 = "chromium-publisher-vp8.sdp",
     CHROMIUM_SIMULCAST = "chromium-simulcast.sdp",
+    EYEVINN_PLAYER = "eyevinn-player.sdp",
+    EYEVINN_PUBLISHER = "eyevinn-publisher.sdp",
     FFMPEG_PUBLISHER = "ffmpeg-publisher.sdp",
     FFMPEG_VIDEO_ONLY = "ffmpeg-video-only.sdp",
     FIREFOX_PLAYER = "firefox-player.sdp",
     FIREFOX_PUBLISHER = "firefox-publisher.sdp",
     GSTREAMER_PUBLISHER = "gstreamer-publisher.sdp",
+    GSTREAMER_VIDEO_ONLY = "gstreamer-video-only.sdp",
     OBS_PUBLISHER = "obs-publisher.sdp",
     RFC9725_EXAMPLE = "rfc9725-example.sdp",
     WHEP_DRAFT_EXAMPLE = "whep-draft-example.sdp",
+    WHIP_WHEP_PLAYER = "whip-whep-player.sdp",
+    WRTC_PLAYER = "wrtc-player.sdp",
 }
 
 fn offer(text: &str) -> Offer {
@@ -97,7 +106,7 @@ fn assert_answers(offer: &Offer, answer: &str) {
     for (ours, theirs) in answered.sections.iter().zip(&offer.sections) {
         assert_eq!((&ours.media, &ours.mid), (&theirs.media, &theirs.mid));
         let bundled = ours.mid.as_ref().is_some_and(|mid| answered.bundle.contains(mid));
-        assert_eq!(bundled, ours.port != 0);
+        assert_eq!(bundled, ours.port != 0 && !offer.bundle.is_empty());
         for format in ours.formats.iter().filter(|_| ours.port != 0) {
             let offered = theirs.formats.iter().find(|f| f.payload_type == format.payload_type).unwrap();
             assert_eq!(offered.encoding.name.to_lowercase(), format.encoding.name.to_lowercase());
@@ -130,6 +139,12 @@ fn answers_to_publishers() {
         ("chromium-publisher.sdp", CHROMIUM_PUBLISHER),
         ("obs-publisher.sdp", OBS_PUBLISHER),
         ("gstreamer-publisher.sdp", GSTREAMER_PUBLISHER),
+        ("gstreamer-video-only.sdp", GSTREAMER_VIDEO_ONLY),
+        ("aiortc-publisher.sdp", AIORTC_PUBLISHER),
+        ("aiortc-publisher-h264.sdp", AIORTC_PUBLISHER_H264),
+        ("chromium-publisher-h264.sdp", CHROMIUM_PUBLISHER_H264),
+        ("chromium-publisher-vp8.sdp", CHROMIUM_PUBLISHER_VP8),
+        ("eyevinn-publisher.sdp", EYEVINN_PUBLISHER),
     ] {
         let answer = write_answer(&publish(text).unwrap(), &local());
         assert_answers(&offer(text), &answer);
@@ -143,6 +158,9 @@ fn answers_to_players() {
         ("chromium-player-h264.sdp", CHROMIUM_PLAYER, h264_table()),
         ("firefox-player-vp8.sdp", FIREFOX_PLAYER, vp8_table()),
         ("aiortc-player-vp8.sdp", AIORTC_PLAYER, vp8_table()),
+        ("eyevinn-player-h264.sdp", EYEVINN_PLAYER, h264_table()),
+        ("whip-whep-player-h264.sdp", WHIP_WHEP_PLAYER, h264_table()),
+        ("wrtc-player-vp8.sdp", WRTC_PLAYER, vp8_table()),
     ] {
         let answer = write_answer(&play(text, &table).unwrap(), &local());
         assert_answers(&offer(text), &answer);
@@ -254,10 +272,10 @@ fn the_offers_order_decides_for_a_publisher() {
 #[test]
 fn gstreamers_bundle_only_section_is_not_rejected() {
     let negotiated = publish(GSTREAMER_PUBLISHER).unwrap();
-    assert_eq!(negotiated.stream(MediaKind::Video).unwrap().0, "video1");
+    assert_eq!(negotiated.stream(MediaKind::Audio).unwrap().0, "audio1");
     assert_eq!(audio(&negotiated).codec, Codec::Opus);
     let answer = write_answer(&negotiated, &local());
-    assert!(answer.contains("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n") && !answer.contains("bundle-only"));
+    assert!(answer.contains("m=audio 9 UDP/TLS/RTP/SAVPF 100\r\n") && !answer.contains("bundle-only"));
     // RFC 9143 §7.1.3 lets such a section leave its transport out.
     let bare = |attribute: &str, text: &str| {
         let (head, tail) = text.split_once("a=bundle-only\r\n").unwrap();
@@ -338,6 +356,16 @@ fn directions_that_do_not_fit_are_refused() {
 fn session_level_direction_is_inherited() {
     let text = FFMPEG_PUBLISHER.replace("a=sendonly\r\n", "").replacen("t=0 0\r\n", "t=0 0\r\na=recvonly\r\n", 1);
     assert!(matches!(publish(&text), Err(OfferError::Unsupported(_))));
+}
+
+/// RFC 9143 §7.3: an answer groups only what the offer groups. With two sections and no group there are two transports.
+#[test]
+fn a_single_section_needs_no_bundle() {
+    let answer = write_answer(&publish(GSTREAMER_VIDEO_ONLY).unwrap(), &local());
+    assert!(!answer.contains("a=group:BUNDLE"), "{answer}");
+    let without_group = GSTREAMER_PUBLISHER.replace("a=group:BUNDLE video0 audio1\r\n", "");
+    let refusal = publish(&without_group).unwrap_err().to_string();
+    assert!(refusal.contains("not in a=group:BUNDLE"), "{refusal}");
 }
 
 #[test]

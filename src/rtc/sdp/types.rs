@@ -161,6 +161,8 @@ pub struct Negotiated {
     pub offered_tls_id: bool,
     /// `a=extmap-allow-mixed` was offered.
     pub extmap_allow_mixed: bool,
+    /// Whether the offer has `a=group:BUNDLE`: the answer has one only then (RFC 9143 §7.3).
+    pub bundled: bool,
     /// The sections, in the order of the offer.
     pub sections: Vec<Section>,
 }

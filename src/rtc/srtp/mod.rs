@@ -32,6 +32,9 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// Every profile, in the order of the declaration.
+    pub const ALL: [Profile; 3] = [Profile::Aes128CmSha1_80, Profile::AeadAes128Gcm, Profile::AeadAes256Gcm];
+
     /// The profile with this number in the `use_srtp` extension, if it is one of ours.
     pub const fn from_id(id: u16) -> Option<Self> {
         match id {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tableside::fanout::SendBatch;
 use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
-use tableside::rtc::dtls::DtlsIdentity;
+use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
 use tableside::rtc::ice_lite::new_credentials;
 use tableside::rtc::rtcp::NtpTime;
 use tableside::rtc::sdp::IceCredentials;
@@ -25,6 +25,8 @@ use tableside::shard::{
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
+#[allow(unused_imports, reason = "as above")]
+pub use peer::Rewrite;
 pub use peer::{Peer, Side};
 
 /// The step of virtual time.
@@ -59,6 +61,10 @@ pub struct World {
     pub table: TableSpec,
     pub heard: Heard,
     pub network: Network,
+    /// Everything arrives a second time, so much later.
+    pub echo: Option<Duration>,
+    /// The only version of DTLS that new peers speak, if they do not speak all.
+    pub only: Option<DtlsVersion>,
     fingerprint: [u8; 32],
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
@@ -112,6 +118,8 @@ impl World {
             },
             heard: Heard::default(),
             network: Box::new(|_| Some(Duration::ZERO)),
+            echo: None,
+            only: None,
             fingerprint,
             in_flight: Vec::new(),
             sent: 0,
@@ -128,7 +136,7 @@ impl World {
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
         let (random, number) = self.next_session();
-        let mut peer = Peer::publisher(self.now, number, side);
+        let mut peer = self.spoken(Peer::publisher(self.now, number, side));
         let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -144,7 +152,7 @@ impl World {
     /// A player at an address of the caller's choice.
     pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
         let (random, number) = self.next_session();
-        let mut peer = Peer::player(self.now, number);
+        let mut peer = self.spoken(Peer::player(self.now, number));
         peer.address = address;
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
@@ -160,6 +168,13 @@ impl World {
         let (ufrag, ice) = new_credentials(secret, shard as u16, key.slot);
         assert!(self.shards[shard].restart_ice(self.now, key, ufrag, &ice), "the session exists");
         ice
+    }
+
+    fn spoken(&self, peer: Peer) -> Peer {
+        match self.only {
+            Some(version) => peer.speaking_only(version),
+            None => peer,
+        }
     }
 
     /// Lets virtual time pass.
@@ -210,6 +225,9 @@ impl World {
     pub fn send(&mut self, datagram: Datagram) {
         if let Some(delay) = (self.network)(&datagram) {
             self.sent += 1;
+            if let Some(later) = self.echo {
+                self.in_flight.push((self.now + delay + later, self.sent, datagram.clone()));
+            }
             self.in_flight.push((self.now + delay, self.sent, datagram));
         }
     }

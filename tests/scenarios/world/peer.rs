@@ -1,11 +1,12 @@
 //! A client in the world: ICE checks, DTLS, SRTP, and a record of what came.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tableside::media::{Codec, HeaderFields, MediaKind, RtpHeader, write_header};
 use tableside::rtc::demux::{PacketKind, classify};
-use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport};
+use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport, DtlsVersion};
 use tableside::rtc::rtcp::{self, RtcpWriter};
 use tableside::rtc::sdp::{
     DtlsRole, ExtensionIds, Feedback, Fingerprint, FingerprintHash, IceCredentials, MediaDirection, MediaSection,
@@ -48,6 +49,9 @@ pub struct Received {
     pub wire: Vec<u8>,
 }
 
+/// What becomes of a datagram.
+pub type Rewrite = fn(Vec<u8>) -> Vec<Vec<u8>>;
+
 struct Keys {
     rtp_sealer: RtpSealer,
     rtcp_sealer: RtcpSealer,
@@ -71,12 +75,14 @@ pub struct Peer {
     pub may_fail: bool,
     /// Whether its checks carry USE-CANDIDATE.
     pub nominates: bool,
+    /// What becomes of its DTLS datagrams on the way to the wire: none, itself, or others.
+    pub rewrite: Rewrite,
     node: Option<SocketAddr>,
     remote: Option<(IceCredentials, IntegrityKey)>,
     side: Side,
     /// Of the gateway, as its answer would say.
     fingerprint: [u8; 32],
-    identity: DtlsIdentity,
+    identity: Arc<DtlsIdentity>,
     dtls: Option<DtlsTransport>,
     keys: Option<Keys>,
     scratch: DtlsScratch,
@@ -97,7 +103,7 @@ impl Peer {
     }
 
     fn new(now: Instant, number: u16, direction: MediaDirection, side: Side) -> Self {
-        let identity = DtlsIdentity::generate().expect("a certificate");
+        let identity = Arc::new(DtlsIdentity::generate().expect("a certificate"));
         Self {
             address: Self::address_of(number),
             negotiated: negotiated(direction, side, identity.fingerprint()),
@@ -110,6 +116,7 @@ impl Peer {
             sends_checks: true,
             may_fail: false,
             nominates: true,
+            rewrite: |datagram| vec![datagram],
             node: None,
             remote: None,
             side,
@@ -124,6 +131,18 @@ impl Peer {
             audio_sequence: 10,
             timestamp: 4_294_900_000,
         }
+    }
+
+    /// The same, without the other versions of DTLS.
+    pub fn speaking_only(mut self, version: DtlsVersion) -> Self {
+        let identity = DtlsIdentity::generate().expect("a certificate").speaking_only(version);
+        self.negotiated.remote_fingerprints = vec![fingerprint_line(identity.fingerprint())];
+        self.identity = Arc::new(identity);
+        self
+    }
+
+    pub fn dtls_version(&self) -> Option<DtlsVersion> {
+        self.dtls.as_ref()?.version()
     }
 
     /// Where the session with this number is, unless it is put elsewhere.
@@ -223,16 +242,19 @@ impl Peer {
 
     fn start_dtls(&mut self, now: Instant) {
         let role = if self.side == Side::Client { DtlsRole::Client } else { DtlsRole::Server };
-        let expected = Fingerprint { hash: FingerprintHash::Sha256, digest: self.fingerprint.to_vec() };
-        let dtls = DtlsTransport::new(now, &self.identity, role, vec![expected]);
+        let dtls = DtlsTransport::new(now, &self.identity, role, vec![fingerprint_line(self.fingerprint)]);
         self.dtls = Some(dtls.expect("DTLS starts"));
     }
 
     fn drive(&mut self) {
         let (Some(dtls), Some(node)) = (&mut self.dtls, self.node) else { return };
         let (outgoing, keys, closed, from) = (&mut self.outgoing, &mut self.keys, &mut self.closed, self.address);
+        let rewrite = self.rewrite;
         let result = dtls.drive(&mut self.scratch, |output| match output {
-            DtlsOutput::Datagram(bytes) => outgoing.push(Datagram { from, to: node, bytes: bytes.to_vec() }),
+            DtlsOutput::Datagram(bytes) => {
+                let datagrams = rewrite(bytes.to_vec()).into_iter();
+                outgoing.extend(datagrams.map(|bytes| Datagram { from, to: node, bytes }));
+            }
             DtlsOutput::Connected { local, remote } => {
                 *keys = Some(Keys {
                     rtp_sealer: RtpSealer::new(&local),
@@ -364,6 +386,10 @@ impl Peer {
     }
 }
 
+fn fingerprint_line(digest: [u8; 32]) -> Fingerprint {
+    Fingerprint { hash: FingerprintHash::Sha256, digest: digest.to_vec() }
+}
+
 /// A VP8 payload (RFC 7741 §4.2) that names its frame and place.
 pub fn vp8_payload(timestamp: u32, n: usize, keyframe: bool, len: usize) -> Vec<u8> {
     let start = n == 0;
@@ -400,9 +426,10 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         direction,
         dtls_role: if side == Side::Client { DtlsRole::Server } else { DtlsRole::Client },
         remote_ice: IceCredentials { ufrag: "peer".into(), pwd: "p".repeat(24) },
-        remote_fingerprints: vec![Fingerprint { hash: FingerprintHash::Sha256, digest: fingerprint.to_vec() }],
+        remote_fingerprints: vec![fingerprint_line(fingerprint)],
         offered_tls_id: false,
         extmap_allow_mixed: true,
+        bundled: true,
         sections: vec![
             section(
                 "0",

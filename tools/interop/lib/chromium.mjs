@@ -11,7 +11,7 @@ const FLAGS = [
   ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'],
   ...['--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'],
 ];
-const FAKE_CAMERA = ['--use-fake-device-for-media-stream=fps=30', '--use-fake-ui-for-media-stream'];
+const fakeCamera = (fps) => [`--use-fake-device-for-media-stream=fps=${fps}`, '--use-fake-ui-for-media-stream'];
 
 /** The fake microphone is silent by itself: it gets a second of a 440 Hz tone, over and over. */
 function fakeMicrophone() {
@@ -41,10 +41,12 @@ export const RECORDER = readFileSync(new URL('../page/recorder.js', import.meta.
 export const PEERS = readFileSync(new URL('../page/peers.js', import.meta.url), 'utf8');
 /** Reads the clock in the picture. */
 export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import.meta.url), 'utf8');
+/** Tells a picture from a flat colour. */
+export const PICTURE = readFileSync(new URL('../page/picture.js', import.meta.url), 'utf8');
 
 export class Chromium {
-  static async launch({ camera = false } = {}) {
-    const args = [...FLAGS, ...(camera ? [...FAKE_CAMERA, `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
+  static async launch({ camera = false, fps = 30 } = {}) {
+    const args = [...FLAGS, ...(camera ? [...fakeCamera(fps), `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
     return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }));
   }
 
@@ -70,12 +72,23 @@ export class Chromium {
     return page;
   }
 
-  /** A page of the origin of `url` with `interop.watch` (see page/peers.js) and `interopClock`. */
+  /** A page of the origin of `url` with `interop.watch` (see page/peers.js), `interopClock` and `interopPicture`. */
   async openPeers(url) {
     const page = await this.open(url);
     await page.evaluate(PEERS);
     await page.evaluate(FRAME_CLOCK);
+    await page.evaluate(PICTURE);
     return page;
+  }
+
+  /** Closes a page that `open` returned, and its window. */
+  async shut(page) {
+    this.pages = this.pages.filter((other) => other !== page);
+    await page.context().close();
+  }
+
+  version() {
+    return this.browser.version();
   }
 
   async close() {

@@ -2,7 +2,7 @@
 
 import puppeteer from 'puppeteer-core';
 
-import { RECORDER } from './chromium.mjs';
+import { PEERS, PICTURE, RECORDER } from './chromium.mjs';
 import { FIREFOX } from './tools.mjs';
 
 const PREFERENCES = {
@@ -35,6 +35,25 @@ export class Firefox {
     await page.evaluateOnNewDocument(RECORDER);
     await page.goto(url);
     return page;
+  }
+
+  /** A page of the origin of `url` with `interop.watch` (see page/peers.js) and `interopPicture`. */
+  async openPeers(url) {
+    const page = await this.open(url);
+    await page.evaluate(PEERS);
+    await page.evaluate(PICTURE);
+    return page;
+  }
+
+  /** Closes a page that `open` returned. */
+  async shut(page) {
+    this.pages = this.pages.filter((other) => other !== page);
+    await page.close();
+  }
+
+  /** As in `Firefox/153.0`. */
+  version() {
+    return this.browser.version();
   }
 
   async close() {

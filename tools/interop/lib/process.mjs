@@ -16,14 +16,15 @@ export class Child {
    * @param {string[]} args
    * @param {string} log the file that gets what it prints
    * @param {(line: string) => void} [onLine] sees each line of its standard output
+   * @param {NodeJS.ProcessEnv} [env]
    */
-  constructor(command, args, log, onLine) {
+  constructor(command, args, log, onLine, env = process.env) {
     mkdirSync(dirname(log), { recursive: true });
     this.log = log;
     this.name = command.split('/').at(-1);
     /** `{ code, signal }` once it has ended. @type {{ code: number | null, signal: string | null } | undefined} */
     this.ended = undefined;
-    this.process = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.process = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
     running.add(this.process);
     const file = createWriteStream(log);
     const tee = (stream, perLine) => {

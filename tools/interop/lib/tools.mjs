@@ -1,5 +1,6 @@
 // Where the foreign peers are on this machine.
 
+import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,18 +12,38 @@ export const CHROMIUM = onPath('chromium');
 export const FIREFOX = onPath('firefox-esr');
 /** Players of the `webrtc` crate, many in one process: an example of the root package, which `cargo test` builds. */
 export const CROWD = join(ROOT, 'target/debug/examples/crowd');
-export const FFMPEG = packagedFfmpeg(join(ROOT, 'target/tools-venv'));
+/** Sends what a gateway has to drop; an example of the root package as well. */
+export const FLOOD = join(ROOT, 'target/debug/examples/flood');
+const VENV = join(ROOT, 'target/tools-venv');
+export const FFMPEG = packagedFfmpeg();
+export const WHIP_CLIENT = onPath('whip-client');
+/** What simple-whip-client is to load instead of GUPnP: see tools/setup. */
+export const NO_UPNP = join(ROOT, 'target/no-upnp');
+/** A Python that has aiortc. */
+export const PYTHON = join(VENV, 'bin/python');
+const NPM_PEERS = ['@eyevinn/webrtc-player', '@eyevinn/whip-web-client', '@roamhq/wrtc', 'whip-whep'];
 
 /** What a run cannot do without and does not find, in words. */
 export function missingTools(binary) {
   const needed = [
     [existsSync(binary), `${binary} (cargo build --release)`],
     [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
+    [existsSync(FLOOD), `${FLOOD} (cargo build --example flood)`],
     [CHROMIUM, 'chromium (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
+    [sitePackage('aiortc'), 'aiortc in target/tools-venv (tools/setup)'],
+    [WHIP_CLIENT, 'whip-client (tools/setup)'],
+    [existsSync(NO_UPNP), `${NO_UPNP} (tools/setup)`],
+    ...NPM_PEERS.map((name) => [existsSync(join(ROOT, 'tools/interop/node_modules', name)), `${name} (tools/setup)`]),
   ];
   return needed.filter(([found]) => !found).map(([, what]) => what);
+}
+
+/** The version of a package in `target/tools-venv`. */
+export function pythonVersion(name) {
+  const text = `import importlib.metadata; print(importlib.metadata.version(${JSON.stringify(name)}))`;
+  return execFileSync(PYTHON, ['-c', text], { encoding: 'utf8' }).trim();
 }
 
 function onPath(program) {
@@ -30,12 +51,15 @@ function onPath(program) {
 }
 
 /** The static binary inside the `imageio-ffmpeg` wheel; its file name carries the version. */
-function packagedFfmpeg(venv) {
-  const libraries = join(venv, 'lib');
+function packagedFfmpeg() {
+  const folder = sitePackage('imageio_ffmpeg/binaries');
+  const file = folder && readdirSync(folder).find((name) => name.startsWith('ffmpeg-'));
+  return file && join(folder, file);
+}
+
+/** Where a Python package of `target/tools-venv` is, whatever Python it was made with. */
+function sitePackage(name) {
+  const libraries = join(VENV, 'lib');
   if (!existsSync(libraries)) return undefined;
-  return readdirSync(libraries)
-    .map((python) => join(libraries, python, 'site-packages/imageio_ffmpeg/binaries'))
-    .filter(existsSync)
-    .flatMap((folder) => readdirSync(folder).filter((file) => file.startsWith('ffmpeg-')).map((file) => join(folder, file)))
-    .at(0);
+  return readdirSync(libraries).map((python) => join(libraries, python, 'site-packages', name)).find(existsSync);
 }

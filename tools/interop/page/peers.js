@@ -1,4 +1,4 @@
-// A WHEP player with nothing of the product in them: what the protocol's text asks for, no more.
+// A WHEP player and a WHIP publisher with nothing of the product in them: what the protocols' texts ask for, no more.
 // Runs in a page of the gateway's origin, after recorder.js.
 
 (() => {
@@ -8,11 +8,11 @@
   const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
   /** Posts the offer and applies the answer; the session's URL comes back resolved, with its entity-tag. */
-  async function negotiate(connection, endpoint) {
+  async function negotiate(connection, endpoint, key) {
     await connection.setLocalDescription();
     const response = await fetch(endpoint, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/sdp' },
+      headers: { 'Content-Type': 'application/sdp', ...(key ? { Authorization: `Bearer ${key}` } : {}) },
       body: connection.localDescription.sdp,
     });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
@@ -103,16 +103,38 @@
     return { peer: number, joinMs: shownAt - posted };
   }
 
+  /** Publishes camera and microphone, the video in the one codec named, as in `H264`. Returns the peer's number. */
+  async function publish(endpoint, { key, codec, width, height, frameRate }) {
+    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate } });
+    const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    const [audio, video] = [...media.getAudioTracks(), ...media.getVideoTracks()].map((track) => {
+      return connection.addTransceiver(track, { direction: 'sendonly', streams: [media] });
+    });
+    const wanted = [`video/${codec}`, 'video/rtx'];
+    video.setCodecPreferences(RTCRtpSender.getCapabilities('video').codecs.filter(({ mimeType }) => wanted.includes(mimeType)));
+    const number = nextPeer++;
+    const peer = { connection, tracks: [audio, video].map(({ sender }) => sender.track), session: undefined };
+    peers.set(number, peer);
+    Object.assign(peer, await negotiate(connection, endpoint, key));
+    return number;
+  }
+
   /** Ends a peer: `delete` as the protocol asks, `close` as a page that goes away does (a DTLS alert at best). */
   async function leave(number, how) {
-    const { connection, video, session } = peers.get(number);
+    const { connection, video, tracks, session } = peers.get(number);
     peers.delete(number);
     if (how === 'delete') {
       const response = await fetch(session, { method: 'DELETE' });
       if (!response.ok) throw new Error(`DELETE answered ${response.status}`);
     }
     connection.close();
-    video.remove();
+    tracks?.forEach((track) => track.stop());
+    video?.remove();
+  }
+
+  /** Ends every peer of the page by DELETE. */
+  async function leaveAll() {
+    await Promise.all([...peers.keys()].map((number) => leave(number, 'delete')));
   }
 
   async function stats(number) {
@@ -124,10 +146,12 @@
 
   globalThis.interop = {
     watch,
+    publish,
     leave,
     trickle,
     restart,
     pair,
+    leaveAll,
     stats,
     video: (number) => peers.get(number).video,
   };

@@ -1,5 +1,5 @@
-// Runs before a page's own scripts: keeps every RTCPeerConnection that the page makes, so that a scenario reads their
-// statistics and leaves the page alone.
+// Runs before a page's own scripts: keeps every RTCPeerConnection that the page makes and what its POSTs were answered,
+// so that a scenario reads statistics and refusals and leaves the page alone.
 
 (() => {
   const Native = globalThis.RTCPeerConnection;
@@ -9,6 +9,19 @@
       super(...args);
       connections.push(this);
     }
+  };
+
+  const nativeFetch = globalThis.fetch;
+  /** `{ url, offer }` of each POST, with `status` and `answer` once there is one. */
+  const posts = [];
+  globalThis.fetch = async (input, init) => {
+    if (init?.method !== 'POST') return nativeFetch(input, init);
+    const post = { url: String(input), offer: init.body };
+    posts.push(post);
+    const response = await nativeFetch(input, init);
+    const answer = await response.clone().text();
+    Object.assign(post, { status: response.status, answer });
+    return response;
   };
 
   /** Statistics of one kind of inbound stream, `undefined` while there is none. */
@@ -22,6 +35,7 @@
 
   globalThis.interopRecorder = {
     connections,
+    posts,
     inbound,
     /** Inbound audio and video of the newest connection, with the time in milliseconds at which they were read. */
     async latest() {

@@ -76,6 +76,31 @@ test('a player that is refused says what the server said', async () => {
   const page = await browser.openPeers(`${server.origin}/`);
   const watching = page.evaluate((url) => globalThis.interop.watch(url), `${server.origin}/whep/x`);
   await assert.rejects(watching, /answered 409: not live/);
+  const [post] = await page.evaluate(() => globalThis.interopRecorder.posts);
+  assert.deepEqual([post.status, post.answer], [409, 'not live']);
+  assert.match(post.offer, /^v=0/);
+});
+
+test('a publisher offers the one codec that it is told to, and its key', { timeout: 60_000 }, async () => {
+  const studio = await Chromium.launch({ camera: true, fps: 15 });
+  try {
+    const posted = [];
+    server.answer = async (request, body) => {
+      posted.push({ key: request.headers.authorization, body });
+      return { status: 409, body: 'published already' };
+    };
+    const page = await studio.openPeers(`${server.origin}/`);
+    const options = { key: 'secret-of-the-studio', codec: 'VP9', width: 320, height: 180, frameRate: 15 };
+    const publishing = page.evaluate(([url, how]) => globalThis.interop.publish(url, how), [`${server.origin}/whip/x`, options]);
+    await assert.rejects(publishing, /answered 409: published already/);
+    assert.equal(posted[0].key, 'Bearer secret-of-the-studio');
+    const codecs = posted[0].body.split('m=video')[1].match(/^a=rtpmap:\d+ \S+/gm).map((line) => line.split(/[ /]/)[1]);
+    assert.deepEqual(new Set(codecs), new Set(['VP9', 'rtx']));
+    await studio.shut(page);
+    assert.deepEqual(studio.pages, []);
+  } finally {
+    await studio.close();
+  }
 });
 
 test('Firefox offers VP8, and its connections are recorded', { timeout: 60_000 }, async () => {

@@ -1,0 +1,213 @@
+//! DTLS comes through whatever the network does to it: any datagram lost, some doubled, all out of order, the ClientHello
+//! in pieces. With either version, in either role.
+
+use std::time::Duration;
+
+use tableside::rtc::demux::{PacketKind, classify};
+use tableside::rtc::dtls::DtlsVersion;
+use tableside::shard::{DropReason, EndCause, Role};
+
+use crate::world::{Datagram, Dice, Rewrite, Side, World};
+
+const DELAY: Duration = Duration::from_millis(5);
+
+/// What one lost datagram may cost: two retransmission timers at their first value, 150 ms and a quarter of it for jitter.
+const ONE_LOSS: Duration = Duration::from_millis(375);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    ToNode,
+    FromNode,
+}
+
+fn is_on(way: Way, datagram: &Datagram) -> bool {
+    let from_node = datagram.from == World::shard_address(0);
+    classify(&datagram.bytes) == PacketKind::Dtls && from_node == (way == Way::FromNode)
+}
+
+/// Every pair of a version and the peer's role.
+fn kinds() -> impl Iterator<Item = (DtlsVersion, Side)> {
+    DtlsVersion::ALL.into_iter().flat_map(|version| [(version, Side::Client), (version, Side::Server)])
+}
+
+fn world(version: DtlsVersion, side: Side) -> (World, usize) {
+    let mut world = World::new(1);
+    world.only = Some(version);
+    let peer = world.add_publisher(side);
+    (world, peer)
+}
+
+/// Lets time pass until both sides have the keys; how long that took, and how many datagrams of DTLS went each way.
+fn handshake(world: &mut World, peer: usize, limit: Duration) -> Duration {
+    let begin = world.now;
+    world.run_until(limit, "the handshake", |world| {
+        world.peers[peer].is_connected() && world.report(0).connected[Role::Publisher as usize] == 1
+    });
+    world.now - begin
+}
+
+/// The datagrams of a handshake on a perfect path, and its time.
+fn undisturbed(version: DtlsVersion, side: Side, way: Way) -> (usize, Duration) {
+    let (mut world, peer) = world(version, side);
+    let seen = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = seen.clone();
+    world.network = Box::new(move |datagram| {
+        count.set(count.get() + usize::from(is_on(way, datagram)));
+        Some(DELAY)
+    });
+    let time = handshake(&mut world, peer, Duration::from_secs(1));
+    (seen.get(), time)
+}
+
+#[test]
+fn each_peer_gets_its_version_in_each_role() {
+    for (version, side) in kinds() {
+        let (mut world, peer) = world(version, side);
+        handshake(&mut world, peer, Duration::from_secs(1));
+        assert_eq!(world.peers[peer].dtls_version(), Some(version));
+        let report = world.report(0);
+        assert_eq!(report.handshakes[version as usize].iter().sum::<u64>(), 1, "{version:?}, {side:?}");
+        assert_eq!(report.handshakes.as_flattened().iter().sum::<u64>(), 1);
+    }
+}
+
+/// The peers of the world list AES-GCM first, as Firefox does.
+#[test]
+fn a_peer_of_both_versions_gets_the_newer_one() {
+    for side in [Side::Client, Side::Server] {
+        let mut world = World::new(1);
+        let peer = world.add_publisher(side);
+        handshake(&mut world, peer, Duration::from_secs(1));
+        assert_eq!(world.peers[peer].dtls_version(), Some(DtlsVersion::Dtls13), "{side:?}");
+    }
+}
+
+#[test]
+fn the_loss_of_any_one_datagram_costs_a_retransmission() {
+    for (version, side) in kinds() {
+        for way in [Way::ToNode, Way::FromNode] {
+            let (datagrams, time) = undisturbed(version, side, way);
+            assert!(datagrams >= 2, "{version:?}, {side:?}, {way:?}: {datagrams} datagrams");
+            for lost in 0..datagrams {
+                let (mut world, peer) = world(version, side);
+                let mut seen = 0;
+                world.network = Box::new(move |datagram| {
+                    let is_lost = is_on(way, datagram) && seen == lost;
+                    seen += usize::from(is_on(way, datagram));
+                    (!is_lost).then_some(DELAY)
+                });
+                println!("{version:?}, {side:?}, {way:?}: {lost} of {datagrams} lost");
+                let took = handshake(&mut world, peer, Duration::from_secs(2));
+                assert!(took <= time + ONE_LOSS, "{took:?} instead of {time:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lossy_path_delays_and_does_not_prevent() {
+    for (version, side) in kinds() {
+        for seed in 0..12 {
+            let (mut world, peer) = world(version, side);
+            let mut dice = Dice::new(seed);
+            world.network = Box::new(move |_| (dice.below(100) >= 20).then_some(DELAY));
+            println!("{version:?}, {side:?}, seed {seed}");
+            handshake(&mut world, peer, Duration::from_secs(8));
+        }
+    }
+}
+
+#[test]
+fn order_and_repetition_do_not_matter() {
+    for (version, side) in kinds() {
+        for seed in 0..12 {
+            let (mut world, peer) = world(version, side);
+            let mut dice = Dice::new(seed);
+            world.network = Box::new(move |_| Some(Duration::from_millis(1 + dice.below(30) as u64)));
+            world.echo = Some(Duration::from_millis(7));
+            println!("{version:?}, {side:?}, seed {seed}");
+            handshake(&mut world, peer, Duration::from_secs(3));
+            world.run(Duration::from_secs(1));
+            assert_eq!(world.heard.ended, [], "repetitions end nothing");
+        }
+    }
+}
+
+/// Cuts a record with a ClientHello into several of at most `size` bytes of it each, as GStreamer and the browsers do.
+fn in_pieces(record: &[u8], size: usize) -> Vec<Vec<u8>> {
+    if record[0] != 22 || record[13] != 1 {
+        return vec![record.to_vec()];
+    }
+    let body = &record[25..];
+    let piece = |(n, part): (usize, &[u8])| {
+        let mut bytes = record[..25].to_vec();
+        bytes[10] = bytes[10].wrapping_mul(64).wrapping_add(n as u8);
+        bytes[11..13].copy_from_slice(&(12 + part.len() as u16).to_be_bytes());
+        bytes[19..22].copy_from_slice(&(n as u32 * size as u32).to_be_bytes()[1..]);
+        bytes[22..25].copy_from_slice(&(part.len() as u32).to_be_bytes()[1..]);
+        bytes.extend(part);
+        bytes
+    };
+    body.chunks(size).enumerate().map(piece).collect()
+}
+
+#[test]
+fn a_client_hello_in_pieces_is_read_in_any_order() {
+    let ways: [Rewrite; 4] = [
+        |record| in_pieces(&record, 700),
+        |record| in_pieces(&record, 230),
+        |record| in_pieces(&record, 230).into_iter().rev().collect(),
+        |record| in_pieces(&record, 100).into_iter().flat_map(|piece| [piece.clone(), piece]).collect(),
+    ];
+    for version in DtlsVersion::ALL {
+        for way in ways {
+            let (mut world, peer) = world(version, Side::Client);
+            world.peers[peer].rewrite = way;
+            handshake(&mut world, peer, Duration::from_secs(1));
+            assert_eq!(world.peers[peer].dtls_version(), Some(version));
+        }
+    }
+}
+
+/// Each piece that is lost comes again with all others.
+#[test]
+fn a_lossy_path_for_a_client_hello_in_pieces() {
+    for (version, seed) in DtlsVersion::ALL.into_iter().flat_map(|version| (0..8).map(move |seed| (version, seed))) {
+        let (mut world, peer) = world(version, Side::Client);
+        world.peers[peer].rewrite = |record| in_pieces(&record, 230);
+        let mut dice = Dice::new(seed);
+        world.network = Box::new(move |_| (dice.below(100) >= 20).then_some(DELAY));
+        println!("{version:?}, seed {seed}");
+        handshake(&mut world, peer, Duration::from_secs(8));
+    }
+}
+
+/// What is no ClientHello, or a broken one, is counted and harms nobody: it may be anybody's who can forge an address.
+#[test]
+fn junk_before_the_hello_is_counted_and_harmless() {
+    let (mut world, peer) = world(DtlsVersion::Dtls12, Side::Client);
+    world.peers[peer].rewrite = |_| Vec::new();
+    world.run(Duration::from_millis(50));
+    let (from, to) = (world.peers[peer].address, World::shard_address(0));
+    let broken =
+        [vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 22, 1, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 10], vec![7; 10]];
+    for bytes in [broken.concat(), vec![21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 7, 0, 2, 2, 40], vec![23; 1200]] {
+        world.send(Datagram { from, to, bytes });
+    }
+    world.deliver();
+    assert_eq!(world.report(0).dropped[DropReason::DtlsNoClientHello as usize], 3);
+    world.peers[peer].rewrite = |record| vec![record];
+    handshake(&mut world, peer, Duration::from_secs(2));
+}
+
+#[test]
+fn a_hello_that_never_gets_whole_ends_with_the_setup_time() {
+    let (mut world, peer) = world(DtlsVersion::Dtls13, Side::Client);
+    world.peers[peer].may_fail = true;
+    world.peers[peer].rewrite = |record| in_pieces(&record, 230).into_iter().skip(1).collect();
+    world.run(Duration::from_secs(9));
+    assert_eq!(world.heard.ended, []);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.heard.ended, [(world.peers[peer].key.unwrap(), EndCause::SetupTimeout)]);
+    assert_eq!(world.report(0).ended[Role::Publisher as usize][EndCause::SetupTimeout as usize], 1);
+}
