@@ -237,7 +237,7 @@ mod tests {
         ),
         (
             include_str!("../../../tests/fixtures/answers/gstreamer-publisher.sdp"),
-            "a=group:BUNDLE audio0 video1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 97\r\na=mid:audio0\r\n",
+            "a=group:BUNDLE video0 audio1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:video0\r\n",
         ),
     ];
 
