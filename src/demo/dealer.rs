@@ -48,7 +48,8 @@ pub async fn deal(node: Node, table: &str, codec: Codec) -> Result<(), DealerErr
     } else {
         String::new()
     };
-    let media = TableMedia { video: Some((codec, fmtp)), audio: Some((Codec::Opus, String::new())) };
+    let media =
+        TableMedia { video: Some((codec, fmtp)), audio: Some((Codec::Opus, String::new())), ..TableMedia::default() };
     let publisher = node.publish_local(table, media).await?;
     Dealer::new(&clip, publisher).run().await
 }

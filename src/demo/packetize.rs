@@ -95,13 +95,14 @@ impl Packetizer {
     /// (RFC 6184 §6.3); VP8 counts pictures from 0 (RFC 7741 §4.2 leaves the start open).
     ///
     /// # Panics
-    /// If `max_payload` is below [`MIN_PAYLOAD`] or above 65,535.
+    /// If `max_payload` is below [`MIN_PAYLOAD`] or above 65,535, or for a codec that no clip has.
     pub fn new(codec: Codec, max_payload: usize) -> Self {
         assert!((MIN_PAYLOAD..=usize::from(u16::MAX)).contains(&max_payload), "payload limit of {max_payload} bytes");
         let format = match codec {
             Codec::H264 => Format::H264,
             Codec::Vp8 => Format::Vp8(vp8::PictureId::default()),
             Codec::Opus => Format::Opus,
+            Codec::H265 | Codec::Vp9 | Codec::Av1 => panic!("no clip has {codec}"),
         };
         Self { format, max_payload }
     }

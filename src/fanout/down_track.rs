@@ -142,8 +142,9 @@ impl DownTrack {
         batch: &mut SendBatch,
     ) {
         let Some(number) = self.number_of(packet) else { return };
+        let payload = &packet.payload()[laid_out.payload_offset..];
         self.packets_sent = self.packets_sent.wrapping_add(1);
-        self.octets_sent = self.octets_sent.wrapping_add(packet.payload().len() as u32);
+        self.octets_sent = self.octets_sent.wrapping_add(payload.len() as u32);
         batch.push(destination, self.traffic, MAX_DATAGRAM, |out| {
             let len = laid_out.header.len();
             out[..len].copy_from_slice(laid_out.header);
@@ -152,7 +153,7 @@ impl DownTrack {
                 out[at..at + 2].copy_from_slice(&transport_number.to_be_bytes());
                 *transport_number = transport_number.wrapping_add(1);
             }
-            sealer.seal((number >> 16) as u32, out, len, packet.payload(), laid_out.padding)
+            sealer.seal((number >> 16) as u32, out, len, payload, laid_out.padding)
         });
     }
 
@@ -182,9 +183,10 @@ impl DownTrack {
                 *transport_number = transport_number.wrapping_add(1);
             }
             let mut payload = [0; 1502];
-            let payload_len = 2 + packet.payload().len();
+            let first = &packet.payload()[laid_out.payload_offset..];
+            let payload_len = 2 + first.len();
             payload[..2].copy_from_slice(&(original as u16).to_be_bytes());
-            payload[2..payload_len].copy_from_slice(packet.payload());
+            payload[2..payload_len].copy_from_slice(first);
             sealer.seal((number >> 16) as u32, out, len, &payload[..payload_len], &[])
         });
         true
@@ -218,20 +220,25 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{HeaderClass, Layout};
+    use super::super::{HeaderClass, Layout, Stamps};
     use super::*;
-    use crate::media::{ClearPacket, PayloadFacts, PlayoutDelay, Position, RtpHeader};
+    use crate::media::{AbsSendTime, ClearPacket, PayloadFacts, PlayoutDelay, Position, RtpHeader};
     use crate::rtc::srtp::{MasterKey, Profile, RtpOpener};
 
     const SSRC: u32 = 0x1111_1110;
     const RTX: Rtx = Rtx { payload_type: 97, ssrc: 0x1111_1111 };
     const CLASS: HeaderClass = HeaderClass {
         payload_type: 96,
+        red: None,
         ssrc: SSRC,
         transport_cc: Some(3),
         playout_delay: None,
         abs_capture_time: None,
+        abs_send_time: None,
+        dependency_descriptor: None,
     };
+    const STAMPS: Stamps =
+        Stamps { playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 }, clock_offset: None, send_time: AbsSendTime(0) };
     /// The highest first number: 16 bits are used up soonest.
     const LATEST_START: u32 = FIRST_SEQUENCE_LIMIT as u32 - 1;
 
@@ -298,7 +305,7 @@ mod tests {
             send: impl FnOnce(&mut DownTrack, LaidOut<'_>, &mut u16, (&RtpSealer, TransportAddress), &mut SendBatch),
         ) -> Received {
             self.batch.clear();
-            self.layout.rebuild(&CLASS, PlayoutDelay { min_ms: 0, max_ms: 0 }, None, [packet].into_iter());
+            self.layout.rebuild(&CLASS, &STAMPS, [packet].into_iter());
             let egress = (&self.sealer, TransportAddress::udp(([192, 0, 2, 1], 4000).into()));
             send(&mut self.down, self.layout.get(0), &mut self.transport_number, egress, &mut self.batch);
             let mut bytes = self.batch.bytes().to_vec();
@@ -325,6 +332,7 @@ mod tests {
             facts: PayloadFacts::default(),
             arrival: Instant::now(),
             capture: None,
+            dependency_descriptor: &[],
             payload: &index.to_be_bytes(),
         };
         Packet::new(&clear).expect("short")

@@ -1,13 +1,16 @@
 //! The clear header of each packet of a batch, laid out once per class of players.
 
-use crate::media::{AbsCaptureTime, FIXED_HEADER_LEN, HeaderFields, MAX_PAYLOAD, Packet, PlayoutDelay, write_header};
+use crate::media::{
+    AbsCaptureTime, AbsSendTime, FIXED_HEADER_LEN, HeaderFields, MAX_PAYLOAD, Packet, PlayoutDelay, write_header,
+};
 
 /// The largest datagram we send: the ingest limit of 1500 bytes of payload, a header with extensions, padding and tag.
 pub const MAX_DATAGRAM: usize = MAX_PAYLOAD + FIXED_HEADER_LEN + MAX_EXTENSIONS + MAX_PADDING + 16;
 
-/// The most bytes a header extension block takes: 4 of head, and transport-wide number, playout delay and
-/// abs-capture-time, in the two-byte form and padded.
-const MAX_EXTENSIONS: usize = 4 + (2 + 2) + (2 + 3) + (2 + 16) + 3;
+/// The most bytes a header extension block takes: 4 of head, and transport-wide number, abs-send-time, playout delay,
+/// abs-capture-time and the lead of a dependency descriptor, in the two-byte form and padded. The descriptor itself counts
+/// as payload: a packet has [`MAX_PAYLOAD`] bytes for both.
+const MAX_EXTENSIONS: usize = 4 + (2 + 2) + (2 + 3) + (2 + 3) + (2 + 16) + 2 + 3;
 
 /// A packet is padded by at most so much to reach the size of its neighbours.
 const MAX_PADDING: usize = 16;
@@ -30,6 +33,9 @@ const fn padding_table() -> [[u8; MAX_PADDING]; MAX_PADDING + 1] {
 pub struct HeaderClass {
     /// The payload type this class negotiated.
     pub payload_type: u8,
+    /// The payload type of RED (RFC 2198), for packets that came in it. Without it, or where the blocks name another
+    /// payload type than this class has, only the primary block is sent.
+    pub red: Option<u8>,
     /// The table's SSRC for the track.
     pub ssrc: u32,
     /// Extension id of the transport-wide sequence number.
@@ -38,6 +44,23 @@ pub struct HeaderClass {
     pub playout_delay: Option<u8>,
     /// Extension id of abs-capture-time.
     pub abs_capture_time: Option<u8>,
+    /// Extension id of abs-send-time.
+    pub abs_send_time: Option<u8>,
+    /// Extension id of the dependency descriptor.
+    pub dependency_descriptor: Option<u8>,
+}
+
+/// What headers carry beside the packets' own, the same for every class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamps {
+    /// The table's playout delay.
+    pub playout_delay: PlayoutDelay,
+    /// The publisher's capture clock minus ours, NTP 32.32 signed: an edge that writes its own sender reports must carry
+    /// it in abs-capture-time.
+    pub clock_offset: Option<i64>,
+    /// When the headers are laid out. The seal follows at once, in the same turn of the shard's loop unless the kernel is
+    /// slow to take what is before it.
+    pub send_time: AbsSendTime,
 }
 
 /// Headers for a batch of packets, for one class. Reused from batch to batch.
@@ -50,7 +73,8 @@ pub struct Layout {
 #[derive(Clone, Copy, Debug)]
 struct Header {
     start: u32,
-    len: u8,
+    len: u16,
+    payload_offset: u16,
     /// Offset of the transport-wide number in the header; 0 for none.
     transport_cc: u8,
     padding: u8,
@@ -63,26 +87,24 @@ pub struct LaidOut<'a> {
     pub header: &'a [u8],
     /// Where the transport-wide number goes, where negotiated.
     pub transport_cc: Option<usize>,
+    /// Where in the packet's payload the part begins that is sent: all of it, or the primary block of RED.
+    pub payload_offset: usize,
     /// RTP padding that follows the payload.
     pub padding: &'static [u8],
 }
 
 impl Layout {
     /// Lays out the headers of `packets` for `class`, forgetting what was there.
-    ///
-    /// `clock_offset` is the publisher's capture clock minus ours, NTP 32.32 signed: an edge that writes its own
-    /// sender reports must carry it in abs-capture-time.
     pub fn rebuild<'p>(
         &mut self,
         class: &HeaderClass,
-        playout_delay: PlayoutDelay,
-        clock_offset: Option<i64>,
+        stamps: &Stamps,
         packets: impl Iterator<Item = &'p Packet> + Clone,
     ) {
         self.bytes.clear();
         self.headers.clear();
         for packet in packets.clone() {
-            self.push_header(class, playout_delay, clock_offset, packet);
+            self.push_header(class, stamps, packet);
         }
         self.equalise(packets);
     }
@@ -94,28 +116,25 @@ impl Layout {
         LaidOut {
             header: &self.bytes[start..start + usize::from(h.len)],
             transport_cc: (h.transport_cc > 0).then_some(usize::from(h.transport_cc)),
+            payload_offset: usize::from(h.payload_offset),
             padding: &PADDING[usize::from(h.padding)][..usize::from(h.padding)],
         }
     }
 
-    fn push_header(
-        &mut self,
-        class: &HeaderClass,
-        playout_delay: PlayoutDelay,
-        clock_offset: Option<i64>,
-        packet: &Packet,
-    ) {
+    fn push_header(&mut self, class: &HeaderClass, stamps: &Stamps, packet: &Packet) {
+        let (payload_type, payload_offset) = class.payload_of(packet);
         let fields = HeaderFields {
             padding: false,
             marker: packet.marker,
-            payload_type: class.payload_type,
+            payload_type,
             sequence_number: 0,
             timestamp: packet.timestamp,
             ssrc: class.ssrc,
         };
-        let playout_delay = playout_delay.encode();
-        let capture = offset_capture(packet.capture, clock_offset);
-        let mut elements: [(u8, &[u8]); 3] = [(0, &[]); 3];
+        let playout_delay = stamps.playout_delay.encode();
+        let capture = offset_capture(packet.capture, stamps.clock_offset);
+        let (send_time, descriptor) = (stamps.send_time.encode(), packet.dependency_descriptor());
+        let mut elements: [(u8, &[u8]); 5] = [(0, &[]); 5];
         let mut count = 0;
         let mut add = |id: Option<u8>, value| {
             if let Some(id) = id {
@@ -124,17 +143,20 @@ impl Layout {
             }
         };
         add(class.transport_cc, &[0, 0]);
+        add(class.abs_send_time, &send_time);
         add(class.playout_delay.filter(|_| packet.facts.keyframe || packet.facts.parameter_sets), &playout_delay);
         add(class.abs_capture_time.filter(|_| packet.capture.is_some()), &capture);
+        add(class.dependency_descriptor.filter(|_| !descriptor.is_empty()), descriptor);
         let start = self.bytes.len();
-        self.bytes.resize(start + FIXED_HEADER_LEN + MAX_EXTENSIONS, 0);
+        self.bytes.resize(start + FIXED_HEADER_LEN + MAX_EXTENSIONS + descriptor.len(), 0);
         let layout = write_header(&mut self.bytes[start..], &fields, &elements[..count])
             .expect("negotiated ids are never 0, and the buffer is for the longest block");
         self.bytes.truncate(start + layout.header_len);
         let transport_cc = class.transport_cc.and_then(|id| layout.value_offset(id)).unwrap_or(0);
         self.headers.push(Header {
             start: start as u32,
-            len: layout.header_len as u8,
+            len: layout.header_len as u16,
+            payload_offset,
             transport_cc: transport_cc as u8,
             padding: 0,
         });
@@ -148,7 +170,8 @@ impl Layout {
         let mut largest = 0;
         let mut frame: [u16; 256] = [0; 256];
         for (n, (packet, next)) in followed.enumerate() {
-            let size = usize::from(self.headers[n].len) + packet.payload().len();
+            let header = &self.headers[n];
+            let size = usize::from(header.len) + packet.payload().len() - usize::from(header.payload_offset);
             frame[(n - first) % 256] = size as u16;
             largest = largest.max(size);
             let ends = next.is_none_or(|next| next.timestamp != packet.timestamp) || n - first == 255;
@@ -165,6 +188,17 @@ impl Layout {
                 first = n + 1;
                 largest = 0;
             }
+        }
+    }
+}
+
+impl HeaderClass {
+    /// The payload type of `packet`, and where the part of its payload begins that goes with it.
+    fn payload_of(&self, packet: &Packet) -> (u8, u16) {
+        match (packet.facts.primary, self.red) {
+            (None, _) => (self.payload_type, 0),
+            (Some(primary), Some(red)) if primary.payload_type == self.payload_type => (red, 0),
+            (Some(primary), _) => (self.payload_type, primary.offset),
         }
     }
 }
@@ -188,17 +222,24 @@ mod tests {
 
     use super::super::{SendBatch, TrafficClass};
     use super::*;
-    use crate::media::{ClearPacket, PayloadFacts, Position, RtpHeader};
+    use crate::media::{ClearPacket, PayloadFacts, Position, RtpHeader, red_facts};
     use crate::rtc::TransportAddress;
 
     const PLAIN: HeaderClass = HeaderClass {
         payload_type: 96,
+        red: None,
         ssrc: 0x1234_5678,
         transport_cc: None,
         playout_delay: None,
         abs_capture_time: None,
+        abs_send_time: None,
+        dependency_descriptor: None,
     };
-    const DELAY: PlayoutDelay = PlayoutDelay { min_ms: 0, max_ms: 100 };
+    const STAMPS: Stamps = Stamps {
+        playout_delay: PlayoutDelay { min_ms: 0, max_ms: 100 },
+        clock_offset: None,
+        send_time: AbsSendTime(0x0012_3456),
+    };
     const CAPTURE: AbsCaptureTime = AbsCaptureTime { ntp: 0x0123_4567_89ab_cdef, offset: Some(1000) };
     const TAG_LEN: usize = 16;
 
@@ -211,28 +252,34 @@ mod tests {
         }
     }
 
-    fn packet(timestamp: u32, keyframe: bool, capture: Option<AbsCaptureTime>, payload_len: usize) -> Packet {
-        let clear = ClearPacket {
+    fn clear(timestamp: u32, payload: &[u8]) -> ClearPacket<'_> {
+        ClearPacket {
             position: Position { epoch: 0, index: 0, timestamp },
             marker: false,
-            facts: PayloadFacts { keyframe, ..Default::default() },
+            facts: PayloadFacts::default(),
             arrival: Instant::now(),
-            capture,
-            payload: &vec![0xaa; payload_len],
-        };
-        Packet::new(&clear).expect("short enough")
+            capture: None,
+            dependency_descriptor: &[],
+            payload,
+        }
+    }
+
+    fn packet(timestamp: u32, keyframe: bool, capture: Option<AbsCaptureTime>, payload_len: usize) -> Packet {
+        let payload = vec![0xaa; payload_len];
+        let facts = PayloadFacts { keyframe, ..Default::default() };
+        Packet::new(&ClearPacket { facts, capture, ..clear(timestamp, &payload) }).expect("short enough")
     }
 
     fn layout(class: &HeaderClass, clock_offset: Option<i64>, packets: &[Packet]) -> Layout {
         let mut layout = Layout::default();
-        layout.rebuild(class, DELAY, clock_offset, packets.iter());
+        layout.rebuild(class, &Stamps { clock_offset, ..STAMPS }, packets.iter());
         layout
     }
 
     /// The `n`-th packet in the clear, as a receiver sees it after decryption.
     fn datagram(layout: &Layout, packets: &[Packet], n: usize) -> Vec<u8> {
         let laid_out = layout.get(n);
-        [laid_out.header, packets[n].payload(), laid_out.padding].concat()
+        [laid_out.header, &packets[n].payload()[laid_out.payload_offset..], laid_out.padding].concat()
     }
 
     #[test]
@@ -246,7 +293,7 @@ mod tests {
             assert_eq!((header.payload_type, header.ssrc, header.timestamp), (96, 0x1234_5678, 90_000));
             let value = |id: Option<u8>| header.extension(&bytes, id.expect("negotiated")).expect("present");
             assert_eq!(value(class.transport_cc), [0, 0]);
-            assert_eq!(PlayoutDelay::decode(value(class.playout_delay)), Some(DELAY));
+            assert_eq!(PlayoutDelay::decode(value(class.playout_delay)), Some(STAMPS.playout_delay));
             let capture = AbsCaptureTime { offset: Some(600), ..CAPTURE };
             assert_eq!(AbsCaptureTime::decode(value(class.abs_capture_time)), Some(capture));
             assert_eq!(header.payload(&bytes), packets[0].payload());
@@ -280,6 +327,52 @@ mod tests {
         let bytes = datagram(&layout(&class, Some(1), &packets), &packets, 0);
         let header = RtpHeader::parse(&bytes).expect("well-formed");
         assert_eq!(header.extensions(&bytes).map(|(id, _)| id).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn red_goes_to_those_who_have_it_and_the_primary_block_to_the_others() {
+        let payload = [0x80 | 111, 0x0f, 0x00, 0x02, 111, 1, 2, 7, 8, 9];
+        let clear = ClearPacket { facts: red_facts(&payload), payload: &payload, ..clear(960, &[]) };
+        let packets = [Packet::new(&clear).expect("short enough")];
+        let opus = HeaderClass { payload_type: 111, ..PLAIN };
+        let sent = |class: &HeaderClass| {
+            let bytes = datagram(&layout(class, None, &packets), &packets, 0);
+            let header = RtpHeader::parse(&bytes).expect("well-formed");
+            (header.payload_type, header.payload(&bytes).to_vec())
+        };
+        assert_eq!(sent(&HeaderClass { red: Some(63), ..opus }), (63, payload.to_vec()));
+        assert_eq!(sent(&opus), (111, vec![7, 8, 9]));
+        // Its blocks would name a payload type that this player does not know.
+        assert_eq!(sent(&HeaderClass { red: Some(63), payload_type: 109, ..PLAIN }), (109, vec![7, 8, 9]));
+    }
+
+    #[test]
+    fn a_dependency_descriptor_is_passed_on_in_whichever_form_it_needs() {
+        let class = HeaderClass { transport_cc: Some(3), dependency_descriptor: Some(12), ..PLAIN };
+        for (len, profile) in [(3, [0xbe, 0xde]), (16, [0xbe, 0xde]), (17, [0x10, 0x00]), (255, [0x10, 0x00])] {
+            let value = vec![0xd5; len];
+            let clear = ClearPacket { dependency_descriptor: &value, ..clear(0, &[1; 900]) };
+            let packets = [Packet::new(&clear).expect("short enough")];
+            let layout = layout(&class, None, &packets);
+            let bytes = datagram(&layout, &packets, 0);
+            let header = RtpHeader::parse(&bytes).expect("well-formed");
+            assert_eq!(bytes[12..14], profile, "{len} bytes");
+            assert_eq!(header.extension(&bytes, 12), Some(&value[..]));
+            assert_eq!(header.extension(&bytes, 3), Some(&[0, 0][..]));
+            assert!(layout.get(0).transport_cc.is_some());
+            assert!(bytes.len() + TAG_LEN <= MAX_DATAGRAM);
+        }
+        let without = HeaderClass { dependency_descriptor: None, ..class };
+        let packets = [packet(0, false, None, 100)];
+        assert_eq!(datagram(&layout(&without, None, &packets), &packets, 0).len(), 12 + 8 + 100);
+    }
+
+    #[test]
+    fn abs_send_time_is_when_the_header_was_laid_out() {
+        let packets = [packet(0, false, None, 100)];
+        let bytes = datagram(&layout(&HeaderClass { abs_send_time: Some(2), ..PLAIN }, None, &packets), &packets, 0);
+        let header = RtpHeader::parse(&bytes).expect("well-formed");
+        assert_eq!(header.extension(&bytes, 2), Some(&[0x12, 0x34, 0x56][..]));
     }
 
     #[test]
@@ -323,7 +416,7 @@ mod tests {
     #[test]
     fn a_layout_forgets_the_batch_before() {
         let mut layout = layout(&class(3, 5, 9), None, &[packet(0, true, None, 100), packet(0, false, None, 100)]);
-        layout.rebuild(&PLAIN, DELAY, None, [packet(7, false, None, 100)].iter());
+        layout.rebuild(&PLAIN, &STAMPS, [packet(7, false, None, 100)].iter());
         assert_eq!(layout.headers.len(), 1);
         assert_eq!(layout.get(0).header[4..8], 7_u32.to_be_bytes());
         assert!(layout.get(0).padding.is_empty());

@@ -14,5 +14,5 @@ mod layout;
 mod send_batch;
 
 pub use down_track::{DownTrack, Rtx};
-pub use layout::{HeaderClass, Layout, MAX_DATAGRAM};
+pub use layout::{HeaderClass, Layout, MAX_DATAGRAM, Stamps};
 pub use send_batch::{Message, SendBatch, TrafficClass};

@@ -76,6 +76,7 @@ mod tests {
             facts: PayloadFacts::default(),
             arrival: Instant::now(),
             capture: None,
+            dependency_descriptor: &[],
             payload: &[],
         };
         PeerMessage::Media { table: TABLE, kind: MediaKind::Video, packet: Arc::new(Packet::new(&clear).unwrap()) }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{h264, vp8};
+use super::red::PrimaryBlock;
+use super::{av1, h264, h265, vp8, vp9};
 
 /// Audio or video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,25 +19,34 @@ pub enum MediaKind {
 pub enum Codec {
     /// RFC 6184, 90 kHz, packetization-mode 1.
     H264,
+    /// RFC 7798, 90 kHz, one stream (`tx-mode=SRST`) without decoding order numbers.
+    H265,
     /// RFC 7741, 90 kHz.
     Vp8,
+    /// RFC 9628, 90 kHz.
+    Vp9,
+    /// RTP Payload Format For AV1, v1.0.0, 90 kHz.
+    Av1,
     /// RFC 7587, always 48 kHz and two channels on the wire.
     Opus,
 }
 
 impl Codec {
+    /// All that are forwarded.
+    pub const ALL: [Codec; 6] = [Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::Opus];
+
     /// The RTP clock rate in Hz.
     pub const fn clock_rate(self) -> u32 {
-        match self {
-            Codec::H264 | Codec::Vp8 => 90_000,
-            Codec::Opus => 48_000,
+        match self.kind() {
+            MediaKind::Video => 90_000,
+            MediaKind::Audio => 48_000,
         }
     }
 
     /// Whether the codec carries audio or video.
     pub const fn kind(self) -> MediaKind {
         match self {
-            Codec::H264 | Codec::Vp8 => MediaKind::Video,
+            Codec::H264 | Codec::H265 | Codec::Vp8 | Codec::Vp9 | Codec::Av1 => MediaKind::Video,
             Codec::Opus => MediaKind::Audio,
         }
     }
@@ -45,7 +55,10 @@ impl Codec {
     pub const fn encoding_name(self) -> &'static str {
         match self {
             Codec::H264 => "H264",
+            Codec::H265 => "H265",
             Codec::Vp8 => "VP8",
+            Codec::Vp9 => "VP9",
+            Codec::Av1 => "AV1",
             Codec::Opus => "opus",
         }
     }
@@ -63,25 +76,32 @@ impl fmt::Display for Codec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PayloadFacts {
     /// The payload can be the first of its frame. `false` is certain (before it, packets of the same frame are
-    /// missing or were sent); `true` is certain for VP8 and Opus, for H.264 only likely, since several packets at the
-    /// head of a frame look like a first one.
+    /// missing or were sent); `true` is certain for VP8 and Opus, for the others only likely, since several packets at
+    /// the head of a frame look like a first one. Where a picture has several spatial layers, its frame is all of them.
     pub starts_frame: bool,
-    /// Carries what a decoder needs before a keyframe: for H.264 an SPS. VP8 and Opus need nothing beside the frame,
-    /// so there it is equal to `keyframe`.
+    /// Carries what a decoder needs before a keyframe: an SPS for H.264 and H.265, a sequence header for AV1. VP8, VP9
+    /// and Opus need nothing beside the frame, so there it is equal to `keyframe`.
     pub parameter_sets: bool,
-    /// Part of a frame that refers to no frame before it: an H.264 IDR slice, the first packet of a VP8 key frame,
-    /// every Opus packet. A safe join point is a frame with both `parameter_sets` and `keyframe`:
-    /// [`PacketRing::gop_start`](super::PacketRing::gop_start) finds it.
+    /// Part of a frame that refers to no frame before it: a slice of an H.264 IDR or an H.265 IRAP picture, the first
+    /// packet of a VP8 or VP9 key frame or of an AV1 coded video sequence, every Opus packet. A safe join point is a
+    /// frame with both `parameter_sets` and `keyframe`: [`PacketRing::gop_start`](super::PacketRing::gop_start) finds it.
     pub keyframe: bool,
-    /// The temporal layer, where the payload names one (VP8 TID).
+    /// The temporal layer, where the payload names one (VP8, VP9 and H.265 TID, AV1 `temporal_id`).
     pub temporal_layer: Option<u8>,
+    /// The spatial layer, where the payload names one (VP9 SID, AV1 `spatial_id`).
+    pub spatial_layer: Option<u8>,
+    /// The payload is RED (RFC 2198), and this is its newest block.
+    pub primary: Option<PrimaryBlock>,
 }
 
 /// Reads `payload`, a clear RTP payload without padding, as one of `codec`. Any bytes are allowed.
 pub fn facts(codec: Codec, payload: &[u8]) -> PayloadFacts {
     match codec {
         Codec::H264 => h264::facts(payload),
+        Codec::H265 => h265::facts(payload),
         Codec::Vp8 => vp8::facts(payload),
+        Codec::Vp9 => vp9::facts(payload),
+        Codec::Av1 => av1::facts(payload),
         Codec::Opus => opus_facts(payload),
     }
 }
@@ -89,7 +109,7 @@ pub fn facts(codec: Codec, payload: &[u8]) -> PayloadFacts {
 /// RFC 7587 §4.2: a payload is one Opus packet, whole. Each is a frame and can be decoded first.
 fn opus_facts(payload: &[u8]) -> PayloadFacts {
     let any = !payload.is_empty();
-    PayloadFacts { starts_frame: any, parameter_sets: any, keyframe: any, temporal_layer: None }
+    PayloadFacts { starts_frame: any, parameter_sets: any, keyframe: any, ..PayloadFacts::default() }
 }
 
 #[cfg(test)]
@@ -106,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_says_nothing() {
-        for codec in [Codec::H264, Codec::Vp8, Codec::Opus] {
+        for codec in Codec::ALL {
             assert_eq!(facts(codec, &[]), PayloadFacts::default());
         }
     }
@@ -114,7 +134,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..64)) {
-            for codec in [Codec::H264, Codec::Vp8, Codec::Opus] {
+            for codec in Codec::ALL {
                 facts(codec, &payload);
             }
         }

@@ -85,6 +85,27 @@ impl PlayoutDelay {
     }
 }
 
+/// Value of `http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time`: seconds in 6.18 fixed point, which start anew
+/// every 64 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbsSendTime(
+    /// 24 bits; higher ones are dropped.
+    pub u32,
+);
+
+impl AbsSendTime {
+    /// From NTP time, 32.32 fixed-point seconds.
+    pub const fn from_ntp(ntp: u64) -> Self {
+        Self((ntp >> 14) as u32 & 0x00ff_ffff)
+    }
+
+    /// The value.
+    pub const fn encode(self) -> [u8; 3] {
+        let [_, value @ ..] = self.0.to_be_bytes();
+        value
+    }
+}
+
 /// Value of `http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time`: when a frame was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbsCaptureTime {
@@ -177,6 +198,12 @@ mod tests {
         assert_eq!(PlayoutDelay { min_ms: u16::MAX, max_ms: 40_950 }.encode(), [0xff, 0xff, 0xff]);
         assert_eq!(PlayoutDelay::decode(&[0xff, 0xf0, 0x01]), Some(PlayoutDelay { min_ms: 40_950, max_ms: 10 }));
         assert_eq!(PlayoutDelay::decode(&[0, 0]), None);
+    }
+
+    #[test]
+    fn send_times_wrap_after_64_seconds() {
+        assert_eq!(AbsSendTime::from_ntp(5 << 32 | 1 << 31).encode(), [0x16, 0x00, 0x00], "5.5 s");
+        assert_eq!(AbsSendTime::from_ntp(69 << 32 | 1 << 31), AbsSendTime::from_ntp(5 << 32 | 1 << 31));
     }
 
     #[test]

@@ -274,6 +274,7 @@ mod tests {
                 facts: PayloadFacts { starts_frame: packet.first, ..PayloadFacts::default() },
                 arrival: now,
                 capture: None,
+                dependency_descriptor: &[],
                 payload: packet.payload,
             };
             self.ring.insert(Arc::new(Packet::new(&clear).expect("short")));

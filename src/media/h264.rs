@@ -71,7 +71,7 @@ fn unit(unit_type: u8, body: &[u8]) -> PayloadFacts {
         starts_frame,
         parameter_sets: unit_type == nal::SPS,
         keyframe: unit_type == nal::IDR,
-        temporal_layer: None,
+        ..PayloadFacts::default()
     }
 }
 

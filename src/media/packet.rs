@@ -22,6 +22,8 @@ pub struct ClearPacket<'a> {
     pub arrival: Instant,
     /// Its capture time, where it carries one.
     pub capture: Option<AbsCaptureTime>,
+    /// The value of its dependency descriptor extension, empty where it carries none.
+    pub dependency_descriptor: &'a [u8],
     /// The payload without padding. Empty for a packet that was padding alone, which still has an index.
     pub payload: &'a [u8],
 }
@@ -44,7 +46,9 @@ pub struct Packet {
     /// Its capture time, where it carries one.
     pub capture: Option<AbsCaptureTime>,
     payload_len: u16,
-    payload: [u8; MAX_PAYLOAD],
+    descriptor_len: u8,
+    /// The payload, and behind it the dependency descriptor: they came in one datagram, so they fit.
+    bytes: [u8; MAX_PAYLOAD],
 }
 
 impl Packet {
@@ -62,7 +66,8 @@ impl Packet {
             arrival: clear.arrival,
             capture: None,
             payload_len: 0,
-            payload: [0; MAX_PAYLOAD],
+            descriptor_len: 0,
+            bytes: [0; MAX_PAYLOAD],
         };
         packet.overwrite(clear)?;
         Ok(packet)
@@ -70,13 +75,19 @@ impl Packet {
 
     /// The payload without padding.
     pub fn payload(&self) -> &[u8] {
-        &self.payload[..usize::from(self.payload_len)]
+        &self.bytes[..usize::from(self.payload_len)]
+    }
+
+    /// The value of the dependency descriptor extension (RTP Payload Format For AV1, Appendix A), empty for none.
+    pub fn dependency_descriptor(&self) -> &[u8] {
+        &self.bytes[usize::from(self.payload_len)..][..usize::from(self.descriptor_len)]
     }
 
     fn overwrite(&mut self, clear: &ClearPacket<'_>) -> Result<(), RtpError> {
         let len = clear.payload.len();
-        self.payload.get_mut(..len).ok_or(RtpError::PayloadTooLong(len))?.copy_from_slice(clear.payload);
+        self.bytes.get_mut(..len).ok_or(RtpError::PayloadTooLong(len))?.copy_from_slice(clear.payload);
         self.payload_len = len as u16;
+        self.keep_descriptor(clear.dependency_descriptor);
         self.epoch = clear.position.epoch;
         self.index = clear.position.index;
         self.timestamp = clear.position.timestamp;
@@ -85,6 +96,18 @@ impl Packet {
         self.arrival = clear.arrival;
         self.capture = clear.capture;
         Ok(())
+    }
+
+    /// One that does not fit behind the payload is dropped: it is worth less.
+    fn keep_descriptor(&mut self, value: &[u8]) {
+        let room = self.bytes[usize::from(self.payload_len)..].get_mut(..value.len());
+        self.descriptor_len = match (room, u8::try_from(value.len())) {
+            (Some(room), Ok(len)) => {
+                room.copy_from_slice(value);
+                len
+            }
+            _ => 0,
+        };
     }
 }
 
@@ -187,8 +210,26 @@ mod tests {
             facts: PayloadFacts::default(),
             arrival: Instant::now(),
             capture: None,
+            dependency_descriptor: &[],
             payload,
         }
+    }
+
+    #[test]
+    fn a_descriptor_is_kept_as_far_as_there_is_room() {
+        let mut pool = PacketPool::new(1);
+        let mut store = |len: usize, descriptor: &[u8]| {
+            let payload = vec![7; len];
+            let clear = ClearPacket { dependency_descriptor: descriptor, ..clear(1, &payload) };
+            let packet = pool.store(&clear).expect("short enough");
+            assert_eq!(packet.payload(), payload);
+            packet.dependency_descriptor().to_vec()
+        };
+        assert_eq!(store(1200, &[1; 255]), [1; 255]);
+        assert_eq!(store(MAX_PAYLOAD - 3, &[2; 3]), [2; 3]);
+        assert_eq!(store(MAX_PAYLOAD - 2, &[3; 3]), [0; 0]);
+        assert_eq!(store(10, &[4; 256]), [0; 0], "longer than an extension can be");
+        assert_eq!(store(10, &[]), [0; 0], "nothing of the last use is left");
     }
 
     #[test]

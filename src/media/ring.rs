@@ -122,6 +122,12 @@ impl PacketRing {
         self.head == 0
     }
 
+    /// Whether the packets just before `index`, as far as they have this timestamp, carry parameter sets.
+    pub fn has_parameter_sets_before(&self, index: u64, timestamp: u32) -> bool {
+        let frame = (0..index).rev().map_while(|index| self.get(index).filter(|packet| packet.timestamp == timestamp));
+        frame.into_iter().any(|packet| packet.facts.parameter_sets)
+    }
+
     /// Where a joiner starts: the first packet of the newest keyframe that is complete, with its parameter sets and all
     /// that leads them (H.264 AUD, SEI). `None` if the ring holds none, so also where the group of pictures is longer
     /// than the ring.
@@ -219,6 +225,7 @@ mod tests {
             facts: facts(Codec::H264, payload),
             arrival: Instant::now(),
             capture: None,
+            dependency_descriptor: &[],
             payload,
         };
         Arc::new(Packet::new(&clear).expect("short"))

@@ -15,14 +15,17 @@ const LEAST_STEP: Duration = Duration::from_millis(50);
 /// timestamps are compared modulo 2³²).
 const GREATEST_STEP: u32 = 1 << 30;
 
+/// Insertions that late packets are told apart by: at 30 keyframes a second one second of them.
+const REMEMBERED_INSERTIONS: usize = 32;
+
 /// Where a packet stands in its track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// How often the source has changed before. The numbers between the last index of an epoch and the first of the
     /// next are not missing: nobody ever sent them.
     pub epoch: u32,
-    /// The extended sequence number: never wraps, grows over epochs, and ends in the publisher's sequence number
-    /// (`index as u16`).
+    /// The extended sequence number, moved on by one for every packet that was inserted before
+    /// ([`Timeline::insert_before`]): never wraps, and grows over epochs.
     pub index: u64,
     /// The RTP timestamp, going on over epochs.
     pub timestamp: u32,
@@ -52,12 +55,14 @@ pub struct Timeline {
     restarting: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Epoch {
     number: u32,
-    /// The first packet that was seen.
+    /// The first packet that was seen, as the publisher numbers it.
     first_index: u64,
+    /// Likewise.
     highest_index: u64,
+    insertions: Insertions,
     /// Added to the publisher's timestamps.
     offset: u32,
     /// The newest timestamp, and when it was first seen.
@@ -81,6 +86,22 @@ impl Timeline {
         self.current.insert(epoch).place(now, sequence_number, timestamp)
     }
 
+    /// Makes room for a packet just before `newest`, the position that [`Timeline::place`] has returned last for a packet
+    /// that is not in the ring yet, and returns the room: `newest` and all that follows it move on by one. A joiner's cached group of pictures, a repair and
+    /// another shard thereby see the inserted packet like any other.
+    ///
+    /// `None` where a packet with a higher index came before: its number may be in a player's hands.
+    pub fn insert_before(&mut self, newest: &mut Position) -> Option<Position> {
+        let epoch = self.current.as_mut().filter(|epoch| epoch.number == newest.epoch)?;
+        let is_newest = newest.index == epoch.highest_index + epoch.insertions.total;
+        if !is_newest || !epoch.insertions.push(epoch.highest_index) {
+            return None;
+        }
+        let room = *newest;
+        newest.index += 1;
+        Some(room)
+    }
+
     /// The publisher came back or changed its SSRC: the next packet placed begins an epoch. Packets of the old source
     /// must not be placed any more.
     ///
@@ -101,7 +122,7 @@ impl Timeline {
         let Some(old) = self.current.take() else {
             return Epoch::new(0, FIRST_INDEX + u64::from(sequence_number), timestamp, 0, now, None);
         };
-        let least = old.highest_index + REORDERING_ROOM + 1;
+        let least = old.highest_index + old.insertions.total + REORDERING_ROOM + 1;
         let index = least + u64::from(sequence_number.wrapping_sub(least as u16));
         let (newest, seen) = old.newest;
         let start = newest.wrapping_add(self.ticks(now.saturating_duration_since(seen)));
@@ -118,7 +139,8 @@ impl Timeline {
 impl Epoch {
     /// `start` is the track's timestamp of the first packet seen.
     fn new(number: u32, first_index: u64, start: u32, offset: u32, now: Instant, floor: Option<u32>) -> Self {
-        Self { number, first_index, highest_index: first_index, offset, newest: (start, now), floor }
+        let insertions = Insertions::default();
+        Self { number, first_index, highest_index: first_index, insertions, offset, newest: (start, now), floor }
     }
 
     fn place(&mut self, now: Instant, sequence_number: u16, timestamp: u32) -> Placement {
@@ -129,16 +151,48 @@ impl Epoch {
         if index < self.first_index && self.is_before_epoch(index, timestamp) {
             return Placement::TooOld;
         }
+        let Some(inserted) = self.insertions.up_to(index) else { return Placement::TooOld };
         self.highest_index = self.highest_index.max(index);
         if is_newer(timestamp, self.newest.0) {
             self.newest = (timestamp, now);
         }
-        Placement::At(Position { epoch: self.number, index, timestamp })
+        Placement::At(Position { epoch: self.number, index: index + inserted, timestamp })
     }
 
     /// Whether a packet overtaken by the first one finds no room: too far behind, or its time is that of the old epoch.
     fn is_before_epoch(&self, index: u64, timestamp: u32) -> bool {
         self.first_index - index > REORDERING_ROOM || self.floor.is_some_and(|floor| !is_newer(timestamp, floor))
+    }
+}
+
+/// Before which of the publisher's indexes a packet was inserted.
+#[derive(Clone, Debug, Default)]
+struct Insertions {
+    total: u64,
+    /// The newest of them, at `n % REMEMBERED_INSERTIONS` the `n`-th.
+    newest: [u64; REMEMBERED_INSERTIONS],
+}
+
+impl Insertions {
+    /// `false` if there is one before `index` already.
+    fn push(&mut self, index: u64) -> bool {
+        if self.total > 0 && self.nth(self.total - 1) >= index {
+            return false;
+        }
+        self.newest[self.total as usize % REMEMBERED_INSERTIONS] = index;
+        self.total += 1;
+        true
+    }
+
+    /// How many packets were inserted before `index` or before what comes before it; `None` if that is forgotten.
+    fn up_to(&self, index: u64) -> Option<u64> {
+        let remembered = self.total.min(REMEMBERED_INSERTIONS as u64);
+        let behind = (0..remembered).take_while(|n| self.nth(self.total - 1 - n) > index).count() as u64;
+        (behind < REMEMBERED_INSERTIONS as u64 || behind == self.total).then(|| self.total - behind)
+    }
+
+    fn nth(&self, n: u64) -> u64 {
+        self.newest[n as usize % REMEMBERED_INSERTIONS]
     }
 }
 
@@ -236,6 +290,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_inserted_packet_moves_what_follows_and_nothing_else() {
+        let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
+        let before = at(&mut timeline, now, 10, 0);
+        let mut keyframe = at(&mut timeline, now, 12, 3000);
+        let room = timeline.insert_before(&mut keyframe).expect("the newest");
+        assert_eq!((room.index, keyframe.index), (before.index + 2, before.index + 3));
+        assert_eq!((room.epoch, room.timestamp), (keyframe.epoch, keyframe.timestamp));
+        assert_eq!(at(&mut timeline, now, 11, 0).index, before.index + 1, "a late packet keeps its place");
+        assert_eq!(at(&mut timeline, now, 12, 3000), keyframe, "a repetition has the number of the first");
+        assert_eq!(at(&mut timeline, now, 13, 3000).index, keyframe.index + 1);
+        timeline.restart();
+        let next = at(&mut timeline, now, 500, 0);
+        assert!(next.index > keyframe.index + 1 + REORDERING_ROOM && next.epoch == 1);
+    }
+
+    #[test]
+    fn only_the_newest_packet_makes_room_and_once() {
+        let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
+        let mut late = at(&mut timeline, now, 10, 0);
+        let mut newest = at(&mut timeline, now, 11, 0);
+        assert_eq!(timeline.insert_before(&mut late), None);
+        assert!(timeline.insert_before(&mut newest).is_some());
+        assert_eq!(timeline.insert_before(&mut newest), None);
+        let mut again = at(&mut timeline, now, 11, 0);
+        assert_eq!(timeline.insert_before(&mut again), None);
+        timeline.restart();
+        at(&mut timeline, now, 11, 0);
+        assert_eq!(timeline.insert_before(&mut again), None, "of an epoch that is over");
+    }
+
+    #[test]
+    fn what_is_older_than_the_insertions_that_are_remembered_is_too_old() {
+        let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
+        at(&mut timeline, now, 99, 0);
+        for n in 0..REMEMBERED_INSERTIONS as u16 {
+            let mut position = at(&mut timeline, now, 100 + n, 0);
+            assert!(timeline.insert_before(&mut position).is_some());
+        }
+        assert!(matches!(timeline.place(now, 99, 0), Placement::At(_)));
+        let mut position = at(&mut timeline, now, 200, 0);
+        timeline.insert_before(&mut position);
+        assert!(matches!(timeline.place(now, 101, 0), Placement::At(_)));
+        assert_eq!(timeline.place(now, 100, 0), Placement::TooOld, "before or behind the one that is forgotten");
+    }
+
     /// How a simulated source sends: packets in true order, delivered up to eight places out of order.
     #[derive(Clone, Debug)]
     struct Source {
@@ -303,6 +403,24 @@ mod tests {
                     }
                 }
                 (past_index, past_timestamp) = (highest, newest);
+            }
+        }
+
+        /// No two packets get one index, in whatever order they come and wherever packets are inserted.
+        #[test]
+        fn indexes_are_of_one_packet_each(
+            arrivals in prop::collection::vec((0u16..300, any::<bool>()), 1..400), first: u16,
+        ) {
+            let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
+            let mut owners = std::collections::HashMap::new();
+            for (n, insert) in arrivals {
+                let Placement::At(mut position) = timeline.place(now, first.wrapping_add(n), 0) else { continue };
+                let is_new = !owners.contains_key(&position.index);
+                if insert && is_new && let Some(room) = timeline.insert_before(&mut position) {
+                    prop_assert_eq!(owners.insert(room.index, None), None);
+                }
+                let owner = *owners.entry(position.index).or_insert(Some(n));
+                prop_assert_eq!(owner, Some(n));
             }
         }
 

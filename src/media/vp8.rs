@@ -15,7 +15,7 @@ fn read(payload: &[u8]) -> Option<PayloadFacts> {
     let starts_frame = starts_partition && partition == 0;
     // RFC 7741 §4.3: the inverse key frame flag "P" is 0 for a key frame.
     let keyframe = starts_frame && frame_header & 0x01 == 0;
-    Some(PayloadFacts { starts_frame, parameter_sets: keyframe, keyframe, temporal_layer })
+    Some(PayloadFacts { starts_frame, parameter_sets: keyframe, keyframe, temporal_layer, ..PayloadFacts::default() })
 }
 
 /// Steps over the descriptor's extension, `I L T K` and what they announce; the temporal layer where T says so.

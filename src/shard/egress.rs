@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fanout::{DownTrack, Layout, MAX_DATAGRAM, SendBatch};
-use crate::media::{MediaKind, Packet};
+use crate::media::{AbsSendTime, MediaKind, Packet};
 use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
@@ -128,7 +128,7 @@ impl Shard {
         if self.control.take(batch) {
             return true;
         }
-        while self.flush.is_some() || self.begin_flush() {
+        while self.flush.is_some() || self.begin_flush(now) {
             if !self.run_flush(batch) {
                 return true;
             }
@@ -140,21 +140,31 @@ impl Shard {
         !batch.is_empty()
     }
 
+    /// `now` for headers that are laid out.
+    pub(super) fn send_time(&self, now: Instant) -> AbsSendTime {
+        AbsSendTime::from_ntp(self.ntp(now).0)
+    }
+
     /// Takes the next track that has something to send, and lays out its headers for every class.
-    fn begin_flush(&mut self) -> bool {
+    fn begin_flush(&mut self, now: Instant) -> bool {
+        let send_time = self.send_time(now);
         while let Some(&(id, kind)) = self.ready.front() {
             let Some(table) = self.tables.get_mut(&id) else {
                 self.ready.pop_front();
                 continue;
             };
-            let (playout_delay, state) = (table.spec.playout_delay, &mut table.players);
-            let no_players = state.is_empty();
-            let Some(track) = table.track_mut(kind).filter(|t| t.has_pending()) else {
-                if let Some(track) = table.track_mut(kind) {
-                    track.queued = false;
+            let no_players = table.players.is_empty();
+            let Table { spec, video, audio, .. } = table;
+            let track = if kind == MediaKind::Audio { audio.as_mut() } else { video.as_mut() };
+            let track = match track {
+                Some(track) if track.has_pending() => track,
+                track => {
+                    if let Some(track) = track {
+                        track.queued = false;
+                    }
+                    self.ready.pop_front();
+                    continue;
                 }
-                self.ready.pop_front();
-                continue;
             };
             let head = track.ring.head();
             if no_players {
@@ -177,9 +187,9 @@ impl Shard {
                 track.flushed = Some(end);
                 (start, end)
             };
-            let offset = track.clock.and_then(|c| c.offset);
+            let stamps = track.stamps(spec, send_time);
             for (class, layout) in track.classes.iter().zip(&mut track.layouts) {
-                layout.rebuild(class, playout_delay, offset, packets.iter().map(|p| &**p));
+                layout.rebuild(class, &stamps, packets.iter().map(|p| &**p));
             }
             self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0, behind: vec![] });
             return true;
@@ -249,7 +259,7 @@ impl Shard {
             if !batch.has_room_for_run(share, MAX_DATAGRAM) {
                 return false;
             }
-            if self.catch_up_player(slot, share, batch) {
+            if self.catch_up_player(now, slot, share, batch) {
                 self.catching_up.swap_remove(self.catch_up_next);
             } else {
                 self.catch_up_next += 1;
@@ -261,10 +271,10 @@ impl Shard {
     }
 
     /// The next packets of the cached GOP for one player; `true` when it is level with the others.
-    fn catch_up_player(&mut self, slot: u32, share: usize, batch: &mut SendBatch) -> bool {
+    fn catch_up_player(&mut self, now: Instant, slot: u32, share: usize, batch: &mut SendBatch) -> bool {
+        let send_time = self.send_time(now);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return true };
         let Some(table) = self.tables.get_mut(&session.table) else { return true };
-        let playout_delay = table.spec.playout_delay;
         let Part::Player(player) = &mut session.part else { return true };
         let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return true };
         let (Some(cursor), Some(egress)) = (down.cursor(), session.endpoint.egress()) else {
@@ -277,8 +287,8 @@ impl Shard {
         let mut packets = std::mem::take(&mut self.scratch);
         packets.extend((start..level).filter_map(|i| track.ring.get(i).cloned()).take(share));
         let layout: &mut Layout = &mut self.catch_up_layout;
-        let offset = track.clock.and_then(|c| c.offset);
-        layout.rebuild(&track.classes[down.class], playout_delay, offset, packets.iter().map(|p| &**p));
+        let stamps = track.stamps(&table.spec, send_time);
+        layout.rebuild(&track.classes[down.class], &stamps, packets.iter().map(|p| &**p));
         for (n, packet) in packets.iter().enumerate() {
             down.skip_to(packet.index);
             down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);

@@ -115,12 +115,13 @@ impl Shard {
 
     /// Answers a NACK from the ring, on RTX only (RFC 4588): a repetition on the media SSRC would reuse a nonce.
     fn repair(&mut self, now: Instant, slot: u32, lost: impl Iterator<Item = u16>) {
+        let send_time = self.send_time(now);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
-        let playout_delay = table.spec.playout_delay;
         let Some(egress) = session.endpoint.egress() else { return };
         let Part::Player(player) = &mut session.part else { return };
         let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return };
+        let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
         for sequence_number in lost {
             let packet = down.index_of(sequence_number).and_then(|index| track.ring.get(index));
@@ -133,8 +134,7 @@ impl Shard {
                 table.report.retransmissions_missed += 1;
                 continue;
             }
-            let offset = track.clock.and_then(|c| c.offset);
-            layout.rebuild(&track.classes[down.class], playout_delay, offset, std::iter::once(&**packet));
+            layout.rebuild(&track.classes[down.class], &stamps, std::iter::once(&**packet));
             if down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch) {
                 table.report.retransmissions += 1;
             }

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::media::{AbsCaptureTime, ClearPacket, MediaKind, Packet, Placement, RtpHeader, facts};
+use crate::media::{
+    AbsCaptureTime, ClearPacket, Codec, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement, RtpHeader, facts,
+    red_facts,
+};
 use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
@@ -24,7 +27,21 @@ pub(super) struct Arrival<'a> {
     pub(super) timestamp: u32,
     pub(super) marker: bool,
     pub(super) capture: Option<AbsCaptureTime>,
+    /// The value of its dependency descriptor, empty where it has none.
+    pub(super) dependency_descriptor: &'a [u8],
+    /// The payload is RED (RFC 2198).
+    pub(super) red: bool,
     pub(super) payload: &'a [u8],
+}
+
+impl Arrival<'_> {
+    /// What the payload says; `None` for RED that makes no sense, of which nothing could be given to a player without it.
+    fn facts(&self, codec: Codec) -> Option<PayloadFacts> {
+        if !self.red {
+            return Some(facts(codec, self.payload));
+        }
+        Some(red_facts(self.payload)).filter(|facts| facts.primary.is_some())
+    }
 }
 
 impl Shard {
@@ -60,15 +77,19 @@ impl Shard {
         }
         let capture =
             extensions.abs_capture_time.and_then(|id| header.extension(clear, id)).and_then(AbsCaptureTime::decode);
-        let kind = inbound.kind;
+        let descriptor = extensions.dependency_descriptor.and_then(|id| header.extension(clear, id));
+        let (kind, red) = (inbound.kind, inbound.red_payload_type == Some(header.payload_type));
         let transport_number = extensions.transport_cc.and_then(|id| header.extension(clear, id));
         if let (Some(twcc), Some(&[high, low, ..])) = (&mut publisher.twcc, transport_number) {
             twcc.handle_packet(now, u16::from_be_bytes([high, low]));
         }
         let Some((sequence_number, payload)) = original else { return Ok(()) };
-        let (timestamp, marker) = (header.timestamp, header.marker);
         // The datagram's memory belongs to the caller: no borrow of self is left here.
-        self.ingest(now, table, Arrival { kind, sequence_number, timestamp, marker, capture, payload })
+        let dependency_descriptor = descriptor.unwrap_or_default();
+        let (timestamp, marker) = (header.timestamp, header.marker);
+        let arrival =
+            Arrival { kind, sequence_number, timestamp, marker, capture, dependency_descriptor, red, payload };
+        self.ingest(now, table, arrival)
     }
 
     /// A publisher inside the process begins: the demo's dealer.
@@ -85,6 +106,8 @@ impl Shard {
             timestamp: media.timestamp,
             marker: media.marker,
             capture: None,
+            dependency_descriptor: &[],
+            red: false,
             payload: &media.payload,
         };
         // After a stall that was longer than the grace time, the table begins anew.
@@ -124,6 +147,9 @@ impl Shard {
                 Some(source) => source.timeline.restart(),
                 None => *source = Some(Source::new(codec, ring_packets)),
             }
+            if let (MediaKind::Video, Some(source)) = (kind, source) {
+                source.parameter_sets.begin(codec, &media.parameter_sets);
+            }
             for to in home.subscribers.clone() {
                 self.events.push_back(ShardEvent::Peer { to, message: PeerMessage::Track { table: id, kind, codec } });
             }
@@ -137,53 +163,65 @@ impl Shard {
         }
     }
 
-    /// Home: a packet of the publisher joins its track.
+    /// Home: a packet of the publisher joins its track, and before it what it brings for those who lack it.
     fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
         let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
         let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
         let source = home.source_mut(arrival.kind).ok_or(DropReason::UnexpectedRtp)?;
-        let position = match source.timeline.place(now, arrival.sequence_number, arrival.timestamp) {
-            Placement::At(position) => position,
-            Placement::TooOld => return Err(DropReason::TooLate),
-        };
         let track = match arrival.kind {
             MediaKind::Audio => table.audio.as_mut(),
             MediaKind::Video => table.video.as_mut(),
         }
         .ok_or(DropReason::UnexpectedRtp)?;
-        let clear = ClearPacket {
-            position,
-            marker: arrival.marker,
-            facts: facts(track.codec, arrival.payload),
-            arrival: now,
-            capture: arrival.capture,
-            payload: arrival.payload,
+        let facts = arrival.facts(track.codec).ok_or(DropReason::RtpMalformed)?;
+        let mut position = match source.timeline.place(now, arrival.sequence_number, arrival.timestamp) {
+            Placement::At(position) => position,
+            Placement::TooOld => return Err(DropReason::TooLate),
         };
-        let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
         if position.epoch != track.ring.epoch() {
             source.frames.flush(&track.ring);
+            source.parameter_sets.restart();
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
-        if !track.insert(packet.clone()) {
+        let leading = source.lead_in(now, track, &arrival, &facts, &mut position);
+        let mut descriptor = [0; MAX_DESCRIPTOR];
+        let clear = ClearPacket {
+            position,
+            marker: arrival.marker,
+            facts,
+            arrival: now,
+            capture: arrival.capture,
+            dependency_descriptor: match arrival.dependency_descriptor {
+                [] => &[],
+                value => source.descriptors.rewrite(position.epoch, value, &mut descriptor),
+            },
+            payload: arrival.payload,
+        };
+        let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
+        let mut is_new = false;
+        for packet in leading.into_iter().flatten().chain([packet]) {
+            is_new = track.insert(packet.clone());
+            for to in home.subscribers.iter().filter(|_| is_new) {
+                let message = PeerMessage::Media { table: id, kind: arrival.kind, packet: packet.clone() };
+                self.events.push_back(ShardEvent::Peer { to: *to, message });
+            }
+        }
+        if !is_new {
             return Ok(());
         }
         if track.clock.is_none() {
             track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, offset: None });
         }
-        if arrival.kind == MediaKind::Video {
+        if let (MediaKind::Video, Some(source)) = (arrival.kind, home.source_mut(arrival.kind)) {
             source.frames.observe(&track.ring, now);
         }
         home.rate.add(now, arrival.payload.len() as u64);
         home.last_packet = Some(now);
         table.report.packets_ingested += 1;
         table.report.bytes_ingested += arrival.payload.len() as u64;
-        if packet.facts.keyframe && arrival.kind == MediaKind::Video {
+        if facts.keyframe && arrival.kind == MediaKind::Video {
             table.keyframe_wanted.satisfied();
-        }
-        for to in &home.subscribers {
-            let message = PeerMessage::Media { table: id, kind: arrival.kind, packet: packet.clone() };
-            self.events.push_back(ShardEvent::Peer { to: *to, message });
         }
         self.make_ready(id, arrival.kind);
         if self.tables[&id].state != TableState::Live {

@@ -17,6 +17,7 @@ mod egress;
 mod failed_checks;
 mod feedback;
 mod ingest;
+mod lead_in;
 mod message;
 mod report;
 mod session;

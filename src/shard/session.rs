@@ -103,8 +103,8 @@ impl Publisher {
         let inbound = self
             .inbound
             .iter_mut()
-            .find(|i| i.payload_type == payload_type || i.rtx_payload_type == Some(payload_type))?;
-        let rtx = inbound.payload_type != payload_type;
+            .find(|i| [Some(i.payload_type), i.red_payload_type, i.rtx_payload_type].contains(&Some(payload_type)))?;
+        let rtx = inbound.rtx_payload_type == Some(payload_type);
         let known = if rtx { &mut inbound.rtx_ssrc } else { &mut inbound.ssrc };
         (*known.get_or_insert(ssrc) == ssrc).then_some((inbound, rtx))
     }
@@ -117,6 +117,8 @@ pub(super) struct Inbound {
     pub(super) codec: Codec,
     pub(super) payload_type: u8,
     pub(super) rtx_payload_type: Option<u8>,
+    /// Of RED, which comes on the SSRC of the codec.
+    pub(super) red_payload_type: Option<u8>,
     pub(super) ssrc: Option<u32>,
     pub(super) rtx_ssrc: Option<u32>,
     pub(super) feedback: Feedback,
@@ -139,6 +141,7 @@ impl Inbound {
             codec: stream.codec,
             payload_type: stream.payload_type,
             rtx_payload_type: stream.rtx_payload_type,
+            red_payload_type: stream.red.as_ref().map(|red| red.payload_type),
             ssrc: stream.remote_ssrc,
             rtx_ssrc: stream.remote_rtx_ssrc,
             feedback: stream.feedback,

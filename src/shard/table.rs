@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fanout::{HeaderClass, Layout};
-use crate::media::{Codec, FrameTracker, Inserted, MediaKind, Packet, PacketPool, PacketRing, RateWindow, Timeline};
+use crate::fanout::{HeaderClass, Layout, Stamps};
+use crate::media::{
+    AbsSendTime, Codec, DescriptorNumbers, FrameTracker, Inserted, MediaKind, Packet, PacketPool, PacketRing,
+    ParameterSets, RateWindow, Timeline,
+};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::message::{ShardId, TableSpec, TableState, TrackClock};
@@ -125,6 +128,9 @@ pub(super) struct Source {
     pub(super) timeline: Timeline,
     pub(super) frames: FrameTracker,
     pub(super) pool: PacketPool,
+    /// For keyframes of H.264 and H.265 that come without them.
+    pub(super) parameter_sets: ParameterSets,
+    pub(super) descriptors: DescriptorNumbers,
     ring_packets: usize,
 }
 
@@ -134,6 +140,8 @@ impl Source {
             timeline: Timeline::new(codec.clock_rate()),
             frames: FrameTracker::new(),
             pool: PacketPool::new(pool_size(ring_packets)),
+            parameter_sets: ParameterSets::new(codec),
+            descriptors: DescriptorNumbers::default(),
             ring_packets,
         }
     }
@@ -207,10 +215,13 @@ impl Track {
     pub(super) fn join_class(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {
         let class = HeaderClass {
             payload_type: stream.payload_type,
+            red: stream.red.as_ref().map(|red| red.payload_type),
             ssrc,
             transport_cc: stream.extensions.transport_cc.filter(|_| stream.feedback.transport_cc),
             playout_delay: stream.extensions.playout_delay,
             abs_capture_time: stream.extensions.abs_capture_time,
+            abs_send_time: stream.extensions.abs_send_time,
+            dependency_descriptor: stream.extensions.dependency_descriptor,
         };
         let known = self.classes.iter().position(|c| *c == class);
         let at = known.or_else(|| self.members.iter().position(|members| *members == 0)).unwrap_or(self.classes.len());
@@ -231,6 +242,12 @@ impl Track {
             self.classes.pop();
             self.layouts.pop();
         }
+    }
+
+    /// What headers of its packets carry beside the packets' own.
+    pub(super) fn stamps(&self, spec: &TableSpec, send_time: AbsSendTime) -> Stamps {
+        let clock_offset = self.clock.and_then(|clock| clock.offset);
+        Stamps { playout_delay: spec.playout_delay, clock_offset, send_time }
     }
 
     /// The RTP timestamp at `now` by the track's clock, for sender reports.
@@ -292,6 +309,8 @@ mod tests {
             payload_type,
             fmtp: String::new(),
             rtx_payload_type: None,
+            red: None,
+            parameter_sets: Vec::new(),
             feedback: Feedback::default(),
             extensions: ExtensionIds::default(),
             directed_extensions: ExtensionIds::default(),

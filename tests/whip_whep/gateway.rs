@@ -83,7 +83,8 @@ impl Gateway {
 
 /// Live with the first packet, and until the silence is noticed.
 async fn deal(node: &Node) -> LocalPublisher {
-    let media = TableMedia { video: Some((Codec::Vp8, String::new())), audio: Some((Codec::Opus, String::new())) };
+    let (video, audio) = ((Codec::Vp8, String::new()), (Codec::Opus, String::new()));
+    let media = TableMedia { video: Some(video), audio: Some(audio), ..TableMedia::default() };
     let dealer = node.publish_local("watched", media).await.expect("nobody publishes it");
     let sender = dealer.clone();
     tokio::spawn(async move {

@@ -673,12 +673,17 @@ export function canPlay(name) {
   return codecs.some((codec) => codec.mimeType.toLowerCase() === `video/${name.toLowerCase()}`);
 }
 
-/** @param {Problem} problem */
+/**
+ * The gateway's text says `the table sends VP9 (profile-id=0), the offer has …`.
+ *
+ * @param {Problem} problem
+ */
 function explainCodec(problem) {
-  const missing = ["H264", "VP8"].filter((name) => !canPlay(name));
-  const named = missing.find((name) => (problem.detail ?? "").replace(".", "").toUpperCase().includes(name)) ?? missing[0];
-  if (named) return `This browser cannot play ${named === "H264" ? "H.264" : named}, the video format of this table. Try another browser.`;
-  return "This browser and this table have no video format in common. Try another browser.";
+  const sent = /the table sends ([A-Za-z0-9]+)/.exec(problem.detail ?? "")?.[1] ?? "";
+  const name = sent.replace(/^H26/, "H.26");
+  if (!name) return "This browser and this table have no video format in common. Try another browser.";
+  if (canPlay(sent)) return `This browser plays ${name}, but not the kind of it that this table sends. Try another browser.`;
+  return `This browser cannot play ${name}, the video format of this table. Try another browser.`;
 }
 
 /**

@@ -356,7 +356,7 @@ element("table-name", HTMLHeadingElement).textContent = displayName(table);
 document.title = `Publish ${displayName(table)} · Tableside`;
 element("watch", HTMLAnchorElement).href = `/play/${encodeURIComponent(table)}`;
 const sendable = globalThis.RTCRtpSender?.getCapabilities?.("video")?.codecs ?? [];
-for (const [name, label] of [["H264", "H.264"], ["VP8", "VP8"]]) {
+for (const [name, label] of [["H264", "H.264"], ["VP8", "VP8"], ["VP9", "VP9"], ["AV1", "AV1"], ["H265", "H.265"]]) {
   if (sendable.some(({ mimeType }) => mimeType.toLowerCase() === `video/${name.toLowerCase()}`)) codec.add(new Option(label, name));
 }
 if (!navigator.mediaDevices || !globalThis.RTCPeerConnection) {

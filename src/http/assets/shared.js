@@ -90,7 +90,8 @@ export function formatMs(ms) {
 /** @param {string | null | undefined} name */
 export function formatCodec(name) {
   if (!name) return "";
-  return name.toUpperCase() === "H264" ? "H.264" : name.toLowerCase() === "opus" ? "Opus" : name.toUpperCase();
+  if (name.toLowerCase() === "opus") return "Opus";
+  return name.toUpperCase().replace(/^H26/, "H.26");
 }
 
 /** The last values of something that is measured again and again. */

@@ -89,9 +89,17 @@ impl Answer<'_> {
             MediaKind::Video => "video",
         };
         let payload_type = media.stream.as_ref().map_or(media.fallback_format.0, |stream| stream.payload_type);
-        let rtx = media.stream.as_ref().and_then(|stream| stream.rtx_payload_type);
-        let rtx = rtx.map_or(String::new(), |rtx| format!(" {rtx}"));
-        line!(self, "m={kind} 9 UDP/TLS/RTP/SAVPF {payload_type}{rtx}");
+        let mut formats = vec![payload_type];
+        if let Some(stream) = &media.stream {
+            let red = stream.red.as_ref();
+            formats.extend(red.map(|red| red.payload_type));
+            if red.is_some_and(|red| red.preferred) {
+                formats.reverse();
+            }
+            formats.extend(stream.rtx_payload_type);
+        }
+        let formats: Vec<_> = formats.iter().map(u8::to_string).collect();
+        line!(self, "m={kind} 9 UDP/TLS/RTP/SAVPF {}", formats.join(" "));
         line!(self, "c=IN IP4 0.0.0.0");
         line!(self, "a=mid:{}", media.mid);
         self.transport();
@@ -120,6 +128,11 @@ impl Answer<'_> {
             line!(self, "a=rtpmap:{rtx} rtx/{}", stream.codec.clock_rate());
             line!(self, "a=fmtp:{rtx} apt={payload_type}");
         }
+        if let Some(red) = &stream.red {
+            line!(self, "a=rtpmap:{} red/{}{channels}", red.payload_type, stream.codec.clock_rate());
+            let blocks = vec![payload_type.to_string(); red.blocks];
+            line!(self, "a=fmtp:{} {}", red.payload_type, blocks.join("/"));
+        }
         if self.negotiated.direction == MediaDirection::Send {
             self.sources(kind, stream.rtx_payload_type.is_some());
         }
@@ -134,6 +147,8 @@ impl Answer<'_> {
         self.extension(ids.transport_cc, directed.transport_cc, extension::TRANSPORT_CC);
         self.extension(ids.playout_delay, directed.playout_delay, extension::PLAYOUT_DELAY);
         self.extension(ids.abs_capture_time, directed.abs_capture_time, extension::ABS_CAPTURE_TIME);
+        self.extension(ids.abs_send_time, directed.abs_send_time, extension::ABS_SEND_TIME);
+        self.extension(ids.dependency_descriptor, directed.dependency_descriptor, extension::DEPENDENCY_DESCRIPTOR);
     }
 
     /// RFC 8285 §6: where the offer said in which direction it will use an extension, the answer says the reverse.

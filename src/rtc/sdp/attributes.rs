@@ -9,6 +9,9 @@ pub(super) mod extension {
         "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
     pub(in super::super) const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
     pub(in super::super) const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+    pub(in super::super) const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+    pub(in super::super) const DEPENDENCY_DESCRIPTOR: &str =
+        "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 }
 
 /// RFC 8866 §6.7.

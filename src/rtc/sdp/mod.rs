@@ -7,6 +7,7 @@
 
 mod answer;
 mod attributes;
+mod codecs;
 mod error;
 mod fragment;
 mod h264;

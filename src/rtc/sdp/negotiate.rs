@@ -1,18 +1,21 @@
 //! What is agreed: our policy, applied to an offer.
 
-use super::attributes::{ExtMap, extension, fmtp_parameter};
+use super::attributes::{ExtMap, extension};
+use super::codecs::{self, answer_fmtp, described, forwarded_codec};
 use super::error::quoted;
-use super::h264::{self, Profile};
 use super::offer::{Format, Offer, OfferSection, Transport, is_usable};
 use super::{
     DataSection, DtlsRole, ExtensionIds, Feedback, IceCredentials, MediaDirection, MediaSection, Negotiated,
-    OfferError, Section, StreamParameters, TableMedia,
+    OfferError, Red, Section, StreamParameters, TableMedia,
 };
 use crate::media::{Codec, MediaKind};
 
 /// A one-byte header extension carries 16 bytes (RFC 8285 §4.2). A longer mid would force the two-byte form on every
 /// packet, so it is not sent at all; payload types tell our two streams apart as well.
 const LONGEST_MID_IN_PACKETS: usize = 16;
+
+/// More copies of a packet than any sender makes.
+const MOST_RED_BLOCKS: usize = 10;
 
 /// RFC 8841 §6: what an absent `a=max-message-size` means, 64K.
 const DEFAULT_MAX_MESSAGE_SIZE: u32 = 65_536;
@@ -43,7 +46,13 @@ impl From<&Negotiated> for TableMedia {
     /// What a publisher sends, for its players.
     fn from(publisher: &Negotiated) -> Self {
         let media = |kind| publisher.stream(kind).map(|(_, stream)| (stream.codec, stream.fmtp.clone()));
-        Self { video: media(MediaKind::Video), audio: media(MediaKind::Audio) }
+        let stream = |kind| publisher.stream(kind).map(|(_, stream)| stream);
+        Self {
+            video: media(MediaKind::Video),
+            audio: media(MediaKind::Audio),
+            red: stream(MediaKind::Audio).is_some_and(|stream| stream.red.is_some()),
+            parameter_sets: stream(MediaKind::Video).map_or(Vec::new(), |stream| stream.parameter_sets.clone()),
+        }
     }
 }
 
@@ -84,7 +93,7 @@ fn negotiate(offer: &Offer, policy: Policy<'_>) -> Result<Negotiated, OfferError
         remote_fingerprints: fingerprints(tagged, transport)?,
         offered_tls_id: transport.tls_id,
         bundled: !offer.bundle.is_empty(),
-        extmap_allow_mixed: offer.sections.iter().filter(|s| s.kind().is_some()).all(|s| s.extmap_allow_mixed),
+        extmap_allow_mixed: offer.allows_mixed_extensions(),
         sections,
     })
 }
@@ -154,7 +163,7 @@ fn media_section(
     Ok(MediaSection {
         fallback_format: fallback_format(section)?,
         kind,
-        stream: codec_and_format.map(|(codec, format)| stream(section, codec, format, &mid, policy)),
+        stream: codec_and_format.map(|(codec, format)| stream(offer, section, codec, format, &mid, policy)),
         mid,
         reduced_size_rtcp: section.rtcp_rsize,
     })
@@ -171,11 +180,7 @@ fn published_format(section: &OfferSection, kind: MediaKind, repeated: bool) -> 
         return Err(unsupported(section, "is a second track of its kind; one audio and one video track are taken"));
     }
     section.formats.iter().find_map(|format| Some((forwarded_codec(format, kind)?, format))).ok_or_else(|| {
-        let wanted = match kind {
-            MediaKind::Audio => "opus/48000/2",
-            MediaKind::Video => "H264 with packetization-mode=1 or VP8",
-        };
-        let offered = offered_codecs(section);
+        let (wanted, offered) = (codecs::wanted(kind), offered_codecs(section));
         OfferError::NoCommonCodec(format!("{}: this node forwards {wanted}, the offer has {offered}", section.name()))
     })
 }
@@ -192,31 +197,16 @@ fn played_format<'a>(
         return Ok(None);
     };
     let same_codec = section.formats.iter().filter(|format| forwarded_codec(format, codec.kind()) == Some(*codec));
-    let best = match codec {
-        Codec::H264 => same_codec
-            .filter_map(|format| Some((Profile::of(&format.fmtp).distance_to(Profile::of(table_fmtp))?, format)))
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, format)| format),
-        Codec::Vp8 | Codec::Opus => same_codec.into_iter().next(),
-    };
+    // Of equals the first: min_by_key keeps the order of the offer.
+    let best = same_codec
+        .filter_map(|format| Some((codecs::distance(*codec, &format.fmtp, table_fmtp)?, format)))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, format)| format);
     best.map(|format| Some((*codec, format))).ok_or_else(|| {
         let sent = described(codec.encoding_name(), table_fmtp);
         let offered = offered_codecs(section);
         OfferError::NoCommonCodec(format!("{}: the table sends {sent}, the offer has {offered}", section.name()))
     })
-}
-
-/// The codec of a format, if it is one that is forwarded and can share a port with RTCP.
-fn forwarded_codec(format: &Format, kind: MediaKind) -> Option<Codec> {
-    let codec = [Codec::H264, Codec::Vp8, Codec::Opus]
-        .into_iter()
-        .find(|codec| codec.kind() == kind && format.encoding.is(codec.encoding_name(), codec.clock_rate()))?;
-    let suits = match codec {
-        Codec::H264 => h264::is_packetization_mode_1(&format.fmtp),
-        Codec::Vp8 => true,
-        Codec::Opus => format.encoding.channels == 2,
-    };
-    (suits && is_usable(format.payload_type)).then_some(codec)
 }
 
 /// The codecs of a section for an error text, without those that only repair or signal.
@@ -235,17 +225,14 @@ fn offered_codecs(section: &OfferSection) -> String {
     if codecs.is_empty() { "none".to_owned() } else { codecs.join(", ") }
 }
 
-fn described(name: &str, fmtp: &str) -> String {
-    let name = quoted(name);
-    if !name.eq_ignore_ascii_case("H264") {
-        return name;
-    }
-    let parameter = |name, absent| quoted(fmtp_parameter(fmtp, name).unwrap_or(absent));
-    let (profile, mode) = (parameter("profile-level-id", "42000a"), parameter("packetization-mode", "0"));
-    format!("{name} (profile-level-id={profile}, packetization-mode={mode})")
-}
-
-fn stream(section: &OfferSection, codec: Codec, format: &Format, mid: &str, policy: Policy<'_>) -> StreamParameters {
+fn stream(
+    offer: &Offer,
+    section: &OfferSection,
+    codec: Codec,
+    format: &Format,
+    mid: &str,
+    policy: Policy<'_>,
+) -> StreamParameters {
     let publishes = matches!(policy, Policy::Publisher);
     let usable = |extension: &ExtMap| {
         extension.direction.is_none_or(|direction| if publishes { direction.sends() } else { direction.receives() })
@@ -260,6 +247,10 @@ fn stream(section: &OfferSection, codec: Codec, format: &Format, mid: &str, poli
         transport_cc,
         find(extension::PLAYOUT_DELAY),
         find(extension::ABS_CAPTURE_TIME),
+        // What REMB is estimated from; with transport-wide feedback the estimate is ours and it would be four idle bytes.
+        find(extension::ABS_SEND_TIME).filter(|_| transport_cc.is_none()),
+        // RFC 8285 §4.1.2: usually longer than 16 bytes, so that some packets of the stream need the two-byte form.
+        find(extension::DEPENDENCY_DESCRIPTOR).filter(|_| offer.allows_mixed_extensions()),
     ];
     let (remote_ssrc, remote_rtx_ssrc) = if publishes { announced_ssrcs(section) } else { (None, None) };
     StreamParameters {
@@ -267,6 +258,8 @@ fn stream(section: &OfferSection, codec: Codec, format: &Format, mid: &str, poli
         payload_type: format.payload_type,
         fmtp: answer_fmtp(codec, &format.fmtp, publishes),
         rtx_payload_type,
+        red: red(section, codec, format, policy),
+        parameter_sets: if publishes { codecs::parameter_sets(codec, &format.fmtp) } else { Vec::new() },
         feedback: Feedback {
             // Without RTX a player gets no retransmission: sealing a packet anew on its own SSRC would repeat a nonce
             // (RFC 7714 §8.4). So it is not told to ask for one.
@@ -284,29 +277,41 @@ fn stream(section: &OfferSection, codec: Codec, format: &Format, mid: &str, poli
     }
 }
 
-fn extension_ids([mid, transport_cc, playout_delay, abs_capture_time]: [Option<&ExtMap>; 4]) -> ExtensionIds {
+fn extension_ids(agreed: [Option<&ExtMap>; 6]) -> ExtensionIds {
+    let [mid, transport_cc, playout_delay, abs_capture_time, abs_send_time, dependency_descriptor] = agreed;
     let id = |extension: Option<&ExtMap>| extension.map(|e| e.id);
     ExtensionIds {
         mid: id(mid),
         transport_cc: id(transport_cc),
         playout_delay: id(playout_delay),
         abs_capture_time: id(abs_capture_time),
+        abs_send_time: id(abs_send_time),
+        dependency_descriptor: id(dependency_descriptor),
     }
 }
 
-/// The parameters that the answer repeats. RFC 7587 §7.1 has `stereo` and `useinbandfec` say what the *receiver* likes:
-/// `stereo=1` is mirrored or stereo becomes mono; FEC is asked for where we are the receiver, since browsers negotiate no
-/// retransmission of audio, and players profit from it.
-fn answer_fmtp(codec: Codec, offered: &str, publishes: bool) -> String {
-    match codec {
-        Codec::H264 => h264::answer_fmtp(offered),
-        Codec::Vp8 => String::new(),
-        Codec::Opus => {
-            let mirrored = if publishes { &["stereo", "useinbandfec"][..] } else { &["stereo"] };
-            let set = mirrored.iter().filter(|name| fmtp_parameter(offered, name) == Some("1"));
-            set.map(|name| format!("{name}=1")).collect::<Vec<_>>().join(";")
-        }
+/// RED of the chosen audio format: `a=fmtp:63 111/111` lists the payload types of its blocks (RFC 2198 §5). A player gets
+/// it only where the table has it.
+fn red(section: &OfferSection, codec: Codec, format: &Format, policy: Policy<'_>) -> Option<Red> {
+    let is_sent = match policy {
+        Policy::Publisher => true,
+        Policy::Player(table) => table.red,
+    };
+    if codec.kind() != MediaKind::Audio || !is_sent {
+        return None;
     }
+    let at = |payload_type| section.formats.iter().position(|f| f.payload_type == payload_type);
+    section.formats.iter().find_map(|red| {
+        let encoding = &red.encoding;
+        let is_red = encoding.is("red", codec.clock_rate()) && encoding.channels == format.encoding.channels;
+        let blocks: Option<Vec<u8>> = red.fmtp.split('/').map(|block| block.trim().parse().ok()).collect();
+        let blocks = blocks.filter(|blocks| blocks.iter().all(|block| *block == format.payload_type))?;
+        (is_red && is_usable(red.payload_type) && blocks.len() <= MOST_RED_BLOCKS).then(|| Red {
+            payload_type: red.payload_type,
+            blocks: blocks.len(),
+            preferred: at(red.payload_type) < at(format.payload_type),
+        })
+    })
 }
 
 /// Media and RTX SSRC. FFmpeg writes the RTX SSRC in the group only; OBS and simulcast senders write no group.

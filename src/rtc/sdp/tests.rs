@@ -64,6 +64,24 @@ fn vp8_table() -> TableMedia {
     TableMedia::from(&publish(FIREFOX_PUBLISHER).unwrap())
 }
 
+/// What a table sends whose publisher chose the first format of `codec` in Chromium's offer.
+fn chromium_table(codec: Codec) -> TableMedia {
+    TableMedia::from(&publish(&preferring(CHROMIUM_PUBLISHER, codec)).unwrap())
+}
+
+/// The offer after `setCodecPreferences` for `codec`: its formats stand first, in their order.
+fn preferring(text: &str, codec: Codec) -> String {
+    let parsed = offer(text);
+    let video = parsed.sections.iter().find(|s| s.media == "video").unwrap();
+    let is_preferred = |payload_type: &&str| {
+        let format = video.formats.iter().find(|f| f.payload_type.to_string() == **payload_type).unwrap();
+        format.encoding.is(codec.encoding_name(), codec.clock_rate())
+    };
+    let (mut first, rest): (Vec<_>, Vec<_>) = video.format_list.split(' ').partition(is_preferred);
+    first.extend(rest);
+    text.replace(&format!("SAVPF {}\r\n", video.format_list), &format!("SAVPF {}\r\n", first.join(" ")))
+}
+
 fn local() -> LocalDescription {
     LocalDescription {
         session_id: 0x9234_5678_9ABC_DEF0,
@@ -158,6 +176,8 @@ fn answers_to_players() {
         ("chromium-player-h264.sdp", CHROMIUM_PLAYER, h264_table()),
         ("firefox-player-vp8.sdp", FIREFOX_PLAYER, vp8_table()),
         ("aiortc-player-vp8.sdp", AIORTC_PLAYER, vp8_table()),
+        ("chromium-player-vp9.sdp", CHROMIUM_PLAYER, chromium_table(Codec::Vp9)),
+        ("firefox-player-av1.sdp", FIREFOX_PLAYER, chromium_table(Codec::Av1)),
         ("eyevinn-player-h264.sdp", EYEVINN_PLAYER, h264_table()),
         ("whip-whep-player-h264.sdp", WHIP_WHEP_PLAYER, h264_table()),
         ("wrtc-player-vp8.sdp", WRTC_PLAYER, vp8_table()),
@@ -176,7 +196,7 @@ fn chromium_player_takes_h264_of_the_same_profile() {
     assert_eq!(stream.fmtp, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f");
     let expected = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false };
     assert_eq!(stream.feedback, expected);
-    let ids = ExtensionIds { mid: Some(9), transport_cc: Some(4), playout_delay: Some(5), abs_capture_time: None };
+    let ids = ExtensionIds { mid: Some(9), transport_cc: Some(4), playout_delay: Some(5), ..Default::default() };
     assert_eq!((stream.extensions, stream.directed_extensions), (ids, ExtensionIds::default()));
     assert_eq!(negotiated.dtls_role, DtlsRole::Server);
     assert_eq!(negotiated.remote_ice.ufrag, "Dm7Q");
@@ -189,13 +209,164 @@ fn chromium_player_takes_h264_of_the_same_profile() {
 fn the_closest_profile_is_taken() {
     let payload_type = |profile: &str| {
         let fmtp = format!("packetization-mode=1;profile-level-id={profile}");
-        let table = TableMedia { video: Some((Codec::H264, fmtp)), audio: None };
+        let table = TableMedia { video: Some((Codec::H264, fmtp)), ..Default::default() };
         play(CHROMIUM_PLAYER, &table).map(|negotiated| video(&negotiated).payload_type)
     };
     assert_eq!(payload_type("42e02a"), Ok(108));
     assert_eq!(payload_type("42c01f"), Ok(102));
     assert_eq!(payload_type("4d0028"), Ok(116));
     assert_eq!(payload_type("640028"), Ok(41), "High is decoded by High 4:4:4 Predictive, which is all there is");
+}
+
+/// Chromium on a machine with an encoder and decoder for H.265 in hardware; the lines as it writes them there.
+fn with_hardware_h265(text: &str) -> String {
+    let lines = "a=rtpmap:50 H265/90000\r\na=rtcp-fb:50 goog-remb\r\na=rtcp-fb:50 transport-cc\r\na=rtcp-fb:50 ccm fir\r\n\
+        a=rtcp-fb:50 nack\r\na=rtcp-fb:50 nack pli\r\na=fmtp:50 level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST\r\n\
+        a=rtpmap:51 rtx/90000\r\na=fmtp:51 apt=50\r\n\
+        a=rtpmap:52 H265/90000\r\na=rtcp-fb:52 nack\r\na=fmtp:52 level-id=180;profile-id=2;tier-flag=0;tx-mode=SRST\r\n";
+    let (head, tail) = text.split_once("a=rtpmap:96 VP8/90000\r\n").unwrap();
+    let head = head.replace("SAVPF 96 ", "SAVPF 96 50 51 52 ");
+    format!("{head}{lines}a=rtpmap:96 VP8/90000\r\n{tail}")
+}
+
+#[test]
+fn every_codec_of_a_chromium_publisher_is_played_by_chromium() {
+    let publisher = with_hardware_h265(CHROMIUM_PUBLISHER);
+    let player = with_hardware_h265(CHROMIUM_PLAYER);
+    let cases = [
+        (Codec::Vp8, 96, ""),
+        (Codec::Vp9, 98, "profile-id=0"),
+        (Codec::Av1, 45, "profile=0;level-idx=5;tier=0"),
+        (Codec::H264, 102, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f"),
+        (Codec::H265, 50, "profile-id=1;tier-flag=0;level-id=180;tx-mode=SRST"),
+    ];
+    for (codec, payload_type, fmtp) in cases {
+        let offered = preferring(&publisher, codec);
+        let published = publish(&offered).unwrap();
+        let stream = video(&published);
+        assert_eq!((stream.codec, stream.payload_type, stream.fmtp.as_str()), (codec, payload_type, fmtp));
+        assert!(stream.rtx_payload_type.is_some() && stream.feedback.nack && stream.feedback.pli, "{codec}");
+        assert_answers(&offer(&offered), &write_answer(&published, &local()));
+
+        let played = play(&player, &TableMedia::from(&published)).unwrap();
+        let stream = video(&played);
+        assert_eq!((stream.codec, stream.payload_type, stream.fmtp.as_str()), (codec, payload_type, fmtp));
+        let answer = write_answer(&played, &local());
+        assert_answers(&offer(&player), &answer);
+        assert_eq!(answer.matches("/90000\r\n").count(), 2, "{codec} and its RTX, nothing else: {answer}");
+    }
+}
+
+#[test]
+fn firefox_plays_vp9_and_av1_whose_parameters_it_leaves_to_the_default() {
+    for (codec, payload_type) in [(Codec::Vp9, 121), (Codec::Av1, 99)] {
+        let played = play(FIREFOX_PLAYER, &chromium_table(codec)).unwrap();
+        let stream = video(&played);
+        assert_eq!((stream.codec, stream.payload_type, stream.fmtp.as_str()), (codec, payload_type, ""));
+    }
+}
+
+#[test]
+fn a_profile_that_nobody_offers_is_named_on_both_sides() {
+    let refused = |codec, fmtp: &str| {
+        let table = TableMedia { video: Some((codec, fmtp.into())), ..Default::default() };
+        play(FIREFOX_PLAYER, &table).unwrap_err().to_string()
+    };
+    let offers = "the offer has VP8, VP9 (profile-id=0), AV1 (profile=0)";
+    let section = "section 1 (video, mid 0): the table sends";
+    assert_eq!(refused(Codec::Vp9, "profile-id=2"), format!("{section} VP9 (profile-id=2), {offers}"));
+    assert_eq!(refused(Codec::Av1, "profile=1"), format!("{section} AV1 (profile=1), {offers}"));
+    let h265 = refused(Codec::H265, "profile-id=1;tx-mode=SRST");
+    assert_eq!(h265, format!("{section} H265 (profile-id=1, tier-flag=0), {offers}"));
+}
+
+#[test]
+fn a_publisher_of_nothing_that_is_forwarded_is_told_what_is() {
+    let only = "m=video 9 UDP/TLS/RTP/SAVPF 34 104\r\n";
+    let (head, tail) = CHROMIUM_PUBLISHER.split_once("m=video").unwrap();
+    let tail = tail.split_once("\r\n").unwrap().1;
+    let text = format!("{head}{only}a=rtpmap:34 H263/90000\r\n{tail}");
+    assert_eq!(
+        publish(&text).unwrap_err().to_string(),
+        "section 2 (video, mid 1): this node forwards H264 with packetization-mode=1, H265 with tx-mode=SRST, VP8, VP9 \
+         and AV1, the offer has H263, H264 (profile-level-id=42001f, packetization-mode=0)"
+    );
+}
+
+/// Chromium after `setCodecPreferences` with RED before Opus.
+fn preferring_red(text: &str) -> String {
+    let preferred = text.replace("SAVPF 111 63 ", "SAVPF 63 111 ");
+    assert_ne!(preferred, text);
+    preferred
+}
+
+#[test]
+fn red_is_answered_in_the_order_of_the_offer() {
+    let published = publish(CHROMIUM_PUBLISHER).unwrap();
+    assert_eq!(audio(&published).red, Some(Red { payload_type: 63, blocks: 2, preferred: false }));
+    assert!(write_answer(&published, &local()).contains("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n"));
+    let preferred = preferring_red(CHROMIUM_PUBLISHER);
+    let published = publish(&preferred).unwrap();
+    assert_eq!((audio(&published).codec, audio(&published).payload_type), (Codec::Opus, 111));
+    let answer = write_answer(&published, &local());
+    assert_answers(&offer(&preferred), &answer);
+    let lines = "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
+    assert!(answer.contains("m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n") && answer.contains(lines), "{answer}");
+    assert_snapshot("chromium-publisher-red.sdp", &answer);
+}
+
+#[test]
+fn a_player_gets_red_where_the_table_has_it() {
+    let table = TableMedia::from(&publish(CHROMIUM_PUBLISHER).unwrap());
+    assert_eq!(audio(&play(CHROMIUM_PLAYER, &table).unwrap()).red.as_ref().map(|red| red.payload_type), Some(63));
+    assert_eq!(audio(&play(FIREFOX_PLAYER, &table).unwrap()).red, None, "not offered");
+    let without = TableMedia { red: false, ..table };
+    assert_eq!(audio(&play(CHROMIUM_PLAYER, &without).unwrap()).red, None);
+    assert!(!write_answer(&play(CHROMIUM_PLAYER, &without).unwrap(), &local()).contains("red/"));
+}
+
+#[test]
+fn red_of_another_codec_is_left_out() {
+    for (from, to) in
+        [("fmtp:63 111/111", "fmtp:63 111/9"), ("fmtp:63 111/111", "fmtp:63 x"), ("red/48000/2", "red/8000")]
+    {
+        let text = CHROMIUM_PUBLISHER.replace(from, to);
+        assert_eq!(audio(&publish(&text).unwrap()).red, None, "{to}");
+    }
+}
+
+const DESCRIPTOR: &str = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
+#[test]
+fn the_dependency_descriptor_needs_the_two_byte_form() {
+    let negotiated = play(CHROMIUM_PLAYER_ALL_EXTENSIONS, &vp8_table()).unwrap();
+    assert_eq!(video(&negotiated).extensions.dependency_descriptor, Some(17));
+    assert!(write_answer(&negotiated, &local()).contains(&format!("a=extmap:17 {DESCRIPTOR}\r\n")));
+    let one_form = CHROMIUM_PLAYER_ALL_EXTENSIONS.replace("a=extmap-allow-mixed\r\n", "");
+    assert_eq!(video(&play(&one_form, &vp8_table()).unwrap()).extensions.dependency_descriptor, None);
+    let encrypted = CHROMIUM_PLAYER_ALL_EXTENSIONS
+        .replace("a=extmap:17 https", "a=extmap:17 urn:ietf:params:rtp-hdrext:encrypt https");
+    assert_eq!(video(&play(&encrypted, &vp8_table()).unwrap()).extensions.dependency_descriptor, None);
+}
+
+#[test]
+fn abs_send_time_is_for_those_without_transport_wide_feedback() {
+    assert_eq!(video(&play(CHROMIUM_PLAYER, &vp8_table()).unwrap()).extensions.abs_send_time, None);
+    let aiortc = play(AIORTC_PLAYER, &vp8_table()).unwrap();
+    assert!(video(&aiortc).feedback.remb && video(&aiortc).extensions.abs_send_time.is_some());
+}
+
+#[test]
+fn parameter_sets_of_the_offer_are_the_tables() {
+    let sprop = "packetization-mode=1;sprop-parameter-sets=Z0LAHg==,aM48gA==";
+    let text = FFMPEG_PUBLISHER.replace("packetization-mode=1", sprop);
+    assert_ne!(text, FFMPEG_PUBLISHER);
+    let published = publish(&text).unwrap();
+    assert_eq!(
+        TableMedia::from(&published).parameter_sets,
+        [vec![0x67, 0x42, 0xc0, 0x1e], vec![0x68, 0xce, 0x3c, 0x80]]
+    );
+    assert!(!write_answer(&published, &local()).contains("sprop"));
 }
 
 #[test]
@@ -231,7 +402,7 @@ fn firefox_without_h264_is_told_so() {
     assert_eq!(
         reason,
         "section 1 (video, mid 0): the table sends H264 (profile-level-id=42001e, packetization-mode=1), \
-         the offer has VP8, VP9, AV1"
+         the offer has VP8, VP9 (profile-id=0), AV1 (profile=0)"
     );
 }
 

@@ -55,6 +55,10 @@ pub struct ExtensionIds {
     pub playout_delay: Option<u8>,
     /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time`
     pub abs_capture_time: Option<u8>,
+    /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time`, where there is no `transport_cc`
+    pub abs_send_time: Option<u8>,
+    /// `https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension`
+    pub dependency_descriptor: Option<u8>,
 }
 
 /// RTCP feedback agreed for a section (RFC 4585 §4.2, RFC 5104 §7.1).
@@ -98,6 +102,10 @@ pub struct StreamParameters {
     pub fmtp: String,
     /// The payload type of its RTX (RFC 4588), where offered.
     pub rtx_payload_type: Option<u8>,
+    /// RED of this codec (RFC 2198), where agreed.
+    pub red: Option<Red>,
+    /// Publisher only: the parameter sets of H.264 or H.265 that the offer carries, as NAL units.
+    pub parameter_sets: Vec<Vec<u8>>,
     /// Agreed feedback.
     pub feedback: Feedback,
     /// Agreed header extensions.
@@ -108,6 +116,17 @@ pub struct StreamParameters {
     pub remote_ssrc: Option<u32>,
     /// Publisher only: the SSRC announced for RTX (`a=ssrc-group:FID`).
     pub remote_rtx_ssrc: Option<u32>,
+}
+
+/// RED (RFC 2198) beside the codec whose packets it repeats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Red {
+    /// Its payload type.
+    pub payload_type: u8,
+    /// How many blocks of the codec its `a=fmtp` lists, the primary one among them.
+    pub blocks: usize,
+    /// It was offered before the codec: answered in the same order, it is what a browser then sends.
+    pub preferred: bool,
 }
 
 /// The data channel section (RFC 8841).
@@ -192,6 +211,10 @@ pub struct TableMedia {
     pub video: Option<(Codec, String)>,
     /// The audio codec and the publisher's fmtp.
     pub audio: Option<(Codec, String)>,
+    /// The publisher may send its audio in RED.
+    pub red: bool,
+    /// Parameter sets of the video that the publisher's SDP carries, as NAL units.
+    pub parameter_sets: Vec<Vec<u8>>,
 }
 
 /// What we add to a [`Negotiated`] to write the answer.

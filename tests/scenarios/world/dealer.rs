@@ -30,7 +30,11 @@ impl Dealer {
 
     /// What the table says about it; the players of the world have negotiated audio as well.
     pub fn media() -> TableMedia {
-        TableMedia { video: Some((Codec::Vp8, String::new())), audio: Some((Codec::Opus, String::new())) }
+        TableMedia {
+            video: Some((Codec::Vp8, String::new())),
+            audio: Some((Codec::Opus, String::new())),
+            ..TableMedia::default()
+        }
     }
 
     /// The packets of the next frame.

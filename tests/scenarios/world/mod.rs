@@ -17,7 +17,7 @@ use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
 use tableside::rtc::ice_lite::new_credentials;
 use tableside::rtc::rtcp::NtpTime;
-use tableside::rtc::sdp::IceCredentials;
+use tableside::rtc::sdp::{IceCredentials, Negotiated};
 use tableside::rtc::{EndpointConfig, TransportAddress};
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
@@ -28,6 +28,8 @@ pub use dealer::Dealer;
 #[allow(unused_imports, reason = "as above")]
 pub use peer::Rewrite;
 pub use peer::{Peer, Side};
+#[allow(unused_imports, reason = "likewise, by the scenarios")]
+pub use peer::{stream_mut, vp8_payload};
 
 /// The step of virtual time.
 pub const STEP: Duration = Duration::from_millis(1);
@@ -135,8 +137,14 @@ impl World {
 
     /// A publisher of VP8 and Opus; returns its number among the peers.
     pub fn add_publisher(&mut self, side: Side) -> usize {
+        self.add_publisher_with(side, |_| {})
+    }
+
+    /// A publisher that negotiated something else than usual.
+    pub fn add_publisher_with(&mut self, side: Side, adapt: impl FnOnce(&mut Negotiated)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = self.spoken(Peer::publisher(self.now, number, side));
+        adapt(&mut peer.negotiated);
         let added = self.shards[0].add_publisher(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(0), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
@@ -151,9 +159,18 @@ impl World {
 
     /// A player at an address of the caller's choice.
     pub fn add_player_at(&mut self, shard: usize, address: SocketAddr) -> usize {
+        self.add_player_as(shard, |peer| peer.address = address)
+    }
+
+    /// A player that negotiated something else than usual.
+    pub fn add_player_with(&mut self, shard: usize, adapt: impl FnOnce(&mut Negotiated)) -> usize {
+        self.add_player_as(shard, |peer| adapt(&mut peer.negotiated))
+    }
+
+    fn add_player_as(&mut self, shard: usize, adapt: impl FnOnce(&mut Peer)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = self.spoken(Peer::player(self.now, number));
-        peer.address = address;
+        adapt(&mut peer);
         let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);

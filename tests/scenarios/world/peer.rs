@@ -300,38 +300,61 @@ impl Peer {
 
     /// As [`Peer::frame`], with packets of these payload lengths.
     pub fn sized_frame(&mut self, sizes: &[usize], keyframe: bool) -> Vec<Datagram> {
-        let mut datagrams = Vec::new();
+        let timestamp = self.timestamp.wrapping_add(3000);
+        let payload = |(n, len): (usize, &usize)| vp8_payload(timestamp, n, keyframe, *len);
+        let mut datagrams = self.picture(&sizes.iter().enumerate().map(payload).collect::<Vec<_>>());
+        datagrams.push(self.sound(&[0xfc; 100]));
+        datagrams
+    }
+
+    /// The next frame of video with these payloads, the marker on the last.
+    pub fn picture(&mut self, payloads: &[Vec<u8>]) -> Vec<Datagram> {
+        let packets: Vec<_> = payloads.iter().map(|payload| (&[][..], payload.as_slice())).collect();
+        self.described_picture(&packets)
+    }
+
+    /// As [`Peer::picture`], each payload with the header extension elements that it gets.
+    pub fn described_picture(&mut self, packets: &[(&[(u8, &[u8])], &[u8])]) -> Vec<Datagram> {
         self.timestamp = self.timestamp.wrapping_add(3000);
-        for (n, len) in sizes.iter().enumerate() {
-            let payload = vp8_payload(self.timestamp, n, keyframe, *len);
+        let mut datagrams = Vec::new();
+        for (n, (elements, payload)) in packets.iter().enumerate() {
             let fields = HeaderFields {
                 padding: false,
-                marker: n + 1 == sizes.len(),
+                marker: n + 1 == packets.len(),
                 payload_type: VIDEO_PAYLOAD_TYPE,
                 sequence_number: self.sequence,
                 timestamp: self.timestamp,
                 ssrc: PUBLISHER_VIDEO_SSRC,
             };
             self.sequence = self.sequence.wrapping_add(1);
-            datagrams.push(self.seal(&fields, &payload));
+            datagrams.push(self.seal(&fields, elements, payload));
         }
+        datagrams
+    }
+
+    /// The next packet of audio.
+    pub fn sound(&mut self, payload: &[u8]) -> Datagram {
+        self.sound_as(AUDIO_PAYLOAD_TYPE, payload)
+    }
+
+    /// The next packet of audio, under another payload type than Opus has.
+    pub fn sound_as(&mut self, payload_type: u8, payload: &[u8]) -> Datagram {
         let fields = HeaderFields {
             padding: false,
             marker: false,
-            payload_type: AUDIO_PAYLOAD_TYPE,
+            payload_type,
             sequence_number: self.audio_sequence,
             timestamp: u32::from(self.audio_sequence) * 960,
             ssrc: PUBLISHER_AUDIO_SSRC,
         };
         self.audio_sequence = self.audio_sequence.wrapping_add(1);
-        datagrams.push(self.seal(&fields, &[0xfc; 100]));
-        datagrams
+        self.seal(&fields, &[], payload)
     }
 
-    fn seal(&mut self, fields: &HeaderFields, payload: &[u8]) -> Datagram {
+    fn seal(&mut self, fields: &HeaderFields, elements: &[(u8, &[u8])], payload: &[u8]) -> Datagram {
         let keys = self.keys.as_ref().expect("connected");
         let mut packet = [0; 1500];
-        let header = write_header(&mut packet, fields, &[]).expect("room");
+        let header = write_header(&mut packet, fields, elements).expect("room");
         // The peers of the world send fewer packets than would roll over twice.
         let roc = u32::from(fields.ssrc == PUBLISHER_VIDEO_SSRC && fields.sequence_number < 60_000);
         let len = keys.rtp_sealer.seal(roc, &mut packet, header.header_len, payload, &[]);
@@ -386,6 +409,22 @@ impl Peer {
     }
 }
 
+impl Received {
+    /// The value of a header extension; headers are in the clear.
+    pub fn extension(&self, id: u8) -> Option<&[u8]> {
+        RtpHeader::parse_header(&self.wire).expect("it was parsed before").extension(&self.wire, id)
+    }
+}
+
+/// What was negotiated for the one stream of this kind.
+pub fn stream_mut(negotiated: &mut Negotiated, kind: MediaKind) -> &mut StreamParameters {
+    let mut streams = negotiated.sections.iter_mut().filter_map(|section| match section {
+        Section::Media(media) if media.kind == kind => media.stream.as_mut(),
+        _ => None,
+    });
+    streams.next().expect("every peer of the world has both")
+}
+
 fn fingerprint_line(digest: [u8; 32]) -> Fingerprint {
     Fingerprint { hash: FingerprintHash::Sha256, digest: digest.to_vec() }
 }
@@ -406,6 +445,8 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         payload_type,
         fmtp: String::new(),
         rtx_payload_type: rtx,
+        red: None,
+        parameter_sets: Vec::new(),
         feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: false },
         extensions: ExtensionIds { transport_cc: Some(TRANSPORT_CC), playout_delay: Some(5), ..Default::default() },
         directed_extensions: ExtensionIds::default(),

@@ -39,6 +39,8 @@ function fakeMicrophone() {
 export const RECORDER = readFileSync(new URL('../page/recorder.js', import.meta.url), 'utf8');
 /** Players of our own, for a page that has loaded. */
 export const PEERS = readFileSync(new URL('../page/peers.js', import.meta.url), 'utf8');
+/** A publisher of our own, likewise. */
+export const STUDIO = readFileSync(new URL('../page/studio.js', import.meta.url), 'utf8');
 /** Reads the clock in the picture. */
 export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import.meta.url), 'utf8');
 /** Tells a picture from a flat colour. */
@@ -78,6 +80,13 @@ export class Chromium {
     await page.evaluate(PEERS);
     await page.evaluate(FRAME_CLOCK);
     await page.evaluate(PICTURE);
+    return page;
+  }
+
+  /** A page of the origin of `url` with `interopStudio` (see page/studio.js). The browser needs `camera: true`. */
+  async openStudio(url) {
+    const page = await this.open(url);
+    await page.evaluate(STUDIO);
     return page;
   }
 

@@ -80,8 +80,26 @@
     return Promise.race([promise, late]);
   }
 
-  /** Watches until the first frame is there. Returns the peer's number and the time from the POST to that frame. */
-  async function watch(endpoint, { deadlineMs = 10_000, sound = true } = {}) {
+  /** Asks for a header extension that the browser offers only on request. */
+  function negotiateExtension(transceiver, uri) {
+    const extensions = transceiver.getHeaderExtensionsToNegotiate();
+    const extension = extensions.find((candidate) => candidate.uri === uri);
+    if (!extension) throw new Error(`this browser does not know ${uri}`);
+    extension.direction = 'sendrecv';
+    transceiver.setHeaderExtensionsToNegotiate(extensions);
+  }
+
+  /** Leaves RED out of the offer. */
+  function refuseRed(transceiver) {
+    const { codecs } = RTCRtpReceiver.getCapabilities('audio');
+    transceiver.setCodecPreferences(codecs.filter((codec) => codec.mimeType !== 'audio/red'));
+  }
+
+  /**
+   * Watches until the first frame is there. Returns the peer's number and the time from the POST to that frame.
+   * `extension` is the URI of one to ask for, `red` false leaves RED out of the offer.
+   */
+  async function watch(endpoint, { deadlineMs = 10_000, sound = true, extension, red = true } = {}) {
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     const video = document.createElement('video');
     video.autoplay = true;
@@ -89,8 +107,12 @@
     video.width = 320;
     video.srcObject = new MediaStream();
     document.body.append(video);
-    connection.addTransceiver('video', { direction: 'recvonly' });
-    if (sound) connection.addTransceiver('audio', { direction: 'recvonly' });
+    const picture = connection.addTransceiver('video', { direction: 'recvonly' });
+    if (extension) negotiateExtension(picture, extension);
+    if (sound) {
+      const microphone = connection.addTransceiver('audio', { direction: 'recvonly' });
+      if (!red) refuseRed(microphone);
+    }
     connection.ontrack = ({ track }) => video.srcObject.addTrack(track);
 
     const number = nextPeer++;
@@ -154,5 +176,6 @@
     leaveAll,
     stats,
     video: (number) => peers.get(number).video,
+    answer: (number) => peers.get(number).connection.remoteDescription.sdp,
   };
 })();

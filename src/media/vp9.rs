@@ -1,0 +1,199 @@
+//! VP9 payloads (RFC 9628), as far as a forwarder reads them.
+
+use super::PayloadFacts;
+
+/// The flags of the descriptor's first byte (RFC 9628 §4.2).
+mod flag {
+    /// I: a picture id follows.
+    pub const PICTURE_ID: u8 = 0x80;
+    /// P: predicted from other pictures.
+    pub const PREDICTED: u8 = 0x40;
+    /// L: layer indices follow.
+    pub const LAYERS: u8 = 0x20;
+    /// F: flexible mode, references are named in each packet.
+    pub const FLEXIBLE: u8 = 0x10;
+    /// B: the first packet of a layer frame.
+    pub const BEGINS: u8 = 0x08;
+    /// V: a scalability structure follows.
+    pub const STRUCTURE: u8 = 0x02;
+}
+
+/// RFC 9628 §4.2: "up to three times".
+const MAX_REFERENCES: usize = 3;
+
+/// Facts of a payload. A *frame* here is the picture: the layer frames of all spatial layers, with one timestamp.
+pub(super) fn facts(payload: &[u8]) -> PayloadFacts {
+    read(payload).unwrap_or_default()
+}
+
+/// What `L` adds: TID, U, SID and D.
+#[derive(Clone, Copy)]
+struct Layers {
+    temporal: u8,
+    spatial: u8,
+    /// D: depends on the layer frame below it in the same picture.
+    inter_layer: bool,
+}
+
+fn read(payload: &[u8]) -> Option<PayloadFacts> {
+    let mut rest = payload;
+    let flags = take(&mut rest)?;
+    let has = |flag: u8| flags & flag != 0;
+    if has(flag::PICTURE_ID) && take(&mut rest)? & 0x80 != 0 {
+        // M: the picture id has 15 bits.
+        take(&mut rest)?;
+    }
+    let layers = if has(flag::LAYERS) { Some(layers(&mut rest, has(flag::FLEXIBLE))?) } else { None };
+    if has(flag::FLEXIBLE) && has(flag::PREDICTED) {
+        references(&mut rest)?;
+    }
+    if has(flag::STRUCTURE) {
+        structure(&mut rest)?;
+    }
+    let is_lowest = layers.is_none_or(|layers| layers.spatial == 0);
+    // A layer frame that builds on the one below it is not the first of its picture.
+    let may_lead = layers.is_none_or(|layers| layers.spatial == 0 || !layers.inter_layer);
+    let &frame_header = rest.first()?;
+    let begins = has(flag::BEGINS);
+    let keyframe = begins && is_lowest && !has(flag::PREDICTED) && is_key_frame(frame_header);
+    Some(PayloadFacts {
+        starts_frame: begins && may_lead,
+        parameter_sets: keyframe,
+        keyframe,
+        temporal_layer: layers.map(|layers| layers.temporal),
+        spatial_layer: layers.map(|layers| layers.spatial),
+        primary: None,
+    })
+}
+
+fn layers(rest: &mut &[u8], flexible: bool) -> Option<Layers> {
+    let indices = take(rest)?;
+    if !flexible {
+        // TL0PICIDX
+        take(rest)?;
+    }
+    Some(Layers { temporal: indices >> 5, spatial: indices >> 1 & 7, inter_layer: indices & 1 != 0 })
+}
+
+/// `P_DIFF N`, the last with N = 0.
+fn references(rest: &mut &[u8]) -> Option<()> {
+    for _ in 0..MAX_REFERENCES {
+        if take(rest)? & 1 == 0 {
+            return Some(());
+        }
+    }
+    None
+}
+
+/// The scalability structure (RFC 9628 §4.2.1): `N_S Y G`, sizes, and the pictures of a group with their references.
+fn structure(rest: &mut &[u8]) -> Option<()> {
+    let head = take(rest)?;
+    let spatial_layers = usize::from(head >> 5) + 1;
+    if head & 0x10 != 0 {
+        skip(rest, 4 * spatial_layers)?;
+    }
+    if head & 0x08 != 0 {
+        for _ in 0..take(rest)? {
+            let references = take(rest)? >> 2 & 3;
+            skip(rest, usize::from(references))?;
+        }
+    }
+    Some(())
+}
+
+/// The first bits of the uncompressed header (VP9 bitstream specification §6.2): `frame_marker` 2, the profile's low and
+/// high bit, for profile 3 one reserved, `show_existing_frame`, `frame_type`. The descriptor's P is 0 also for
+/// intra-only frames, which leave the decoder without its reference buffers.
+fn is_key_frame(header: u8) -> bool {
+    let has_reserved_bit = header & 0x30 == 0x30;
+    let shown_and_type = if has_reserved_bit { header >> 1 } else { header >> 2 };
+    header >> 6 == 2 && shown_and_type & 3 == 0
+}
+
+fn take(rest: &mut &[u8]) -> Option<u8> {
+    let (&byte, after) = rest.split_first()?;
+    *rest = after;
+    Some(byte)
+}
+
+fn skip(rest: &mut &[u8], bytes: usize) -> Option<()> {
+    *rest = rest.get(bytes..)?;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Uncompressed headers of profile 0.
+    const KEY: u8 = 0x82;
+    const INTER: u8 = 0x86;
+
+    #[test]
+    fn plain_descriptor() {
+        let key = facts(&[0x08, KEY]);
+        assert!(key.starts_frame && key.keyframe && key.parameter_sets);
+        assert_eq!((key.temporal_layer, key.spatial_layer), (None, None));
+        let inter = facts(&[0x48, INTER]);
+        assert!(inter.starts_frame && !inter.keyframe);
+        let continuation = facts(&[0x00, KEY]);
+        assert!(!continuation.starts_frame && !continuation.keyframe);
+    }
+
+    #[test]
+    fn chromiums_key_picture() {
+        // I L B V, 15-bit picture id, TID 0 U SID 0, TL0PICIDX, then N_S 0, Y, G with a group of one picture.
+        let payload = [0xaa, 0x81, 0x23, 0x10, 0x05, 0x18, 0x05, 0x00, 0x02, 0xd0, 1, 0x04, 1, KEY, 0x49];
+        let key = facts(&payload);
+        assert!(key.starts_frame && key.keyframe);
+        assert_eq!((key.temporal_layer, key.spatial_layer), (Some(0), Some(0)));
+        for len in 0..payload.len() - 1 {
+            assert_eq!(facts(&payload[..len]), PayloadFacts::default(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_picture_of_three_spatial_layers_is_one_frame() {
+        // Flexible mode; the upper layers depend on the one below, so P is 0 for them as well.
+        let layer = |indices: u8| facts(&[0xb8, 0x05, indices, KEY]);
+        let (base, middle, top) = (layer(0x10), layer(0x13), layer(0x15));
+        assert!(base.starts_frame && base.keyframe);
+        assert!(!middle.starts_frame && !middle.keyframe, "an upper layer begins no picture");
+        assert!(!top.starts_frame && !top.keyframe);
+        assert_eq!([base, middle, top].map(|f| f.spatial_layer), [Some(0), Some(1), Some(2)]);
+        let independent = facts(&[0xb8, 0x05, 0x12, INTER]);
+        assert!(independent.starts_frame, "the layer below may have been dropped by the encoder");
+    }
+
+    #[test]
+    fn flexible_references_and_temporal_layers() {
+        // I P L F B, TID 2, two references.
+        let read = facts(&[0xf8, 0x05, 0x50, 0x03, 0x04, INTER]);
+        assert!(read.starts_frame && !read.keyframe);
+        assert_eq!(read.temporal_layer, Some(2));
+        assert_eq!(facts(&[0xf8, 0x05, 0x50, 0x03, 0x05, 0x07, INTER]), PayloadFacts::default(), "four references");
+    }
+
+    #[test]
+    fn intra_only_and_repeated_frames_are_no_join() {
+        assert!(!facts(&[0x08, INTER]).keyframe, "P is 0, the frame is intra-only");
+        assert!(!facts(&[0x08, 0x8a]).keyframe, "show_existing_frame");
+        assert!(facts(&[0x08, 0x92]).keyframe, "profile 2");
+        assert!(facts(&[0x08, 0xb0]).keyframe, "profile 3");
+        assert!(!facts(&[0x08, 0xb2]).keyframe, "profile 3, inter");
+        assert!(!facts(&[0x08, 0x02]).keyframe, "no frame marker");
+    }
+
+    proptest! {
+        #[test]
+        fn keyframes_begin_frames(payload in prop::collection::vec(any::<u8>(), 0..40)) {
+            let facts = facts(&payload);
+            prop_assert!(!facts.keyframe || facts.starts_frame);
+            prop_assert_eq!(facts.keyframe, facts.parameter_sets);
+            prop_assert!(facts.temporal_layer.is_none_or(|layer| layer < 8));
+            prop_assert!(facts.spatial_layer.is_none_or(|layer| layer < 8));
+        }
+    }
+}

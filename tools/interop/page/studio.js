@@ -1,0 +1,61 @@
+// A WHIP publisher with nothing of the product in it: camera and microphone, one codec, what RFC 9725 asks for.
+// Runs in a page of the gateway's origin, after recorder.js.
+
+(() => {
+  const DEPENDENCY_DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
+  const isOf = (mimeType) => (codec) => codec.mimeType.toLowerCase() === mimeType.toLowerCase();
+
+  /** The codecs of a kind, those of `mimeType` first. */
+  function preferring(kind, mimeType) {
+    const all = RTCRtpReceiver.getCapabilities(kind).codecs;
+    const first = all.filter(isOf(mimeType));
+    if (first.length === 0) throw new Error(`this browser has no ${mimeType}`);
+    return [...first, ...all.filter((codec) => !isOf(mimeType)(codec))];
+  }
+
+  function negotiateExtension(transceiver, uri) {
+    const extensions = transceiver.getHeaderExtensionsToNegotiate();
+    const extension = extensions.find((candidate) => candidate.uri === uri);
+    if (!extension) throw new Error(`this browser does not know ${uri}`);
+    extension.direction = 'sendrecv';
+    transceiver.setHeaderExtensionsToNegotiate(extensions);
+  }
+
+  /**
+   * Publishes the fake camera. Returns the number of the connection in interopRecorder.
+   *
+   * @param {string} endpoint
+   * @param {{ video?: string, audio?: string, scalabilityMode?: string, dependencyDescriptor?: boolean }} options mime types
+   *   of the codecs to put first
+   */
+  async function publish(endpoint, { video = 'video/VP8', audio = 'audio/opus', scalabilityMode, dependencyDescriptor = false } = {}) {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 360, frameRate: 30 }, audio: true });
+    const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    const encodings = scalabilityMode ? [{ scalabilityMode }] : [{}];
+    const camera = connection.addTransceiver(stream.getVideoTracks()[0], { direction: 'sendonly', streams: [stream], sendEncodings: encodings });
+    const microphone = connection.addTransceiver(stream.getAudioTracks()[0], { direction: 'sendonly', streams: [stream] });
+    camera.setCodecPreferences(preferring('video', video));
+    microphone.setCodecPreferences(preferring('audio', audio));
+    if (dependencyDescriptor) negotiateExtension(camera, DEPENDENCY_DESCRIPTOR);
+    await connection.setLocalDescription();
+    const response = await fetch(endpoint, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: connection.localDescription.sdp });
+    if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
+    await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+    return globalThis.interopRecorder.connections.indexOf(connection);
+  }
+
+  /** What the browser says it sends: statistics of one kind, with the codec's mime type. */
+  async function sent(number, kind) {
+    const report = [...(await globalThis.interopRecorder.connections[number].getStats()).values()];
+    const stats = report.find((entry) => entry.type === 'outbound-rtp' && entry.kind === kind);
+    if (!stats) return undefined;
+    return { ...JSON.parse(JSON.stringify(stats)), codec: report.find((entry) => entry.id === stats.codecId)?.mimeType };
+  }
+
+  /** Ends the connection as a page that goes away does. */
+  function stop(number) {
+    globalThis.interopRecorder.connections[number].close();
+  }
+
+  globalThis.interopStudio = { publish, sent, stop, negotiateExtension, preferring, DEPENDENCY_DESCRIPTOR };
+})();
