@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 import { choose, expected, playMatrix, surprises } from './lib/matrix.mjs';
 import { document } from './lib/matrix-document.mjs';
 import { Scenario, runScenario } from './lib/scenario.mjs';
-import { ROOT, missingTools } from './lib/tools.mjs';
+import { ROOT, missingPeers } from './lib/tools.mjs';
 
 const HELP = `tools/interop/matrix [--only PUBLISHER×PLAYER]... [--list] [--write] [--binary PATH]
 
@@ -33,7 +33,7 @@ if (options.list) {
   for (const { publisher, player } of pairs) console.log(`${publisher.name}×${player.name}: ${expected(publisher, player)}`);
   process.exit(0);
 }
-const missing = missingTools(options.binary);
+const missing = missingPeers(options.binary);
 if (missing.length > 0) stop(`missing: ${missing.join('; ')}`);
 
 const scenario = {

@@ -26,8 +26,10 @@ fixtures! {
     CHROMIUM_PLAYER = "chromium-player.sdp",
     CHROMIUM_PLAYER_ALL_EXTENSIONS = "chromium-player-all-extensions.sdp",
     CHROMIUM_PUBLISHER = "chromium-publisher.sdp",
+    CHROMIUM_PUBLISHER_AV1 = "chromium-publisher-av1.sdp",
     CHROMIUM_PUBLISHER_H264 = "chromium-publisher-h264.sdp",
     CHROMIUM_PUBLISHER_VP8 = "chromium-publisher-vp8.sdp",
+    CHROMIUM_PUBLISHER_VP9 = "chromium-publisher-vp9.sdp",
     CHROMIUM_SIMULCAST = "chromium-simulcast.sdp",
     EYEVINN_PLAYER = "eyevinn-player.sdp",
     EYEVINN_PUBLISHER = "eyevinn-publisher.sdp",
@@ -162,6 +164,8 @@ fn answers_to_publishers() {
         ("aiortc-publisher-h264.sdp", AIORTC_PUBLISHER_H264),
         ("chromium-publisher-h264.sdp", CHROMIUM_PUBLISHER_H264),
         ("chromium-publisher-vp8.sdp", CHROMIUM_PUBLISHER_VP8),
+        ("chromium-publisher-vp9.sdp", CHROMIUM_PUBLISHER_VP9),
+        ("chromium-publisher-av1.sdp", CHROMIUM_PUBLISHER_AV1),
         ("eyevinn-publisher.sdp", EYEVINN_PUBLISHER),
     ] {
         let answer = write_answer(&publish(text).unwrap(), &local());

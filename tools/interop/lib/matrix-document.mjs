@@ -18,7 +18,7 @@ export function document(cells, versions) {
 
 <!-- Written by \`tools/interop/matrix --write\`; do not edit. -->
 
-Each publisher's table is watched by all players at the same time, through the release binary and over this machine's own
+Each publisher's table is watched by all players at the same time, through \`tableside gateway\` and this machine's own
 address. *plays* means that the player's own decoder made pictures of the publisher's codec and size, which are not of one
 colour, that more followed for at least three seconds, and that sound came, which is not silence where the client tells;
 the number is that of the frames decoded when the player left, by DELETE. *no codec* means that the gateway refused the

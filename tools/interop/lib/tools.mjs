@@ -25,10 +25,17 @@ const NPM_PEERS = ['@eyevinn/webrtc-player', '@eyevinn/whip-web-client', '@roamh
 
 /** What a run cannot do without and does not find, in words. */
 export function missingTools(binary) {
-  const needed = [
-    [existsSync(binary), `${binary} (cargo build --release)`],
+  const examples = [
     [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
     [existsSync(FLOOD), `${FLOOD} (cargo build --example flood)`],
+  ];
+  return [...absent(examples), ...missingPeers(binary)];
+}
+
+/** What the matrix cannot do without. */
+export function missingPeers(binary) {
+  return absent([
+    [existsSync(binary), `${binary} (cargo build --release)`],
     [CHROMIUM, 'chromium (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
@@ -36,7 +43,10 @@ export function missingTools(binary) {
     [WHIP_CLIENT, 'whip-client (tools/setup)'],
     [existsSync(NO_UPNP), `${NO_UPNP} (tools/setup)`],
     ...NPM_PEERS.map((name) => [existsSync(join(ROOT, 'tools/interop/node_modules', name)), `${name} (tools/setup)`]),
-  ];
+  ]);
+}
+
+function absent(needed) {
   return needed.filter(([found]) => !found).map(([, what]) => what);
 }
 

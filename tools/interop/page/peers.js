@@ -1,4 +1,4 @@
-// A WHEP player and a WHIP publisher with nothing of the product in them: what the protocols' texts ask for, no more.
+// A WHEP player with nothing of the product in them: what the protocol's text asks for, no more.
 // Runs in a page of the gateway's origin, after recorder.js.
 
 (() => {
@@ -8,11 +8,11 @@
   const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
   /** Posts the offer and applies the answer; the session's URL comes back resolved, with its entity-tag. */
-  async function negotiate(connection, endpoint, key) {
+  async function negotiate(connection, endpoint) {
     await connection.setLocalDescription();
     const response = await fetch(endpoint, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/sdp', ...(key ? { Authorization: `Bearer ${key}` } : {}) },
+      headers: { 'Content-Type': 'application/sdp' },
       body: connection.localDescription.sdp,
     });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
@@ -125,33 +125,16 @@
     return { peer: number, joinMs: shownAt - posted };
   }
 
-  /** Publishes camera and microphone, the video in the one codec named, as in `H264`. Returns the peer's number. */
-  async function publish(endpoint, { key, codec, width, height, frameRate }) {
-    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate } });
-    const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    const [audio, video] = [...media.getAudioTracks(), ...media.getVideoTracks()].map((track) => {
-      return connection.addTransceiver(track, { direction: 'sendonly', streams: [media] });
-    });
-    const wanted = [`video/${codec}`, 'video/rtx'];
-    video.setCodecPreferences(RTCRtpSender.getCapabilities('video').codecs.filter(({ mimeType }) => wanted.includes(mimeType)));
-    const number = nextPeer++;
-    const peer = { connection, tracks: [audio, video].map(({ sender }) => sender.track), session: undefined };
-    peers.set(number, peer);
-    Object.assign(peer, await negotiate(connection, endpoint, key));
-    return number;
-  }
-
   /** Ends a peer: `delete` as the protocol asks, `close` as a page that goes away does (a DTLS alert at best). */
   async function leave(number, how) {
-    const { connection, video, tracks, session } = peers.get(number);
+    const { connection, video, session } = peers.get(number);
     peers.delete(number);
     if (how === 'delete') {
       const response = await fetch(session, { method: 'DELETE' });
       if (!response.ok) throw new Error(`DELETE answered ${response.status}`);
     }
     connection.close();
-    tracks?.forEach((track) => track.stop());
-    video?.remove();
+    video.remove();
   }
 
   /** Ends every peer of the page by DELETE. */
@@ -168,7 +151,6 @@
 
   globalThis.interop = {
     watch,
-    publish,
     leave,
     trickle,
     restart,

@@ -21,15 +21,19 @@
     transceiver.setHeaderExtensionsToNegotiate(extensions);
   }
 
+  /** The session's URL, by the number of the connection. */
+  const sessions = new Map();
+
   /**
    * Publishes the fake camera. Returns the number of the connection in interopRecorder.
    *
    * @param {string} endpoint
-   * @param {{ video?: string, audio?: string, scalabilityMode?: string, dependencyDescriptor?: boolean }} options mime types
-   *   of the codecs to put first
+   * @param {{ video?: string, audio?: string, scalabilityMode?: string, dependencyDescriptor?: boolean, key?: string,
+   *   picture?: MediaTrackConstraints }} options mime types of the codecs to put first, the publish key, the camera's picture
    */
-  async function publish(endpoint, { video = 'video/VP8', audio = 'audio/opus', scalabilityMode, dependencyDescriptor = false } = {}) {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 360, frameRate: 30 }, audio: true });
+  async function publish(endpoint, { video = 'video/VP8', audio = 'audio/opus', scalabilityMode, dependencyDescriptor = false, key, picture } = {}) {
+    const constraints = { width: 640, height: 360, frameRate: 30, ...picture };
+    const stream = await navigator.mediaDevices.getUserMedia({ video: constraints, audio: true });
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     const encodings = scalabilityMode ? [{ scalabilityMode }] : [{}];
     const camera = connection.addTransceiver(stream.getVideoTracks()[0], { direction: 'sendonly', streams: [stream], sendEncodings: encodings });
@@ -38,10 +42,13 @@
     microphone.setCodecPreferences(preferring('audio', audio));
     if (dependencyDescriptor) negotiateExtension(camera, DEPENDENCY_DESCRIPTOR);
     await connection.setLocalDescription();
-    const response = await fetch(endpoint, { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: connection.localDescription.sdp });
+    const headers = { 'Content-Type': 'application/sdp', ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    const response = await fetch(endpoint, { method: 'POST', headers, body: connection.localDescription.sdp });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
     await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
-    return globalThis.interopRecorder.connections.indexOf(connection);
+    const number = globalThis.interopRecorder.connections.indexOf(connection);
+    sessions.set(number, new URL(response.headers.get('Location'), response.url).href);
+    return number;
   }
 
   /** What the browser says it sends: statistics of one kind, with the codec's mime type. */
@@ -52,10 +59,19 @@
     return { ...JSON.parse(JSON.stringify(stats)), codec: report.find((entry) => entry.id === stats.codecId)?.mimeType };
   }
 
+  /** Ends the session by DELETE, as the protocol asks, and gives the camera back. */
+  async function leave(number) {
+    const response = await fetch(sessions.get(number), { method: 'DELETE' });
+    if (!response.ok) throw new Error(`DELETE answered ${response.status}`);
+    const connection = globalThis.interopRecorder.connections[number];
+    connection.getSenders().forEach(({ track }) => track?.stop());
+    connection.close();
+  }
+
   /** Ends the connection as a page that goes away does. */
   function stop(number) {
     globalThis.interopRecorder.connections[number].close();
   }
 
-  globalThis.interopStudio = { publish, sent, stop, negotiateExtension, preferring, DEPENDENCY_DESCRIPTOR };
+  globalThis.interopStudio = { publish, sent, leave, stop, negotiateExtension, preferring, DEPENDENCY_DESCRIPTOR };
 })();

@@ -38,8 +38,8 @@ test('a pair plays if the player decodes what is published', () => {
   const pair = (publisher, player) => expected(peer(PUBLISHERS, publisher), peer(PLAYERS, player));
   assert.equal(pair('ffmpeg', 'chromium'), 'plays');
   assert.equal(pair('ffmpeg', 'firefox'), 'refused');
-  assert.equal(pair('ffmpeg', 'wrtc'), 'refused');
-  assert.equal(pair('chromium-vp8', 'wrtc'), 'plays');
+  assert.equal(pair('chromium-av1', 'aiortc'), 'refused');
+  assert.equal(pair('chromium-vp9', 'wrtc'), 'plays');
 });
 
 test('any other outcome is a surprise, and the reason is told', () => {
