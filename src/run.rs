@@ -11,23 +11,33 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
 use crate::demo;
 use crate::fleet::Node;
-use crate::http::{self, App};
-use crate::net::Setting;
+use crate::http::{self, App, ServedCertificate, Site};
+use crate::net::{self, Setting};
 use crate::telemetry::{self, Metrics};
 
 /// How long sessions may take to say goodbye and requests to be answered, once the process was told to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
 
-/// Runs a node until SIGTERM or SIGINT.
+/// How often the certificate's files are looked at. Whoever replaces them has hours before the old one expires.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(3);
+
+/// Open files besides the connections of the public listener: sockets of shards, the admin listener, files.
+const OTHER_FILES: u64 = 512;
+
+/// Runs a node until SIGTERM or SIGINT. SIGHUP has it read the certificate again.
 ///
 /// # Errors
 /// If logs cannot be set up, a listener or a shard cannot start, or a shard failed.
-pub fn gateway(config: Config) -> anyhow::Result<()> {
+pub fn gateway(mut config: Config) -> anyhow::Result<()> {
     telemetry::init_logs(&config.log).context("cannot set up logs")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    fit_open_files(&mut config);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A flood of requests may slow down the answers to them, never the media.
+    runtime.on_thread_start(|| drop(net::yield_to_shards()));
+    let runtime = runtime.enable_all().build().context("cannot start threads")?;
     let outcome = runtime.block_on(serve(Arc::new(config)));
     runtime.shutdown_background();
     outcome
@@ -46,13 +56,14 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     if config.demo {
         start_dealers(&node);
     }
-    let app = App::new(node.clone(), Arc::clone(&config), metrics);
+    let app = App::new(node.clone(), Arc::clone(&config), Arc::clone(&metrics));
+    let site = secure(http::public(app.clone()), config.http.tls.files(), metrics)?;
 
     let (stop, stopped) = watch::channel(false);
     let until_stop = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let public = tokio::spawn(http::serve(public, http::public(app.clone()), until_stop(stopped.clone())));
+    let public = tokio::spawn(http::serve(public, site, until_stop(stopped.clone())));
     let admin = tokio::spawn(http::serve(admin, http::admin(app), until_stop(stopped)));
     announce(&config, &node, public_address, admin_address);
 
@@ -77,6 +88,37 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     anyhow::ensure!(!broken, "a shard has failed");
     info!("ended");
     Ok(())
+}
+
+/// HTTPS where a certificate is configured, and kept fresh from then on.
+fn secure(site: Site, files: Option<TlsFiles>, metrics: Arc<Metrics>) -> anyhow::Result<Site> {
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let Some(files) = files else {
+        // Not the end of the process, which it is by default: whoever sends it means to have something read again.
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                info!("SIGHUP: there is no certificate to read again");
+            }
+        });
+        return Ok(site);
+    };
+    let certificate = ServedCertificate::load(files, metrics)?;
+    tokio::spawn(certificate.clone().keep_fresh(CERTIFICATE_CHECK, hangups));
+    Ok(site.over_tls(certificate))
+}
+
+/// Makes room for the connections that are configured, or the configuration fit the room there is.
+fn fit_open_files(config: &mut Config) {
+    let limit = match net::raise_open_file_limit() {
+        Ok(limit) => limit,
+        Err(error) => return warn!(%error, "the limit of open files is not known"),
+    };
+    let room = usize::try_from(limit.saturating_sub(OTHER_FILES).max(limit / 2)).unwrap_or(usize::MAX);
+    let wanted = config.http.max_connections;
+    if room < wanted {
+        warn!(wanted, room, limit, "http.max_connections is lowered: raise the limit of open files (ulimit -Hn)");
+        config.http.max_connections = room;
+    }
 }
 
 async fn bind(address: SocketAddr, key: &str, option: &str) -> anyhow::Result<TcpListener> {

@@ -31,10 +31,15 @@ struct Gateway {
 
 impl Gateway {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::demo();
         config.media.listen = Ipv4Addr::LOCALHOST.into();
         config.media.first_port = free_ports();
         config.media.shards = 2;
+        change(&mut config);
         let node = Node::start(&config).await.expect("the node starts");
         let metrics = Arc::new(Metrics::new(&config, 2));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
@@ -136,7 +141,7 @@ async fn balancer(node: SocketAddr, asked: Arc<Mutex<Vec<String>>>) -> String {
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
     let address = listener.local_addr().expect("bound");
-    tokio::spawn(http::serve(listener, Router::new().fallback(redirect), std::future::pending()));
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(redirect)).await });
     format!("http://{address}")
 }
 
@@ -154,5 +159,51 @@ async fn what_cannot_be_had_is_said() {
     publisher.leave().await.expect("leaves");
     let again = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("the name is free again");
     again.leave().await.expect("leaves");
+    gateway.node.shutdown().await;
+}
+
+/// An offer to publish of a client that then never comes.
+const OFFER: &str = include_str!("fixtures/offers/chromium-publisher.sdp");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_never_connect_are_bounded_and_make_room_in_time() {
+    let gateway = Gateway::start_with(|config| {
+        config.sessions.max_half_open_per_address = 2;
+        config.sessions.setup_timeout = Duration::from_secs(5);
+        config.http.trusted_proxies = vec!["127.0.0.1".parse().expect("an address")];
+    })
+    .await;
+    let http = client();
+    let offer = async |table: &str, from: &str| {
+        let request = http.post(gateway.url(&format!("/whip/{table}"))).header("content-type", "application/sdp");
+        request.header("x-forwarded-for", from).body(OFFER).send().await.expect("an answer")
+    };
+    let (one, two) = ("203.0.113.1", "203.0.113.2");
+    assert_eq!(offer("a", one).await.status(), 201);
+    assert_eq!(offer("b", one).await.status(), 201);
+    let refused = offer("c", one).await;
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"2"[..]));
+    let problem = refused.text().await.expect("a problem");
+    assert!(problem.contains("urn:tableside:problem:too-many-half-open"), "{problem}");
+    assert_eq!(gateway.node.admission().half_open, 2);
+    assert_eq!(offer("c", two).await.status(), 201, "another address has room, and the refused one left none taken");
+
+    // Their setup time passes: whoever asks now has room again.
+    let freed = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while gateway.node.admission().half_open > 0 {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, freed).await.expect("they are let go");
+    assert_eq!(offer("d", one).await.status(), 201);
+
+    // Whoever connects is half open no more.
+    let publisher = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("publishes");
+    gateway.is_live("studio").await;
+    assert!(gateway.node.admission().half_open <= 1, "only the one that never comes");
+    publisher.leave().await.expect("leaves");
+    let report = gateway.node.admission();
+    assert_eq!(report.refused.iter().sum::<u64>(), 1);
     gateway.node.shutdown().await;
 }

@@ -123,6 +123,8 @@ async fn each_refusal_has_its_status_and_type() {
         (Refusal::Unsupported("line 3".to_owned()), 422, "unsupported-offer", ""),
         (Refusal::NoCommonCodec("line 3".to_owned()), 422, "no-common-codec", ""),
         (Refusal::Full { retry_after: five }, 503, "node-full", "5"),
+        (Refusal::Busy { retry_after: five }, 503, "too-many-offers", "5"),
+        (Refusal::HalfOpen { retry_after: five }, 503, "too-many-half-open", "5"),
         (Refusal::ShuttingDown, 503, "shutting-down", "2"),
     ] {
         let says_why = refusal.to_string().contains("line 3");

@@ -29,6 +29,7 @@ fn http(config: &Config) -> Checked {
     for server in &config.http.ice_servers {
         server.check().or_else(|message| refuse("http.ice_servers", message))?;
     }
+    connections(config)?;
     let (public, admin) = (config.http.listen, config.admin.listen);
     let same_host = public.ip() == admin.ip() || public.ip().is_unspecified() || admin.ip().is_unspecified();
     if public.port() != 0 && public.port() == admin.port() && same_host {
@@ -39,6 +40,27 @@ fn http(config: &Config) -> Checked {
     }
     Ok(())
 }
+
+fn connections(config: &Config) -> Checked {
+    let http = &config.http;
+    within("http.max_header_bytes", http.max_header_bytes as u128, 8192..=1 << 18)?;
+    within("http.header_timeout_ms", http.header_timeout.as_millis(), 100..=60_000)?;
+    within("http.idle_timeout_s", http.idle_timeout.as_secs().into(), 1..=3600)?;
+    within("http.max_connections", http.max_connections as u128, 1..=1_000_000)?;
+    within("http.max_connections_per_address", http.max_connections_per_address as u128, 1..=1_000_000)?;
+    within("http.max_streams_per_connection", http.max_streams_per_connection.into(), 1..=1000)?;
+    within("http.requests_per_second_per_address", http.requests_per_second_per_address.into(), 0..=1_000_000)?;
+    within("http.request_burst_per_address", http.request_burst_per_address.into(), 1..=1_000_000)?;
+    within("http.tls.handshake_timeout_ms", http.tls.handshake_timeout.as_millis(), 100..=60_000)?;
+    within("admin.max_connections", config.admin.max_connections as u128, 1..=100_000)?;
+    match (&http.tls.certificate, &http.tls.key) {
+        (Some(_), None) => refuse("http.tls.certificate", ONE_OF_TWO.replace("THIS", "key")),
+        (None, Some(_)) => refuse("http.tls.key", ONE_OF_TWO.replace("THIS", "certificate")),
+        _ => Ok(()),
+    }
+}
+
+const ONE_OF_TWO: &str = "is set and http.tls.THIS is not; HTTPS needs both, plain HTTP neither";
 
 fn media(config: &Config) -> Checked {
     let media = &config.media;
@@ -66,7 +88,12 @@ fn sessions(config: &Config) -> Checked {
     within("sessions.setup_timeout_ms", sessions.setup_timeout.as_millis(), 1000..=120_000)?;
     within("sessions.consent_timeout_s", sessions.consent_timeout.as_secs().into(), 5..=120)?;
     within("sessions.publisher_grace_s", sessions.publisher_grace.as_secs().into(), 0..=3600)?;
-    within("sessions.max_players_per_shard", sessions.max_players_per_shard as u128, 1..=1_000_000)
+    within("sessions.max_players_per_shard", sessions.max_players_per_shard as u128, 1..=1_000_000)?;
+    within("sessions.offers_at_once", sessions.offers_at_once as u128, 0..=1024)?;
+    within("sessions.offers_waiting", sessions.offers_waiting as u128, 0..=100_000)?;
+    within("sessions.offer_wait_ms", sessions.offer_wait.as_millis(), 0..=60_000)?;
+    within("sessions.max_half_open_per_shard", sessions.max_half_open_per_shard as u128, 1..=1_000_000)?;
+    within("sessions.max_half_open_per_address", sessions.max_half_open_per_address as u128, 1..=1_000_000)
 }
 
 /// The header extension has 12 bits for each delay, in units of 10 ms.

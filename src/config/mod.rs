@@ -1,13 +1,16 @@
 //! Files become checked types; unknown keys are errors.
 //!
-//! Enters: the path of a TOML file. Leaves: a [`Config`] in which every value is in its range, or a [`ConfigError`]
+//! Enters: the path of a TOML file, and of the files it names. Leaves: a [`Config`] in which every value is in its range, or a [`ConfigError`]
 //! that names file, line, column and key and says what is allowed.
 //! Refuses to know: what the values are used for, the environment, the network.
 
+mod certificate;
 mod check;
 mod document;
 mod error;
+mod http;
 mod ice_server;
+mod network;
 mod public_url;
 mod publish_keys;
 mod sections;
@@ -22,12 +25,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use certificate::{Certificate, CertificateError, CertificateText};
 pub use error::{ConfigError, Diagnostic};
+pub use http::{Http, ProxyHeader, Tls, TlsFiles};
 pub use ice_server::IceServer;
+pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
 pub use publish_keys::{Permission, PublishKeyId, PublishKeys};
-pub use sections::{Admin, Dscp, Http, Level, Log, LogFormat, Media, Publish, Sessions, Table};
+pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Publish, Sessions, Table};
 pub use summary::Summary;
 pub use table_name::TableName;
 
@@ -64,11 +70,12 @@ impl Config {
     ///
     /// # Errors
     /// If a file cannot be read, is not TOML, has an unknown key or a value out of range, or if there is no publish
-    /// key at all: a gateway that anybody may publish to is refused.
+    /// key at all: a gateway that anybody may publish to is refused. If the certificate of `[http.tls]` cannot be used.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let text = read(file)?;
         let document = Document::parse(file, &text)?;
         let mut config = Self::from_document(&document)?;
+        config.check_certificate(file, &document)?;
         let Some(keys_file) = config.publish.keys_file.clone() else {
             return Err(document.complaint("publish.keys_file", NO_KEYS_FILE.to_owned()));
         };
@@ -96,6 +103,15 @@ impl Config {
     /// As [`Config::load`], apart from the publish keys, which stay empty.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         Self::from_document(&Document::parse(file, text)?)
+    }
+
+    /// Takes the files of `[http.tls]` as being beside `file`, and looks whether they can be used.
+    fn check_certificate(&mut self, file: &Path, document: &Document<'_>) -> Result<(), ConfigError> {
+        for named in [&mut self.http.tls.certificate, &mut self.http.tls.key].into_iter().flatten() {
+            *named = beside(file, named);
+        }
+        let Some(files) = self.http.tls.files() else { return Ok(()) };
+        Certificate::load(&files).map(drop).map_err(|error| document.complaint(error.key, error.message))
     }
 
     fn from_document(document: &Document<'_>) -> Result<Self, ConfigError> {

@@ -6,39 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ice_server::IceServer;
-use super::public_url::PublicUrl;
 use super::units::{ip_address, milliseconds, seconds, socket_address};
-
-/// `[http]`: the public listener: WHIP, WHEP, pages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Address and TCP port.
-    #[serde(with = "socket_address")]
-    pub listen: SocketAddr,
-    /// What session URLs start with; `None` derives it from the request's Host header.
-    pub public_url: Option<PublicUrl>,
-    /// The longest offer, in bytes.
-    pub max_sdp_bytes: usize,
-    /// How long a request may take, from its head to its answer.
-    #[serde(rename = "request_timeout_ms", with = "milliseconds")]
-    pub request_timeout: Duration,
-    /// STUN and TURN servers for clients.
-    pub ice_servers: Vec<IceServer>,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
-            public_url: None,
-            max_sdp_bytes: 65_536,
-            request_timeout: Duration::from_secs(10),
-            ice_servers: Vec::new(),
-        }
-    }
-}
 
 /// `[admin]`: metrics, health, status, drain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,11 +15,13 @@ pub struct Admin {
     /// Address and TCP port.
     #[serde(with = "socket_address")]
     pub listen: SocketAddr,
+    /// Connections at once.
+    pub max_connections: usize,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)), max_connections: 256 }
     }
 }
 
@@ -124,6 +94,17 @@ pub struct Sessions {
     pub publisher_grace: Duration,
     /// Players beyond this are refused with 503.
     pub max_players_per_shard: usize,
+    /// Offers that are judged and answered at once; 0 for two a core.
+    pub offers_at_once: usize,
+    /// Offers that wait for that, beyond which 503 is the answer.
+    pub offers_waiting: usize,
+    /// How long an offer waits before 503 is the answer.
+    #[serde(rename = "offer_wait_ms", with = "milliseconds")]
+    pub offer_wait: Duration,
+    /// Sessions of a shard that were answered and have not completed DTLS.
+    pub max_half_open_per_shard: usize,
+    /// The same of one address on all shards, an IPv6 /64 being one.
+    pub max_half_open_per_address: usize,
 }
 
 impl Default for Sessions {
@@ -133,6 +114,11 @@ impl Default for Sessions {
             consent_timeout: Duration::from_secs(30),
             publisher_grace: Duration::from_secs(30),
             max_players_per_shard: 2000,
+            offers_at_once: 0,
+            offers_waiting: 1024,
+            offer_wait: Duration::from_secs(3),
+            max_half_open_per_shard: 2000,
+            max_half_open_per_address: 1000,
         }
     }
 }

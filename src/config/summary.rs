@@ -10,7 +10,10 @@ pub struct Summary<'a>(pub(super) &'a Config);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config { http, admin, media, sessions, .. } = self.0;
-        writeln!(f, "  public HTTP  {}", http.listen)?;
+        match &http.tls.certificate {
+            Some(certificate) => writeln!(f, "  public HTTPS {}, certificate {}", http.listen, certificate.display())?,
+            None => writeln!(f, "  public HTTP  {}", http.listen)?,
+        }
         match &http.public_url {
             Some(url) => writeln!(f, "  public URL   {url}")?,
             None => writeln!(f, "  public URL   from each request's Host header")?,

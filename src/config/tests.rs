@@ -79,7 +79,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
         ("[media]\nfirst_port = 1\ndscp.vido = 3\n", 3, 6, "media.dscp.vido", "did you mean `video`?"),
         ("[tables.x]\nplayout_delay_min = 3\n", 2, 1, "tables.x.playout_delay_min", "`playout_delay_min_ms`?"),
         ("[http]\nring_packets = 1\n", 2, 1, "http.ring_packets", "it belongs under [media]"),
-        ("[admin]\nzzz = 1\n", 2, 1, "admin.zzz", "known here: listen"),
+        ("[admin]\nzzz = 1\n", 2, 1, "admin.zzz", "known here: listen, max_connections"),
     ] {
         let at = refusal(text);
         assert_eq!((at.line, at.column, at.key.as_deref()), (line, column, Some(key)), "{at}");
@@ -102,6 +102,14 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[http]\npublic_url = \"edge\"\n", 2, "http.public_url", "https://edge.example.com"),
         ("[http]\n\nmax_sdp_bytes = 5\n", 3, "http.max_sdp_bytes", "allowed are 4096 to 1048576"),
         ("[admin]\nlisten = \"127.0.0.1:8080\"\n", 2, "admin.listen", "collides with http.listen"),
+        (
+            "[http]\ntrusted_proxies = [\"10.0.0.0/33\"]\n",
+            2,
+            "http.trusted_proxies",
+            "expected one like \"10.0.0.0/8\"",
+        ),
+        ("[http.tls]\nkey = \"tls.key\"\n", 2, "http.tls.key", "http.tls.certificate is not"),
+        ("[http.tls]\n\ncertificate = \"tls.crt\"\n", 3, "http.tls.certificate", "http.tls.key is not"),
         ("[log]\nformat = \"xml\"\n", 2, "log.format", "expected `human` or `json`"),
         ("[log]\nlevel = \"loud\"\n", 2, "log.level", "`info`"),
         ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
@@ -158,6 +166,36 @@ fn a_gateway_without_keys_is_refused_and_told_what_to_do() {
         assert_eq!((at.line, at.key.as_deref()), (line, Some("publish.keys_file")), "{error}");
         assert!(at.message.contains(says) && at.message.contains("openssl rand -hex 24"), "{error}");
         assert!(error.to_string().starts_with(&format!("{}:{line}:", file.display())), "{error}");
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_refused_with_its_place() {
+    let directory = Directory::new();
+    let [one, two] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap());
+    directory.write("tls.crt", &one.cert.pem());
+    directory.write("tls.key", &one.signing_key.serialize_pem());
+    directory.write("other.key", &two.signing_key.serialize_pem());
+    directory.write("keys.toml", &format!("a = \"{KEY}\"\n"));
+    let load = |certificate: &str, key: &str| {
+        let text = format!(
+            "[http.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n[publish]\nkeys_file = \"keys.toml\"\n"
+        );
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let config = load("tls.crt", "tls.key").unwrap();
+    let beside = |name: &str| Some(directory.0.join(name));
+    assert_eq!((config.http.tls.certificate, config.http.tls.key), (beside("tls.crt"), beside("tls.key")));
+    for (certificate, key, line, wrong, says) in [
+        ("none.crt", "tls.key", 2, "http.tls.certificate", "none.crt cannot be read"),
+        ("tls.key", "tls.key", 2, "http.tls.certificate", "holds no `-----BEGIN CERTIFICATE-----`"),
+        ("tls.crt", "none.key", 3, "http.tls.key", "none.key cannot be read"),
+        ("tls.crt", "other.key", 3, "http.tls.key", "is not the key of the first certificate"),
+    ] {
+        let error = load(certificate, key).unwrap_err();
+        let at = error.diagnostic().unwrap();
+        assert_eq!((at.line, at.key.as_deref()), (line, Some(wrong)), "{error}");
+        assert!(at.message.contains(says), "{error}");
     }
 }
 

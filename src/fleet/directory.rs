@@ -8,6 +8,8 @@ use crate::media::PlayoutDelay;
 use crate::rtc::sdp::{FragmentTemplate, TableMedia};
 use crate::shard::{Budget, Role, ShardId, SlotKey, TableId, TableSpec, TableState};
 
+use super::client::ClientNetwork;
+use super::half_open::HalfOpen;
 use super::session::SessionId;
 
 /// Tables and sessions.
@@ -19,6 +21,8 @@ pub(super) struct Directory {
     by_key: HashMap<(ShardId, SlotKey), SessionId>,
     /// Players by shard, those whose answer is being made included.
     players: HashMap<ShardId, usize>,
+    /// Sessions that have not connected, those whose answer is being made included.
+    pub(super) half_open: HalfOpen,
 }
 
 /// A table that somebody has published or configured.
@@ -76,6 +80,8 @@ pub(super) struct Session {
     pub(super) shard: ShardId,
     pub(super) key: SlotKey,
     pub(super) ice: IceSession,
+    /// Whose half-open session it is; `None` once it has connected.
+    pub(super) half_open: Option<ClientNetwork>,
 }
 
 /// What PATCH needs to know of a session.
@@ -168,10 +174,21 @@ impl Directory {
         self.sessions.insert(id, session);
     }
 
+    /// A session has completed DTLS: it is not half open any more.
+    pub(super) fn session_connected(&mut self, shard: ShardId, key: SlotKey) {
+        let session = self.by_key.get(&(shard, key)).and_then(|id| self.sessions.get_mut(id));
+        if let Some(client) = session.and_then(|session| session.half_open.take()) {
+            self.half_open.end(shard, client);
+        }
+    }
+
     /// Forgets a session that its shard has ended.
     pub(super) fn end_session(&mut self, shard: ShardId, key: SlotKey) {
         let Some(id) = self.by_key.remove(&(shard, key)) else { return };
         let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(client) = session.half_open {
+            self.half_open.end(shard, client);
+        }
         if session.role == Role::Player {
             self.release_place(shard);
         }
@@ -203,6 +220,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fleet::half_open::HalfOpenLimits;
 
     const SEED: TableSeed = TableSeed {
         random: [7; 12],
@@ -219,7 +237,7 @@ mod tests {
             template: FragmentTemplate::of_answer(""),
             requests: Budget::new(1, Duration::from_secs(1)),
         };
-        Session { role, table: "a".into(), shard, key: SlotKey { slot, generation: 1 }, ice }
+        Session { role, table: "a".into(), shard, key: SlotKey { slot, generation: 1 }, ice, half_open: None }
     }
 
     #[test]
@@ -248,6 +266,28 @@ mod tests {
 
     fn end(directory: &mut Directory, (_, slot): (SessionId, u32)) {
         directory.end_session(ShardId(0), SlotKey { slot, generation: 1 });
+    }
+
+    #[test]
+    fn a_session_is_half_open_until_it_connects_or_ends() {
+        let mut directory = Directory::default();
+        let client = ClientNetwork::of([192, 0, 2, 1].into());
+        let limits = HalfOpenLimits { per_shard: 2, per_client: 2 };
+        let keys = [1, 2].map(|slot| {
+            let session = Session { half_open: Some(client), ..session(Role::Player, ShardId(0), slot) };
+            let key = session.key;
+            directory.half_open.begin(ShardId(0), client, limits).unwrap();
+            directory.add_session(SessionId([slot as u8; 16]), session, None);
+            key
+        });
+        assert_eq!(directory.half_open.count(), 2);
+        directory.session_connected(ShardId(0), keys[0]);
+        directory.session_connected(ShardId(0), keys[0]);
+        assert_eq!(directory.half_open.count(), 1);
+        directory.end_session(ShardId(0), keys[0]);
+        assert_eq!(directory.half_open.count(), 1, "it was not half open any more");
+        directory.end_session(ShardId(0), keys[1]);
+        assert_eq!(directory.half_open.count(), 0);
     }
 
     #[test]

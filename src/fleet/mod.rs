@@ -3,7 +3,10 @@
 //! Enters: offers and session ends from `http`. Leaves: answers, refusals with their reason, the state of tables.
 //! Refuses to know: HTTP, packets.
 
+mod admission;
+mod client;
 mod directory;
+mod half_open;
 mod node;
 mod patch;
 mod peers;
@@ -11,6 +14,8 @@ mod refusal;
 mod session;
 mod shard_thread;
 
+pub use admission::{AdmissionReport, RefusedOffer};
+pub use client::ClientNetwork;
 pub use node::{LocalPublisher, Node, StartError, TableStatus};
 pub use refusal::{PatchRefusal, Refusal};
 pub use session::{Created, IfMatch, Patched, SessionId};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -22,7 +23,10 @@ use crate::shard::{
     Added, EndCause, LocalMedia, Role, ShardConfig, ShardEvent, ShardId, ShardReport, TableId, TableSpec, TableState,
 };
 
+use super::admission::{Admission, AdmissionReport};
+use super::client::ClientNetwork;
 use super::directory::{Directory, IceSession, Session, TableSeed};
+use super::half_open::HalfOpenLimits;
 use super::refusal::Refusal;
 use super::session::{Created, SessionId};
 use super::shard_thread::{self, Command, Seat, ShardHandle};
@@ -105,6 +109,7 @@ struct Inner {
     addresses: Vec<IpAddr>,
     tuning: Vec<Setting>,
     directory: Mutex<Directory>,
+    admission: Admission,
     draining: AtomicBool,
 }
 
@@ -163,6 +168,7 @@ impl Node {
             addresses,
             tuning,
             directory: Mutex::default(),
+            admission: Admission::new(&config.sessions),
             draining: AtomicBool::new(false),
         };
         let node = Self { inner: Arc::new(inner) };
@@ -175,14 +181,21 @@ impl Node {
     ///
     /// # Errors
     /// Every [`Refusal`] but `NotLive`.
-    pub async fn publish(&self, table: &str, key: Option<PublishKeyId>, offer: &[u8]) -> Result<Created, Refusal> {
+    pub async fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        key: Option<PublishKeyId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
         self.admitting(table)?;
-        let negotiated = negotiate_publisher(&Offer::parse(offer)?)?;
+        let _turn = self.inner.admission.enter().await?;
+        let negotiated = apart(move || Ok(negotiate_publisher(&Offer::parse(&offer)?)?)).await?;
         let spec = self.reserve(table, key)?;
         // A task of its own: a client that goes away in mid-request must not leave the reservation behind.
         let (node, table) = (self.clone(), table.to_owned());
         let created = tokio::spawn(async move {
-            let created = node.create(Role::Publisher, &spec, negotiated, spec.home, key).await;
+            let created = node.create(Role::Publisher, client, &spec, negotiated, spec.home, key).await;
             if created.is_err()
                 && let Some(entry) = node.directory().table_mut(&table)
             {
@@ -197,16 +210,16 @@ impl Node {
     ///
     /// # Errors
     /// Every [`Refusal`] but `AlreadyPublished`.
-    pub async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
+    pub async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
         self.admitting(table)?;
-        let offer = Offer::parse(offer)?;
-        let (spec, media) = self
-            .directory()
-            .table(table)
-            .filter(|entry| entry.state == TableState::Live)
-            .map(|entry| (entry.spec.clone(), entry.media.clone()))
-            .ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })?;
-        let negotiated = negotiate_player(&offer, &media)?;
+        let _turn = self.inner.admission.enter().await?;
+        let (node, name) = (self.clone(), table.to_owned());
+        let (spec, negotiated) = apart(move || {
+            let offer = Offer::parse(&offer)?;
+            let (spec, media) = node.live(&name)?;
+            Ok((spec, negotiate_player(&offer, &media)?))
+        })
+        .await?;
         let limit = self.inner.config.sessions.max_players_per_shard;
         let shard = self
             .directory()
@@ -214,7 +227,7 @@ impl Node {
             .ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
         let node = self.clone();
         let created = tokio::spawn(async move {
-            let created = node.create(Role::Player, &spec, negotiated, shard, None).await;
+            let created = node.create(Role::Player, client, &spec, negotiated, shard, None).await;
             if created.is_err() {
                 node.directory().release_place(shard);
             }
@@ -285,6 +298,12 @@ impl Node {
         &self.inner.tuning
     }
 
+    /// What admission has done so far.
+    pub fn admission(&self) -> AdmissionReport {
+        let half_open = self.directory().half_open.count();
+        self.inner.admission.report(half_open)
+    }
+
     /// The UDP ports, one per shard.
     pub fn ports(&self) -> Vec<u16> {
         self.inner.shards.iter().map(|s| s.port).collect()
@@ -347,6 +366,14 @@ impl Node {
         if self.knows(table) { Ok(()) } else { Err(Refusal::UnknownTable) }
     }
 
+    /// What players of a live table are offered.
+    fn live(&self, table: &str) -> Result<(TableSpec, TableMedia), Refusal> {
+        let directory = self.directory();
+        let live = directory.table(table).filter(|entry| entry.state == TableState::Live);
+        let found = live.map(|entry| (entry.spec.clone(), entry.media.clone()));
+        found.ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })
+    }
+
     /// The right to publish, for one.
     fn reserve(&self, table: &str, key: Option<PublishKeyId>) -> Result<TableSpec, Refusal> {
         let mut random = [0; 12];
@@ -369,9 +396,33 @@ impl Node {
         PlayoutDelay { min_ms: min.as_millis() as u16, max_ms: max.as_millis() as u16 }
     }
 
+    /// A session from what was negotiated, half open until it connects.
     async fn create(
         &self,
         role: Role,
+        client: ClientNetwork,
+        spec: &TableSpec,
+        negotiated: Negotiated,
+        shard: ShardId,
+        publish_key: Option<PublishKeyId>,
+    ) -> Result<Created, Refusal> {
+        let limits = HalfOpenLimits {
+            per_shard: self.inner.config.sessions.max_half_open_per_shard,
+            per_client: self.inner.config.sessions.max_half_open_per_address,
+        };
+        let begun = self.directory().half_open.begin(shard, client, limits);
+        begun.map_err(|reason| self.inner.admission.refuse(reason))?;
+        let created = self.add_session(role, client, spec, negotiated, shard, publish_key).await;
+        if created.is_err() {
+            self.directory().half_open.end(shard, client);
+        }
+        created
+    }
+
+    async fn add_session(
+        &self,
+        role: Role,
+        client: ClientNetwork,
         spec: &TableSpec,
         negotiated: Negotiated,
         shard: ShardId,
@@ -409,7 +460,8 @@ impl Node {
         let answer = write_answer(&negotiated, &local);
         let ice = IceSession::new(&negotiated.remote_ice.ufrag, &answer, tag);
         let etag = ice.etag.clone();
-        let entry = Session { role, table: spec.name.to_string(), shard, key, ice };
+        let (table, half_open) = (spec.name.to_string(), Some(client));
+        let entry = Session { role, table, shard, key, ice, half_open };
         self.directory().add_session(session, entry, publish_key);
         Ok(Created { session, answer, etag })
     }
@@ -422,6 +474,7 @@ impl Node {
                     tracing::debug!(?role, ?cause, shard = shard.0, slot = key.slot, "session ended");
                     self.directory().end_session(shard, key);
                 }
+                ShardEvent::SessionConnected { key } => self.directory().session_connected(shard, key),
                 ShardEvent::Table { table, state, media } => self.table_changed(table, state, media),
                 ShardEvent::Peer { .. } => {}
             }
@@ -446,6 +499,11 @@ impl Node {
         // The directory is plain data and every change to it is one call: a panic elsewhere leaves it whole.
         self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Judges an offer where that holds up no thread of the runtime: 64 KiB of SDP take their time.
+async fn apart<T: Send + 'static>(judge: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(judge).await.unwrap_or(Err(Refusal::ShuttingDown))
 }
 
 /// Sends a table from inside the process.

@@ -34,6 +34,18 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// 503 with Retry-After: more offers came than can be judged.
+    #[error("too many offers at once")]
+    Busy {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// 503 with Retry-After: too many sessions were answered and have not connected.
+    #[error("too many sessions have not connected yet")]
+    HalfOpen {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// 503 with Retry-After: the node is on its way out.
     #[error("the node is shutting down")]
     ShuttingDown,

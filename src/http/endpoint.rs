@@ -21,7 +21,7 @@ use super::link;
 use super::patch::{ACCEPT_PATCH, FRAGMENT, patch};
 use super::path::Segments;
 use super::problem::Problem;
-use super::{App, Sessions};
+use super::{App, Sessions, limit};
 
 const SDP: &str = "application/sdp";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
@@ -85,12 +85,13 @@ async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Req
         return Err(Problem::UnsupportedMediaType);
     }
     let base = base_url(app, request.uri(), request.headers());
+    let client = limit::client(request.extensions());
 
     let offer = read_offer(app, deadline, request).await?;
     let created = async {
         match role {
-            Role::Publisher => app.sessions.publish(table.as_str(), key, &offer).await,
-            Role::Player => app.sessions.play(table.as_str(), &offer).await,
+            Role::Publisher => app.sessions.publish(client, table.as_str(), key, offer).await,
+            Role::Player => app.sessions.play(client, table.as_str(), offer).await,
         }
     };
     let created = timeout_at(deadline, created).await.map_err(|_| Problem::NodeTimeout)??;
@@ -160,10 +161,11 @@ fn base_url<S: Sessions>(app: &App<S>, uri: &Uri, headers: &HeaderMap) -> String
     if let Some(url) = &app.config.http.public_url {
         return url.to_string();
     }
-    // RFC 9112 §3.2.2: the target's authority goes before the Host header.
+    // RFC 9112 §3.2.2: the target's authority goes before the Host header; HTTP/2 has it in `:authority`.
     let named = uri.authority().map(|authority| authority.as_str());
     let host = named.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
-    host.filter(|host| is_authority(host)).map(|host| format!("http://{host}")).unwrap_or_default()
+    let scheme = if app.config.http.tls.files().is_some() { "https" } else { "http" };
+    host.filter(|host| is_authority(host)).map(|host| format!("{scheme}://{host}")).unwrap_or_default()
 }
 
 const fn segment(role: Role) -> &'static str {

@@ -5,15 +5,18 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing::debug;
 
-use crate::telemetry::HttpRoute;
+use crate::telemetry::{HttpRoute, Listener};
 
-use super::{App, Sessions};
+use super::{App, Sessions, limit};
 
-/// Middleware: one count a response. The path is not logged, since a session URL is a capability.
+/// Middleware: one count a response, and one for the limit that it tells of. The path is not logged, since a session URL is a capability.
 pub(super) async fn count<S: Sessions>(State(app): State<App<S>>, request: Request, next: Next) -> Response {
     let route = route_of(request.uri().path());
     let method = request.method().clone();
     let response = next.run(request).await;
+    if let Some(limit) = limit::of_status(response.status()) {
+        app.metrics.listeners.limited(Listener::Public, limit);
+    }
     let status = response.status().as_u16();
     app.metrics.http_request(route, status);
     debug!(%method, ?route, status, "answered");

@@ -1,6 +1,6 @@
 //! WHIP, WHEP, player pages, dashboard and the admin listener.
 //!
-//! Enters: HTTP requests. Leaves: [`Sessions`] calls and their outcome as status codes, headers and RFC 9457 problem
+//! Owns TCP connections, TLS and their limits. Enters: HTTP requests. Leaves: [`Sessions`] calls and their outcome as status codes, headers and RFC 9457 problem
 //! documents; pages embedded in the binary; metrics, health and status for operators.
 //! Refuses to know: SDP, packets, where a session lives.
 
@@ -10,12 +10,15 @@ mod assets;
 mod body;
 mod cors;
 mod endpoint;
+mod forwarded;
+mod limit;
 mod link;
+mod listener;
 mod meter;
 mod patch;
 mod path;
 mod problem;
-mod serve;
+mod request_rate;
 mod sessions;
 
 use std::sync::Arc;
@@ -29,9 +32,12 @@ use crate::config::{Config, TableName};
 use crate::shard::Role;
 use crate::telemetry::Metrics;
 
+pub use listener::{ServedCertificate, Site, serve};
 pub use problem::Problem;
-pub use serve::serve;
 pub use sessions::Sessions;
+
+use limit::RequestLimits;
+use listener::ConnectionLimits;
 
 /// What request handlers share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -62,8 +68,9 @@ impl<S: Sessions> App<S> {
 }
 
 /// The public listener (DESIGN §4). `/metrics` and everything else unknown is 404.
-pub fn public<S: Sessions>(app: App<S>) -> Router {
-    Router::new()
+pub fn public<S: Sessions>(app: App<S>) -> Site {
+    let (limits, metrics) = (ConnectionLimits::public(&app.config), Arc::clone(&app.metrics));
+    let router = Router::new()
         .route("/whip/{table}", endpoint::endpoint(Role::Publisher))
         .route("/whip/{table}/{session}", endpoint::session(Role::Publisher))
         .route("/whep/{table}", endpoint::endpoint(Role::Player))
@@ -71,14 +78,17 @@ pub fn public<S: Sessions>(app: App<S>) -> Router {
         .merge(api::routes())
         .merge(assets::routes())
         .fallback(not_found)
+        .layer(from_fn_with_state(RequestLimits::new(&app.config), limit::check))
         .layer(from_fn(cors::allow))
         .layer(from_fn_with_state(app.clone(), meter::count))
-        .with_state(app)
+        .with_state(app);
+    Site::new(router, limits, metrics)
 }
 
 /// The admin listener: no authentication, so never public.
-pub fn admin<S: Sessions>(app: App<S>) -> Router {
-    admin::routes().fallback(not_found).with_state(app)
+pub fn admin<S: Sessions>(app: App<S>) -> Site {
+    let (limits, metrics) = (ConnectionLimits::admin(&app.config), Arc::clone(&app.metrics));
+    Site::new(admin::routes().fallback(not_found).with_state(app), limits, metrics)
 }
 
 async fn not_found(uri: Uri) -> Problem {

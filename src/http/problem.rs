@@ -88,6 +88,26 @@ pub enum Problem {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// 429 with Retry-After: too many requests from this address.
+    TooManyRequests {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// 431: the request's head is too large.
+    HeadersTooLarge {
+        /// The largest that is taken, in bytes.
+        limit: usize,
+    },
+    /// 503 with Retry-After: more offers came than can be judged.
+    TooManyOffers {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// 503 with Retry-After: too many sessions were answered and have not connected.
+    TooManyHalfOpen {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// 503 with Retry-After: no room for another session.
     NodeFull {
         /// When to ask again.
@@ -118,8 +138,13 @@ impl Problem {
             Problem::UnsupportedMediaType | Problem::UnsupportedPatchType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::NoCommonCodec { .. } | Problem::UnsupportedOffer { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
-            Problem::TooManyPatches { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Problem::NodeFull { .. } | Problem::ShuttingDown | Problem::NodeTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::TooManyPatches { .. } | Problem::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Problem::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Problem::TooManyOffers { .. }
+            | Problem::TooManyHalfOpen { .. }
+            | Problem::NodeFull { .. }
+            | Problem::ShuttingDown
+            | Problem::NodeTimeout => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -147,6 +172,10 @@ impl Problem {
             Problem::UnsupportedOffer { .. } => "unsupported-offer",
             Problem::PreconditionRequired => "precondition-required",
             Problem::TooManyPatches { .. } => "too-many-patches",
+            Problem::TooManyRequests { .. } => "too-many-requests",
+            Problem::HeadersTooLarge { .. } => "headers-too-large",
+            Problem::TooManyOffers { .. } => "too-many-offers",
+            Problem::TooManyHalfOpen { .. } => "too-many-half-open",
             Problem::NodeFull { .. } => "node-full",
             Problem::ShuttingDown => "shutting-down",
             Problem::NodeTimeout => "node-timeout",
@@ -176,6 +205,10 @@ impl Problem {
             Problem::UnsupportedOffer { .. } => "The offer cannot be accepted",
             Problem::PreconditionRequired => "The ICE session must be named",
             Problem::TooManyPatches { .. } => "Too many requests for this session",
+            Problem::TooManyRequests { .. } => "There are too many requests from this address",
+            Problem::HeadersTooLarge { .. } => "The request's head is too large",
+            Problem::TooManyOffers { .. } => "Too many offers came at once",
+            Problem::TooManyHalfOpen { .. } => "Too many sessions have not connected yet",
             Problem::NodeFull { .. } => "The node is full",
             Problem::ShuttingDown => "The node is shutting down",
             Problem::NodeTimeout => "The node did not answer in time",
@@ -215,6 +248,12 @@ impl Problem {
             }
             Problem::TooManyPatches { .. } => "The session goes on; gather candidates into one request.".to_owned(),
             Problem::UnsupportedMediaType => "The body must be an SDP offer, Content-Type: application/sdp.".to_owned(),
+            Problem::TooManyRequests { .. } => "Ask again later, and less often.".to_owned(),
+            Problem::HeadersTooLarge { limit } => format!("At most {limit} bytes are taken."),
+            Problem::TooManyOffers { .. } => "Ask again in a moment.".to_owned(),
+            Problem::TooManyHalfOpen { .. } => {
+                "They hold a place until they connect or their time is up; ask again in a moment.".to_owned()
+            }
             Problem::NodeFull { .. } => "Those who watch keep watching; ask again later.".to_owned(),
             Problem::ShuttingDown => "It admits nobody any more; ask again to reach another node.".to_owned(),
             Problem::NodeTimeout => "Ask again.".to_owned(),
@@ -241,8 +280,11 @@ impl Problem {
                 headers.insert(ACCEPT_PATCH, HeaderValue::from_static(accepted));
             }
             Problem::TableNotLive { retry_after }
-            | Problem::NodeFull { retry_after }
-            | Problem::TooManyPatches { retry_after } => {
+            | Problem::TooManyPatches { retry_after }
+            | Problem::TooManyRequests { retry_after }
+            | Problem::TooManyOffers { retry_after }
+            | Problem::TooManyHalfOpen { retry_after }
+            | Problem::NodeFull { retry_after } => {
                 headers.insert(RETRY_AFTER, seconds(*retry_after));
             }
             Problem::ShuttingDown | Problem::NodeTimeout => {
@@ -274,6 +316,8 @@ impl From<Refusal> for Problem {
             Refusal::Unsupported(detail) => Problem::UnsupportedOffer { detail },
             Refusal::NoCommonCodec(detail) => Problem::NoCommonCodec { detail },
             Refusal::Full { retry_after } => Problem::NodeFull { retry_after },
+            Refusal::Busy { retry_after } => Problem::TooManyOffers { retry_after },
+            Refusal::HalfOpen { retry_after } => Problem::TooManyHalfOpen { retry_after },
             Refusal::ShuttingDown => Problem::ShuttingDown,
         }
     }

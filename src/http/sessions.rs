@@ -1,7 +1,11 @@
 //! What the HTTP side needs of the media plane.
 
+use axum::body::Bytes;
+
 use crate::config::PublishKeyId;
-use crate::fleet::{Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus};
+use crate::fleet::{
+    AdmissionReport, ClientNetwork, Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
+};
 use crate::shard::{Role, ShardReport};
 
 /// The media plane as the HTTP side sees it: [`Node`], or a fake in tests. Cheap to clone.
@@ -13,13 +17,19 @@ pub trait Sessions: Clone + Send + Sync + 'static {
     /// same key takes over.
     fn publish(
         &self,
+        client: ClientNetwork,
         table: &str,
         key: Option<PublishKeyId>,
-        offer: &[u8],
+        offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
     /// WHEP: takes an offer to watch `table`.
-    fn play(&self, table: &str, offer: &[u8]) -> impl Future<Output = Result<Created, Refusal>> + Send;
+    fn play(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        offer: Bytes,
+    ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
     /// Ends a session and frees all of it. `false` if there is none of this role and table.
     fn close(&self, role: Role, table: &str, session: SessionId) -> impl Future<Output = bool> + Send;
@@ -50,6 +60,9 @@ pub trait Sessions: Clone + Send + Sync + 'static {
     /// The last report of every shard.
     fn reports(&self) -> Vec<ShardReport>;
 
+    /// What admission has done so far.
+    fn admission(&self) -> AdmissionReport;
+
     /// What serving depends on, each with its name and, if it fails, why.
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
 
@@ -59,12 +72,18 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 }
 
 impl Sessions for Node {
-    async fn publish(&self, table: &str, key: Option<PublishKeyId>, offer: &[u8]) -> Result<Created, Refusal> {
-        Node::publish(self, table, key, offer).await
+    async fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        key: Option<PublishKeyId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
+        Node::publish(self, client, table, key, offer).await
     }
 
-    async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
-        Node::play(self, table, offer).await
+    async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+        Node::play(self, client, table, offer).await
     }
 
     async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
@@ -106,6 +125,10 @@ impl Sessions for Node {
 
     fn reports(&self) -> Vec<ShardReport> {
         Node::reports(self)
+    }
+
+    fn admission(&self) -> AdmissionReport {
+        Node::admission(self)
     }
 
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {

@@ -6,10 +6,11 @@
 //! addresses the host can be reached at.
 //! Refuses to know: what is in a datagram, who it belongs to, what becomes of one that could not be sent.
 //!
-//! Linux only. The only unsafe code of the crate is in `sys`.
+//! Linux only. The only unsafe code of the crate is in `sys` and `process`.
 
 mod addresses;
 mod dscp;
+mod process;
 mod receive;
 mod send;
 mod sys;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use addresses::host_addresses;
 pub use dscp::{Dscp, Markings};
+pub use process::{raise_open_file_limit, yield_to_shards};
 pub use receive::RecvBatch;
 pub use send::SendOutcome;
 pub use sys::thread_cpu_time;

@@ -123,3 +123,40 @@ impl Shard {
 fn round_trip_ms(player: &Player) -> Option<f64> {
     player.round_trip.map(|d: Duration| d.as_secs_f64() * 1000.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_message_is_for_stands_in_its_type() {
+        let read = |text: &str| serde_json::from_str::<FromPlayer>(text).ok();
+        assert!(
+            matches!(read(r#"{"type":"bet","betId":"b-1","roundId":7}"#), Some(FromPlayer::Bet { bet_id }) if bet_id == "b-1")
+        );
+        assert!(matches!(read(r#"{"type":"stats","fps":30}"#), Some(FromPlayer::Stats {})));
+        assert!(matches!(read(r#"{"type":"timing"}"#), Some(FromPlayer::Timing {})));
+        for wrong in [r#"{"type":"bet"}"#, r#"{"type":"bet","betId":7}"#, r#"{"type":"ack"}"#, r#"{"betId":"b"}"#, "[]"]
+        {
+            assert!(read(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+            let _ = serde_json::from_slice::<FromPlayer>(&bytes);
+            let _ = serde_json::from_str::<FromPlayer>(&format!("{{\"type\":{text}"));
+        }
+
+        #[test]
+        fn a_bet_is_answered_under_its_own_id(id: String) {
+            let text = serde_json::json!({ "type": "bet", "betId": id }).to_string();
+            let Ok(FromPlayer::Bet { bet_id }) = serde_json::from_str(&text) else { panic!("{text}") };
+            let ack = serde_json::to_value(ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" }).unwrap();
+            prop_assert_eq!(ack["betId"].as_str(), Some(&*id));
+        }
+    }
+}

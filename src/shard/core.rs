@@ -537,6 +537,7 @@ impl Shard {
         let (role, table) = (session.role(), session.table);
         session.rtcp_due = Some(now);
         self.report.connected[role as usize] += 1;
+        self.events.push_back(ShardEvent::SessionConnected { key: session.key });
         if let (Some(version), Some(profile)) = (session.endpoint.dtls_version(), session.endpoint.profile()) {
             self.report.handshakes[version as usize][profile as usize] += 1;
         }

@@ -170,6 +170,11 @@ pub enum ShardEvent {
         /// The message.
         message: PeerMessage,
     },
+    /// A session has completed DTLS.
+    SessionConnected {
+        /// Which.
+        key: SlotKey,
+    },
     /// A session is gone; its slot will be reused.
     SessionEnded {
         /// Which.

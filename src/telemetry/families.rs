@@ -2,6 +2,7 @@
 
 use prometheus::proto::MetricType;
 
+use crate::fleet::RefusedOffer;
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
 use crate::shard::{DropReason, EndCause, Role, TableReport};
@@ -105,6 +106,21 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     gauge("tableside_sessions", "WHIP (publisher) and WHEP (player) sessions that exist now.", &["role"], |t| {
         by_role(t, |shard, role| shard.sessions[role])
+    }),
+    gauge(
+        "tableside_sessions_half_open",
+        "Sessions that were answered and have not completed the DTLS handshake.",
+        &[],
+        |t| vec![(Vec::new(), t.admission().half_open as f64)],
+    ),
+    gauge("tableside_offers_waiting", "Offers in the admission queue now.", &[], |t| {
+        vec![(Vec::new(), t.admission().waiting as f64)]
+    }),
+    counter("tableside_offers_refused_total", "Offers refused by admission with 503, by reason.", &["reason"], |t| {
+        let value = |(reason, label): (RefusedOffer, &str)| {
+            (vec![label.to_owned()], t.admission().refused[reason as usize] as f64)
+        };
+        RefusedOffer::ALL.into_iter().map(value).collect()
     }),
     counter("tableside_sessions_created_total", "Sessions whose SDP answer was sent.", &["role"], |t| {
         by_role(t, |shard, role| shard.created[role])

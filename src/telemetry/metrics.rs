@@ -8,10 +8,12 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::config::Config;
+use crate::fleet::AdmissionReport;
 use crate::net::Setting;
 use crate::shard::ShardReport;
 
 use super::families::{FAMILIES, Family};
+use super::listeners::ListenerMetrics;
 use super::totals::Totals;
 
 /// The content type of [`Metrics::render`].
@@ -63,6 +65,8 @@ pub struct Metrics {
     totals: Arc<Mutex<Totals>>,
     tuning: Mutex<Vec<Setting>>,
     http_requests: IntCounterVec,
+    /// Connections, limits, certificate.
+    pub listeners: ListenerMetrics,
 }
 
 impl Metrics {
@@ -80,12 +84,18 @@ impl Metrics {
         register(Box::new(build_info()));
         let http_requests = http_requests();
         register(Box::new(http_requests.clone()));
-        Self { registry, totals, tuning: Mutex::default(), http_requests }
+        let listeners = ListenerMetrics::new(register);
+        Self { registry, totals, tuning: Mutex::default(), http_requests, listeners }
     }
 
     /// Takes the last report of every shard, in the order of the shards: cumulative values replace those before.
     pub fn replace_reports(&self, reports: Vec<ShardReport>) {
         lock(&self.totals).replace(reports);
+    }
+
+    /// Takes what admission has done.
+    pub fn replace_admission(&self, report: AdmissionReport) {
+        lock(&self.totals).replace_admission(report);
     }
 
     /// Takes how the node is tuned.

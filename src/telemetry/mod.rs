@@ -5,10 +5,12 @@
 //! Refuses to know: how a shard counts, and anything about one session, player or address.
 
 mod families;
+mod listeners;
 mod logs;
 mod metrics;
 mod totals;
 
+pub use listeners::{HttpProtocol, Limit, Listener, ListenerMetrics};
 pub use logs::{LogError, init as init_logs};
 pub use metrics::{CONTENT_TYPE, HttpRoute, Metrics};
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use prometheus::proto::MetricType;
 
 use crate::config::Config;
+use crate::fleet::AdmissionReport;
 use crate::shard::{DropReason, EndCause, Role, ShardReport, TableReport};
 
 use super::*;
@@ -32,6 +33,9 @@ fn metrics_with_closed_labels_exist_from_the_start() {
         "tableside_node_tuning_ok{setting=\"gso\"} 0",
         "tableside_shard_cpu_seconds_total{shard=\"1\"} 0",
         "tableside_send_runs_total 0",
+        "tableside_offers_refused_total{reason=\"half_open_address\"} 0",
+        "tableside_http_limited_total{listener=\"admin\",reason=\"header_time\"} 0",
+        "tableside_tls_certificate_expiry_timestamp_seconds 0",
         "tableside_http_requests_total{class=\"4xx\",route=\"whep\"} 0",
         &format!("tableside_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
     ] {
@@ -128,6 +132,37 @@ fn every_number_goes_where_its_label_says() {
         "tableside_ingest_bytes_per_second{table=\"roulette\"} 100",
         "tableside_keyframe_requests_total{table=\"roulette\",direction=\"received\"} 11",
         "tableside_keyframe_requests_total{table=\"roulette\",direction=\"sent\"} 12",
+    ] {
+        assert_line(&metrics, line);
+    }
+}
+
+#[test]
+fn admission_and_listeners_are_counted() {
+    let metrics = metrics();
+    metrics.replace_admission(AdmissionReport { refused: [1, 2, 3, 4], waiting: 5, half_open: 6 });
+    metrics.listeners.opened(Listener::Public);
+    metrics.listeners.opened(Listener::Public);
+    metrics.listeners.closed(Listener::Public);
+    metrics.listeners.established(Listener::Public, HttpProtocol::Http2Tls);
+    metrics.listeners.limited(Listener::Admin, Limit::HeaderTime);
+    metrics.listeners.handshake_failed(Listener::Public);
+    metrics.listeners.certificate_served(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(7));
+    metrics.listeners.certificate_reloaded(true);
+    metrics.listeners.certificate_reloaded(false);
+    metrics.listeners.certificate_reloaded(false);
+    for line in [
+        "tableside_offers_refused_total{reason=\"queue_full\"} 1",
+        "tableside_offers_refused_total{reason=\"half_open_address\"} 4",
+        "tableside_offers_waiting 5",
+        "tableside_sessions_half_open 6",
+        "tableside_http_connections{listener=\"public\"} 1",
+        "tableside_http_connections_established_total{listener=\"public\",protocol=\"https/2\"} 1",
+        "tableside_http_limited_total{listener=\"admin\",reason=\"header_time\"} 1",
+        "tableside_tls_handshakes_failed_total{listener=\"public\"} 1",
+        "tableside_tls_certificate_expiry_timestamp_seconds 7",
+        "tableside_tls_certificate_reloads_total{outcome=\"loaded\"} 1",
+        "tableside_tls_certificate_reloads_total{outcome=\"failed\"} 2",
     ] {
         assert_line(&metrics, line);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::fleet::AdmissionReport;
 use crate::net::{SETTINGS, Setting};
 use crate::shard::{ShardReport, TableReport};
 
@@ -12,6 +13,7 @@ pub(super) struct Totals {
     /// Tables that are shown even where no shard has heard of them.
     configured: BTreeSet<String>,
     tuning: BTreeMap<&'static str, bool>,
+    admission: AdmissionReport,
 }
 
 impl Totals {
@@ -20,6 +22,7 @@ impl Totals {
             shards: vec![ShardReport::default(); shards],
             configured: tables.into_iter().collect(),
             tuning: SETTINGS.iter().map(|setting| (*setting, false)).collect(),
+            admission: AdmissionReport::default(),
         }
     }
 
@@ -31,6 +34,14 @@ impl Totals {
             }
         }
         self.shards = reports;
+    }
+
+    pub(super) fn replace_admission(&mut self, report: AdmissionReport) {
+        self.admission = report;
+    }
+
+    pub(super) fn admission(&self) -> &AdmissionReport {
+        &self.admission
     }
 
     pub(super) fn set_tuning(&mut self, tuning: &[Setting]) {

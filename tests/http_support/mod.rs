@@ -9,17 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tableside::config::{Config, PublishKeyId, PublishKeys};
-use tableside::fleet::{Created, IfMatch, PatchRefusal, Patched, Refusal, SessionId, TableStatus};
-use tableside::http::{self, App, Sessions};
+use tableside::fleet::{
+    AdmissionReport, ClientNetwork, Created, IfMatch, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
+};
+use tableside::http::{self, App, ServedCertificate, Sessions, Site};
 use tableside::shard::{Role, ShardReport};
 use tableside::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 pub const SDP: &str = "application/sdp";
 pub const OFFER: &str = "v=0\r\n";
@@ -46,6 +49,9 @@ pub struct FakeSessions {
     /// Never answers.
     pub hangs: bool,
     pub reports: Vec<ShardReport>,
+    pub admission: AdmissionReport,
+    /// Who asked.
+    pub clients: Arc<Mutex<Vec<ClientNetwork>>>,
     pub asked: Arc<Mutex<Vec<Asked>>>,
     pub closed: Arc<Mutex<Vec<(Role, String, SessionId)>>>,
     pub draining: Arc<AtomicBool>,
@@ -76,12 +82,20 @@ impl FakeSessions {
 }
 
 impl Sessions for FakeSessions {
-    async fn publish(&self, table: &str, _key: Option<PublishKeyId>, offer: &[u8]) -> Result<Created, Refusal> {
-        self.create(Role::Publisher, table, offer).await
+    async fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        _key: Option<PublishKeyId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
+        self.clients.lock().unwrap().push(client);
+        self.create(Role::Publisher, table, &offer).await
     }
 
-    async fn play(&self, table: &str, offer: &[u8]) -> Result<Created, Refusal> {
-        self.create(Role::Player, table, offer).await
+    async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+        self.clients.lock().unwrap().push(client);
+        self.create(Role::Player, table, &offer).await
     }
 
     async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
@@ -157,6 +171,10 @@ impl Sessions for FakeSessions {
         self.reports.clone()
     }
 
+    fn admission(&self) -> AdmissionReport {
+        self.admission.clone()
+    }
+
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
         let draining = self.draining.load(Ordering::Relaxed);
         let admission = if draining { Err("draining".to_owned()) } else { Ok(()) };
@@ -182,8 +200,11 @@ pub struct Server {
     pub address: SocketAddr,
     pub sessions: FakeSessions,
     pub metrics: Arc<Metrics>,
+    /// Where the configuration names one, the listener speaks HTTPS.
+    pub certificate: Option<ServedCertificate>,
     client: Client,
     stop: Option<oneshot::Sender<()>>,
+    ended: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Server {
@@ -200,10 +221,14 @@ impl Server {
     }
 
     pub async fn admin_with(sessions: FakeSessions) -> Self {
-        Self::start(config(), sessions, http::admin).await
+        Self::admin_of(config(), sessions).await
     }
 
-    async fn start(config: Config, sessions: FakeSessions, router: impl Fn(App<FakeSessions>) -> Router) -> Self {
+    pub async fn admin_of(config: Config, sessions: FakeSessions) -> Self {
+        Self::start(config, sessions, http::admin).await
+    }
+
+    async fn start(config: Config, sessions: FakeSessions, site: impl Fn(App<FakeSessions>) -> Site) -> Self {
         let metrics = Arc::new(Metrics::new(&config, 1));
         let app = App::new(sessions.clone(), Arc::new(config), Arc::clone(&metrics));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -212,9 +237,15 @@ impl Server {
         let until = async move {
             let _ = stopped.await;
         };
-        tokio::spawn(http::serve(listener, router(app), until));
+        let files = app.config.http.tls.files();
+        let certificate = files.map(|files| ServedCertificate::load(files, Arc::clone(&metrics)).unwrap());
+        let site = match &certificate {
+            Some(certificate) => site(app).over_tls(certificate.clone()),
+            None => site(app),
+        };
+        let ended = tokio::spawn(http::serve(listener, site, until));
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { address, sessions, metrics, client, stop: Some(stop) }
+        Self { address, sessions, metrics, certificate, client, stop: Some(stop), ended: Some(ended) }
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -224,6 +255,24 @@ impl Server {
 
     pub async fn send(&self, method: &str, path: &str) -> Response {
         self.request(method, path).send().await.unwrap()
+    }
+
+    /// Stops it and waits for its end.
+    pub async fn end(mut self) {
+        drop(self.stop.take());
+        self.ended.take().unwrap().await.unwrap().unwrap();
+    }
+
+    /// Waits until the metrics have this line.
+    pub async fn metric(&self, line: &str) {
+        let appears = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(5));
+            while !self.metrics.render().lines().any(|l| l == line) {
+                looks.tick().await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), appears).await;
+        assert!(found.is_ok(), "no line `{line}` in\n{}", self.metrics.render());
     }
 
     pub async fn get(&self, path: &str) -> Response {

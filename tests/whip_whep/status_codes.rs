@@ -70,6 +70,8 @@ fn cases() -> Vec<Case> {
         (422, "unsupported-offer", refusing(Refusal::Unsupported("line 3".into())), |s| s.play("roulette")),
         (428, "precondition-required", media_plane(), |s| s.patch("whip", SESSION, RESTARTED)),
         (429, "too-many-patches", refusing_patches(PatchRefusal::TooMany { retry_after: soon }), |s| patch(s, TRICKLE)),
+        (503, "too-many-offers", refusing(Refusal::Busy { retry_after: soon }), |s| s.play("roulette")),
+        (503, "too-many-half-open", refusing(Refusal::HalfOpen { retry_after: soon }), |s| s.play("roulette")),
         (503, "node-full", refusing(Refusal::Full { retry_after: soon }), |s| s.play("roulette")),
         (503, "shutting-down", refusing(Refusal::ShuttingDown), |s| s.publish("roulette", ROULETTE_KEY)),
         (503, "node-timeout", refusing_patches(PatchRefusal::Busy), |s| patch(s, RESTARTED)),
@@ -98,11 +100,11 @@ async fn every_documented_answer_is_given() {
         }
         given.insert((status, slug.to_owned()));
     }
-    given.insert(late().await);
+    given.extend([late().await, too_often().await, wordy().await]);
     assert_eq!(given, documented());
 }
 
-/// A body that never comes cannot be sent with the client of the others.
+/// A body that never comes.
 async fn late() -> (u16, String) {
     let mut config = config();
     config.http.request_timeout = Duration::from_millis(100);
@@ -111,20 +113,53 @@ async fn late() -> (u16, String) {
         "PATCH /whep/roulette/{SESSION} HTTP/1.1\r\nHost: a\r\nIf-Match: *\r\nContent-Type: {FRAGMENT}\r\n\
          Content-Length: 9\r\nConnection: close\r\n\r\n"
     );
-    let address = server.address;
-    let exchange = move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    let answer = tokio::task::spawn_blocking(exchange).await.unwrap();
+    let answer = said(&server, head).await;
     assert!(
         answer.starts_with("HTTP/1.1 408 ") && answer.contains("urn:tableside:problem:request-timeout"),
         "{answer}"
     );
     (408, "request-timeout".to_owned())
+}
+
+/// A head that is larger than heads may be.
+async fn wordy() -> (u16, String) {
+    let mut config = config();
+    config.http.max_header_bytes = 8192;
+    let server = Server::public_with(config, media_plane()).await;
+    let words = "a".repeat(9000);
+    let head = format!("GET /whep/roulette HTTP/1.1\r\nHost: a\r\nX-Words: {words}\r\nConnection: close\r\n\r\n");
+    let answer = said(&server, head).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    (431, "headers-too-large".to_owned())
+}
+
+/// More requests than an address may make.
+async fn too_often() -> (u16, String) {
+    let mut config = config();
+    (config.http.requests_per_second_per_address, config.http.request_burst_per_address) = (1, 1);
+    let server = Server::public_with(config, media_plane()).await;
+    let refused = loop {
+        let response = server.get("/whep/roulette").await;
+        if response.status() != 200 {
+            break response;
+        }
+    };
+    assert_eq!(header(&refused, "retry-after"), "1");
+    assert_problem(refused, 429, "too-many-requests").await;
+    (429, "too-many-requests".to_owned())
+}
+
+/// What comes back for `text`, until the connection closes.
+async fn said(server: &Server, text: String) -> String {
+    let address = server.address;
+    let exchange = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    tokio::task::spawn_blocking(exchange).await.unwrap()
 }
 
 /// The rows `| 404 | unknown-table | …` of the document.

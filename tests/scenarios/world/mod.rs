@@ -167,7 +167,8 @@ impl World {
         self.add_player_as(shard, |peer| adapt(&mut peer.negotiated))
     }
 
-    fn add_player_as(&mut self, shard: usize, adapt: impl FnOnce(&mut Peer)) -> usize {
+    /// A player that is made another before it is admitted.
+    pub fn add_player_as(&mut self, shard: usize, adapt: impl FnOnce(&mut Peer)) -> usize {
         let (random, number) = self.next_session();
         let mut peer = self.spoken(Peer::player(self.now, number));
         adapt(&mut peer);
@@ -318,6 +319,7 @@ impl World {
                     match event {
                         ShardEvent::Peer { to, message } => messages.push_back((to, message)),
                         ShardEvent::SessionEnded { key, cause, .. } => self.heard.ended.push((key, cause)),
+                        ShardEvent::SessionConnected { .. } => {}
                         ShardEvent::Table { state, .. } => self.heard.states.push(state),
                     }
                 }

@@ -47,13 +47,15 @@ export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import
 export const PICTURE = readFileSync(new URL('../page/picture.js', import.meta.url), 'utf8');
 
 export class Chromium {
-  static async launch({ camera = false, fps = 30 } = {}) {
+  /** @param {{ camera?: boolean, fps?: number, anyCertificate?: boolean }} [options] `anyCertificate`: trusts those made for a test */
+  static async launch({ camera = false, fps = 30, anyCertificate = false } = {}) {
     const args = [...FLAGS, ...(camera ? [...fakeCamera(fps), `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
-    return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }));
+    return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }), { anyCertificate });
   }
 
-  constructor(browser) {
+  constructor(browser, { anyCertificate }) {
     this.browser = browser;
+    this.anyCertificate = anyCertificate;
     /** Uncaught errors and console errors of all pages. @type {string[]} */
     this.errors = [];
     /** @type {import('playwright-core').Page[]} */
@@ -62,7 +64,10 @@ export class Chromium {
 
   /** A page of the product, in a window of its own, with every connection it makes recorded (see page/recorder.js). */
   async open(url) {
-    const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 } });
+    const context = await this.browser.newContext({
+      viewport: { width: 1280, height: 800 },
+      ignoreHTTPSErrors: this.anyCertificate,
+    });
     const page = await context.newPage();
     this.pages.push(page);
     page.on('pageerror', (error) => this.errors.push(`${page.url()}: ${error.message}`));

@@ -10,6 +10,8 @@ import { Child } from './process.mjs';
 import { until } from './until.mjs';
 
 const READY_WITHIN = 10;
+const DTLS_VERSIONS = ['1.2', '1.3'];
+const SRTP_PROFILES = ['aes128_cm_sha1_80', 'aead_aes_128_gcm', 'aead_aes_256_gcm'];
 /** `tableside demo` listens there. */
 const DEMO = { http: 8080, admin: 9090, tables: ['demo', 'demo-vp8'] };
 
@@ -26,7 +28,7 @@ export class Gateway {
     return gateway;
   }
 
-  /** `tableside gateway --config FILE`, ready; `ports` are those the file names. */
+  /** `tableside gateway --config FILE`, ready; `ports` are those the file names, with `scheme: 'https'` if it names a certificate. */
   static async configured(binary, folder, file, ports) {
     return new Gateway(new Child(binary, ['gateway', '--config', file], join(folder, 'gateway.log')), ports).ready();
   }
@@ -40,7 +42,8 @@ export class Gateway {
 
   /** A URL of the public listener. */
   url(path) {
-    return `http://127.0.0.1:${this.ports.http}${path}`;
+    const { http, scheme = 'http' } = this.ports;
+    return `${scheme}://127.0.0.1:${http}${path}`;
   }
 
   /** A URL of the admin listener. */
@@ -61,6 +64,14 @@ export class Gateway {
     const response = await fetch(this.admin('/metrics'));
     assert.equal(response.status, 200, '/metrics');
     return new Metrics(await response.text());
+  }
+
+  /** Handshakes by now, `{ 'VERSION PROFILE': count }`, those that there were none of left out. */
+  async handshakes() {
+    const metrics = await this.metrics();
+    const all = DTLS_VERSIONS.flatMap((version) => SRTP_PROFILES.map((profile) => ({ version, profile })));
+    const counts = all.map((labels) => [`${labels.version} ${labels.profile}`, metrics.sum('tableside_dtls_handshakes_total', labels)]);
+    return Object.fromEntries(counts.filter(([, count]) => count > 0));
   }
 
   /** `/status`, parsed. */

@@ -37,6 +37,7 @@ export function missingPeers(binary) {
   return absent([
     [existsSync(binary), `${binary} (cargo build --release)`],
     [CHROMIUM, 'chromium (tools/setup)'],
+    [onPath('openssl'), 'openssl (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
     [sitePackage('aiortc'), 'aiortc in target/tools-venv (tools/setup)'],

@@ -26,6 +26,7 @@ export async function run(t) {
   t.measure('codecs', `${after.video.codec}, ${after.audio.codec}`);
   assertMoves(played, { fps: 30 });
   assertSounds(played);
+  assert.deepEqual(await gateway.handshakes(), { '1.2 aead_aes_256_gcm': 1 }, 'DTLS version and SRTP profile');
   assert.equal(after.made, 1, 'the page made one connection and kept it');
   assert.equal(after.video.codec, 'video/H264');
   assert.deepEqual([after.video.frameWidth, after.video.frameHeight], [1280, 720]);

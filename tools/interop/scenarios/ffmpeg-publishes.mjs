@@ -14,6 +14,8 @@ export async function run(t) {
   const gateway = await t.demo();
   const browser = await t.chromium();
   for (const dtls of ['passive', 'active']) await published(t, gateway, browser, dtls);
+  const expected = { '1.2 aes128_cm_sha1_80': 2, '1.2 aead_aes_256_gcm': 2 };
+  assert.deepEqual(await gateway.handshakes(), expected, 'FFmpeg has one SRTP profile, Chromium gets a better one');
 }
 
 async function published(t, gateway, browser, dtls) {

@@ -24,6 +24,7 @@ export async function run(t) {
   assert.equal(after.video.codec, 'video/VP8');
   assert(played.framesPerSecond >= LEAST_FPS, `${played.framesPerSecond} frames per second`);
   assert(played.audioSeconds > 0 || after.audio?.packetsReceived > before.audio?.packetsReceived, 'no audio arrives');
+  assert.deepEqual(await gateway.handshakes(), { '1.3 aead_aes_128_gcm': 1 }, 'DTLS version and SRTP profile');
   await vp8.page.close();
 
   const h264 = new PlayerPage(await firefox.open(gateway.url('/play/demo')));

@@ -1,0 +1,69 @@
+//! What a process has to ask the kernel for itself: open files, and which of its threads goes first.
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// Raises the limit of open files as far as this process may, and says what it is now.
+///
+/// It is 1024 in many places, from times when `select` broke beyond that; each TCP connection is an open file.
+///
+/// # Errors
+/// The kernel tells or takes no limit.
+pub fn raise_open_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a whole `rlimit` that lives through the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: as above; the kernel only reads it.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// How much later a thread of the control plane gets its turn: a third of a shard's weight (sched(7)).
+const NICE: libc::c_int = 5;
+
+/// Lets shards go before the calling thread where there are not enough cores for both.
+///
+/// # Errors
+/// The kernel refuses, which it does not for a thread's own priority if that was never lowered further.
+pub fn yield_to_shards() -> io::Result<()> {
+    // SAFETY: takes and returns plain numbers. On Linux, process 0 is the calling thread (setpriority(2), BUGS).
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nice() -> i32 {
+        // SAFETY: takes and returns plain numbers.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn only_the_thread_that_yields_does() {
+        let before = nice();
+        let yielded = std::thread::spawn(|| {
+            yield_to_shards().expect("setpriority");
+            nice()
+        });
+        assert_eq!(yielded.join().expect("the thread"), before.max(NICE));
+        assert_eq!(nice(), before);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_as_high_as_it_may_be() {
+        let limit = raise_open_file_limit().expect("setrlimit");
+        assert_eq!(raise_open_file_limit().expect("setrlimit"), limit);
+        assert!(limit >= 64);
+    }
+}
