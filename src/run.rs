@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, TlsFiles};
@@ -54,7 +55,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     warn_of_tuning(node.tuning());
     metrics.set_tuning(node.tuning().to_vec());
     if config.demo {
-        start_dealers(&node);
+        start_dealers(&node).context("cannot start the dealers")?;
     }
     let app = App::new(node.clone(), Arc::clone(&config), Arc::clone(&metrics));
     let site = secure(http::public(app.clone()), config.http.tls.files(), metrics)?;
@@ -135,16 +136,30 @@ fn warn_of_tuning(tuning: &[Setting]) {
     }
 }
 
-/// The demo's tables, each with a dealer of its own.
-fn start_dealers(node: &Node) {
-    for (table, codec) in demo::TABLES {
-        let node = node.clone();
-        tokio::spawn(async move {
-            if let Err(error) = demo::deal(node, table, codec).await {
-                error!(table, %error, "the dealer has left");
-            }
-        });
-    }
+/// The demo's tables, each with a dealer of its own. They have a thread for themselves: on those of the control plane a
+/// flood of requests would hold up the picture, as it cannot that of a publisher that comes over the network.
+fn start_dealers(node: &Node) -> io::Result<()> {
+    let node = node.clone();
+    std::thread::Builder::new().name("dealers".to_owned()).spawn(move || deal(&node)).map(drop)
+}
+
+fn deal(node: &Node) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return error!(%error, "there is no dealer"),
+    };
+    runtime.block_on(async {
+        let mut dealers = JoinSet::new();
+        for (table, codec) in demo::TABLES {
+            let node = node.clone();
+            dealers.spawn(async move {
+                if let Err(error) = demo::deal(node, table, codec).await {
+                    error!(table, %error, "the dealer has left");
+                }
+            });
+        }
+        while dealers.join_next().await.is_some() {}
+    });
 }
 
 fn announce(config: &Config, node: &Node, public: SocketAddr, admin: SocketAddr) {

@@ -227,6 +227,21 @@ async fn a_large_or_slow_body_is_counted() {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_reads_are_given_up() {
+    let server = serving(|config| config.http.idle_timeout = SHORT).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    // More answers than all buffers between can hold; the listener stops reading when it cannot write.
+    let request = "GET /sdk/player.js HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100);
+    let flood = async move { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+    let flood = tokio::spawn(flood);
+    // Made, and waiting for room to be sent: the connection does nothing any more.
+    server.metric(&limited("idle_time", 1)).await;
+    tokio::time::timeout(LIMIT, flood).await.expect("the other end closes").unwrap();
+}
+
+#[tokio::test]
 async fn who_never_finishes_a_request_does_not_hold_up_the_end() {
     let server = serving(|_| {}).await;
     let mut half = say(server.address, "GET / HT").await;

@@ -19,7 +19,7 @@ use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
 use tableside::config::{Config, Tls};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -37,6 +37,15 @@ impl Files {
         let unique = format!("tableside-tls-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// A directory below it, or a link to one.
+    fn below(&self, name: &str) -> Self {
+        let path = self.0.join(name);
+        if !name.starts_with('.') {
+            std::fs::create_dir_all(&path).unwrap();
+        }
         Self(path)
     }
 
@@ -134,6 +143,43 @@ async fn an_offer_is_answered_over_every_version_of_http_and_tls() {
 }
 
 #[tokio::test]
+async fn a_large_head_over_http2_is_refused_with_a_problem() {
+    let (files, made) = (Files::new(), made());
+    files.write(&made);
+    let server = Server::public_with(files.config(), FakeSessions::default()).await;
+    let stream = connect_any(server.address, made.cert.der()).await.unwrap();
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://edge.example.com/").header("x-large", "x".repeat(20_000));
+    let response = client.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 431);
+    assert_cors(response.headers());
+    let problem = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&problem).contains("urn:tableside:problem:headers-too-large"));
+    server.metric("tableside_http_limited_total{listener=\"public\",reason=\"header_bytes\"} 1").await;
+}
+
+#[tokio::test]
+async fn the_streams_of_a_connection_are_limited() {
+    let (files, made) = (Files::new(), made());
+    files.write(&made);
+    let mut config = files.config();
+    config.http.max_streams_per_connection = 3;
+    let server = Server::public_with(config, FakeSessions::default()).await;
+    let mut stream = connect_any(server.address, made.cert.der()).await.unwrap();
+    // RFC 9113 §3.4: the preface of a client, with empty settings.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // §3.4, §6.5: that of a server MUST be its settings: pairs of an identifier and a value.
+    let mut header = [0; 9];
+    stream.read_exact(&mut header).await.unwrap();
+    assert_eq!(header[3], 4, "SETTINGS");
+    let mut settings = vec![0; usize::from(header[2]) + 256 * usize::from(header[1])];
+    stream.read_exact(&mut settings).await.unwrap();
+    let most_streams = settings.chunks_exact(6).find(|pair| pair[..2] == [0, 3]).expect("MAX_CONCURRENT_STREAMS");
+    assert_eq!(most_streams[2..], [0, 0, 0, 3]);
+}
+
+#[tokio::test]
 async fn who_does_not_speak_tls_is_let_go_and_counted() {
     let (files, made) = (Files::new(), made());
     files.write(&made);
@@ -201,13 +247,17 @@ async fn the_expiry_of_the_certificate_is_a_metric() {
 #[tokio::test]
 async fn changed_files_are_found_without_being_told() {
     let (files, old, new) = (Files::new(), made(), made());
-    files.write(&old);
-    let server = Server::public_with(files.config(), FakeSessions::default()).await;
+    let (first, second, data) = (files.below("first"), files.below("second"), files.below("..data"));
+    first.write(&old);
+    second.write(&new);
+    std::os::unix::fs::symlink("first", files.0.join("..data")).unwrap();
+    let server = Server::public_with(data.config(), FakeSessions::default()).await;
     let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
     let certificate = server.certificate.clone().expect("HTTPS");
     let keeper = tokio::spawn(certificate.keep_fresh(Duration::from_millis(5), hangups));
     // As Kubernetes does: the directory behind a link is exchanged.
-    files.write(&new);
+    std::os::unix::fs::symlink("second", files.0.join("..data.new")).unwrap();
+    std::fs::rename(files.0.join("..data.new"), files.0.join("..data")).unwrap();
     server.metric("tableside_tls_certificate_reloads_total{outcome=\"loaded\"} 1").await;
     connect_any(server.address, new.cert.der()).await.expect("the new one");
     keeper.abort();

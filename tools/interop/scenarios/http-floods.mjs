@@ -20,7 +20,7 @@ export async function run(t) {
   const player = new PlayerPage(await browser.open(gateway.url('/play/demo')));
   await until('the page is live', 10, async () => (await player.state()) === 'live');
   await until('the player is level with the table', 10, isLevel(() => player.latest(), 30));
-  const watched = { gateway, player, fps: 30, atLeastSeconds: 10 };
+  const watched = { gateway, player, atLeastSeconds: 10 };
   const limited = async (reason) => {
     return (await gateway.metrics()).sum('tableside_http_limited_total', { listener: 'public', reason });
   };
