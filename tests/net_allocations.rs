@@ -1,13 +1,16 @@
 //! Once warm, sending and receiving take nothing from the heap.
 // A global allocator cannot be written without.
 #![allow(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "connections are admitted at some instant")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use tableside::fanout::{SendBatch, TrafficClass};
-use tableside::net::{RecvBatch, ShardSocket, UdpOptions};
+use tableside::net::{IceTcp, RecvBatch, ShardSocket, TcpOptions, UdpOptions};
 use tableside::rtc::TransportAddress;
 
 struct Counting;
@@ -47,6 +50,40 @@ fn fill(batch: &mut SendBatch, players: &[SocketAddr]) {
     }
     // Refused by the kernel: errors must not allocate either.
     batch.push(TransportAddress::udp(([127, 0, 0, 1], 0).into()), TrafficClass::Video, 100, |_| 100);
+}
+
+/// Packets over TCP come and go without the heap as well, a whole frame in a write.
+#[tokio::test]
+async fn tcp_does_not_allocate_once_warm() {
+    let mut node = IceTcp::bind(([127, 0, 0, 1], 0).into(), TcpOptions::default()).expect("loopback");
+    let mut player = TcpStream::connect(node.local_address()).expect("loopback");
+    let address = TransportAddress::tcp(player.local_addr().expect("bound"));
+    let mut batch = SendBatch::with_capacity(64 * 1024, 64);
+    let mut stream = vec![0; PACKETS * (2 + 1150)];
+    let mut end_and_beginning = [7; 102];
+    end_and_beginning[100..].copy_from_slice(&[0, 100]);
+    player.write_all(&[0, 100]).expect("room");
+    let (now, mut warm) = (Instant::now(), 0);
+    for frame in 0..FRAMES {
+        if frame == 1 {
+            warm = ALLOCATIONS.get();
+        }
+        // The end of a packet and the beginning of the next one: something is always kept between two reads.
+        player.write_all(&end_and_beginning).expect("room");
+        let mut came = 0;
+        while came == 0 {
+            node.readable().await.expect("runtime");
+            node.receive(now, |_, packet| {
+                came += packet.len();
+                true
+            });
+        }
+        batch.clear();
+        (0..PACKETS).for_each(|_| batch.push(address, TrafficClass::Video, 1150, |_| 1150));
+        assert_eq!(node.send_batch(&batch).datagrams, PACKETS as u64);
+        player.read_exact(&mut stream).expect("a frame");
+    }
+    assert_eq!(ALLOCATIONS.get() - warm, 0, "allocations in {FRAMES} frames");
 }
 
 #[tokio::test]

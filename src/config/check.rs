@@ -1,8 +1,10 @@
 //! Ranges, and values that exclude each other.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::Config;
+use super::sections::Media;
 
 /// A value that is refused.
 pub(super) struct Problem {
@@ -67,9 +69,7 @@ fn media(config: &Config) -> Checked {
         let message = format!("{} shards from port {} need ports above 65535", media.shards, media.first_port);
         return refuse("media.first_port", message);
     }
-    if let Some(bad) = media.announce.iter().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
-        return refuse("media.announce", format!("{bad} is no address that players can send to"));
-    }
+    announced(media)?;
     within("media.receive_buffer_bytes", media.receive_buffer_bytes as u128, 65_536..=1 << 30)?;
     within("media.send_buffer_bytes", media.send_buffer_bytes as u128, 65_536..=1 << 30)?;
     within("media.ring_packets", media.ring_packets as u128, 256..=32_768)?;
@@ -77,7 +77,37 @@ fn media(config: &Config) -> Checked {
         return refuse("media.ring_packets", format!("{} is not a power of two, such as 2048", media.ring_packets));
     }
     within("media.dscp.audio", media.dscp.audio.into(), 0..=63)?;
-    within("media.dscp.video", media.dscp.video.into(), 0..=63)
+    within("media.dscp.video", media.dscp.video.into(), 0..=63)?;
+    within("media.dscp.data", media.dscp.data.into(), 0..=63)?;
+    within("media.tcp.max_connections_per_shard", media.tcp.max_connections_per_shard as u128, 1..=100_000)?;
+    within("media.tcp.max_connections_per_address", media.tcp.max_connections_per_address as u128, 1..=100_000)
+}
+
+/// Every address makes a candidate or two in each section of each answer.
+const MAX_ANNOUNCED: usize = 8;
+
+fn announced(media: &Media) -> Checked {
+    let key = "media.announce";
+    if media.announce.len() > MAX_ANNOUNCED {
+        return refuse(key, format!("{} addresses; at most {MAX_ANNOUNCED} are allowed", media.announce.len()));
+    }
+    for (n, ip) in media.announce.iter().enumerate() {
+        let reason = match ip {
+            _ if ip.is_unspecified() || ip.is_multicast() => "is no address that players can send to",
+            IpAddr::V4(v4) if v4.is_broadcast() => "is no address that players can send to",
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => "means another host on each link (link-local)",
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4 address in disguise; write it as one",
+            // RFC 8445 §5.2: at most one candidate for each IP address.
+            _ if media.announce[..n].contains(ip) => "is there twice",
+            IpAddr::V6(_) if media.listen.is_ipv4() => "cannot be reached: media.listen is an IPv4 address",
+            IpAddr::V4(_) if media.listen.is_ipv6() && !media.listen.is_unspecified() => {
+                "cannot be reached: media.listen is an IPv6 address"
+            }
+            _ => continue,
+        };
+        return refuse(key, format!("{ip} {reason}"));
+    }
+    Ok(())
 }
 
 fn sessions(config: &Config) -> Checked {

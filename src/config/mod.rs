@@ -31,7 +31,7 @@ pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
 pub use publish_keys::{Permission, PublishKeys};
-pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Publish, Sessions, Table};
+pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Publish, Sessions, Table, Tcp};
 pub use summary::Summary;
 pub use table_name::TableName;
 

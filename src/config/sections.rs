@@ -46,6 +46,8 @@ pub struct Media {
     pub ring_packets: usize,
     /// `[media.dscp]`
     pub dscp: Dscp,
+    /// `[media.tcp]`
+    pub tcp: Tcp,
 }
 
 impl Default for Media {
@@ -59,6 +61,7 @@ impl Default for Media {
             send_buffer_bytes: 8 << 20,
             ring_packets: 2048,
             dscp: Dscp::default(),
+            tcp: Tcp::default(),
         }
     }
 }
@@ -69,13 +72,33 @@ impl Default for Media {
 pub struct Dscp {
     /// EF by default.
     pub audio: u8,
-    /// AF41 by default.
+    /// AF41 by default. Of STUN, RTCP and TCP connections too.
     pub video: u8,
+    /// Data channels; EF by default.
+    pub data: u8,
 }
 
 impl Default for Dscp {
     fn default() -> Self {
-        Self { audio: 46, video: 34 }
+        Self { audio: 46, video: 34, data: 46 }
+    }
+}
+
+/// `[media.tcp]`: ICE-TCP (RFC 6544), for players whose network lets no UDP through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tcp {
+    /// Whether there are candidates over TCP, on the port numbers of UDP.
+    pub enabled: bool,
+    /// Connections beyond this are closed, those first that have not proved to belong to a session.
+    pub max_connections_per_shard: usize,
+    /// Connections beyond this from one IPv4 address or one IPv6 /64 are closed.
+    pub max_connections_per_address: usize,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self { enabled: true, max_connections_per_shard: 4096, max_connections_per_address: 64 }
     }
 }
 

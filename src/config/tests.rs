@@ -54,7 +54,7 @@ fn every_section_is_read() {
     let config = parse(
         "[http]\nlisten = \"[::1]:81\"\npublic_url = \"https://edge.example.com/\"\nmax_sdp_bytes = 5000\n\
          request_timeout_ms = 250\n[admin]\nlisten = \"0.0.0.0:82\"\n[media]\nlisten = \"192.0.2.1\"\nshards = 3\n\
-         announce = [\"203.0.113.7\", \"2001:db8::7\"]\nring_packets = 4096\ndscp.audio = 0\n[sessions]\n\
+         announce = [\"203.0.113.7\", \"198.51.100.7\"]\nring_packets = 4096\ndscp.audio = 0\n[sessions]\n\
          consent_timeout_s = 7\npublisher_grace_s = 0\n[tables.a]\n[tables.b-2]\nplayout_delay_min_ms = 0\n\
          playout_delay_max_ms = 400\n[publish]\nkeys_file = \"keys\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
     )
@@ -63,7 +63,7 @@ fn every_section_is_read() {
     assert_eq!(config.http.public_url.as_ref().map(PublicUrl::as_str), Some("https://edge.example.com"));
     assert_eq!(config.http.request_timeout.as_millis(), 250);
     assert_eq!(config.media.announce.len(), 2);
-    assert_eq!((config.media.shards, config.media.dscp), (3, Dscp { audio: 0, video: 34 }));
+    assert_eq!((config.media.shards, config.media.dscp), (3, Dscp { audio: 0, video: 34, data: 46 }));
     assert_eq!(config.sessions.consent_timeout.as_secs(), 7);
     assert!(config.knows(&"b-2".parse().unwrap()) && !config.knows(&"c".parse().unwrap()));
     let delay = config.tables["b-2"].playout_delay().unwrap();
@@ -96,6 +96,12 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[media]\nshards = 2\nfirst_port = 65535\n", 3, "media.first_port", "need ports above 65535"),
         ("[media]\nring_packets = 3000\n", 2, "media.ring_packets", "power of two"),
         ("[media]\nannounce = [\"0.0.0.0\"]\n", 2, "media.announce", "no address that players can send to"),
+        ("[media]\nannounce = [\"fe80::7\"]\n", 2, "media.announce", "link-local"),
+        ("[media]\nannounce = [\"::ffff:192.0.2.7\"]\n", 2, "media.announce", "write it as one"),
+        ("[media]\nannounce = [\"192.0.2.7\", \"192.0.2.7\"]\n", 2, "media.announce", "192.0.2.7 is there twice"),
+        ("[media]\nlisten = \"0.0.0.0\"\nannounce = [\"2001:db8::7\"]\n", 3, "media.announce", "is an IPv4 address"),
+        ("[media.dscp]\ndata = 64\n", 2, "media.dscp.data", "allowed are 0 to 63"),
+        ("[media.tcp]\nmax_connections_per_address = 0\n", 2, "media.tcp.max_connections_per_address", "1 to 100000"),
         ("[media]\nlisten = \"*\"\n", 2, "media.listen", "expected one like \"[::]\""),
         ("[media.dscp]\naudio = 64\n", 2, "media.dscp.audio", "allowed are 0 to 63"),
         ("[http]\nlisten = \"8080\"\n", 2, "http.listen", "expected one like \"0.0.0.0:8080\""),

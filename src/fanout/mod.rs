@@ -15,4 +15,4 @@ mod send_batch;
 
 pub use down_track::{DownTrack, Rtx};
 pub use layout::{HeaderClass, Layout, MAX_DATAGRAM, Stamps};
-pub use send_batch::{Message, SendBatch, TrafficClass};
+pub use send_batch::{MAX_SEGMENTS, Message, SendBatch, TrafficClass};

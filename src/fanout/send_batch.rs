@@ -7,8 +7,10 @@ use crate::rtc::{Transport, TransportAddress};
 /// What a datagram carries; decides its DSCP marking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TrafficClass {
-    /// STUN, DTLS, RTCP: unmarked by default.
+    /// STUN and RTCP: as video.
     Control,
+    /// DTLS: data channels (EF by default).
+    Data,
     /// Audio (EF by default).
     Audio,
     /// Video (AF41 by default).
@@ -288,7 +290,7 @@ mod tests {
     }
 
     fn class() -> impl Strategy<Value = TrafficClass> {
-        prop::sample::select(vec![TrafficClass::Control, TrafficClass::Audio, TrafficClass::Video])
+        prop::sample::select(vec![TrafficClass::Control, TrafficClass::Data, TrafficClass::Audio, TrafficClass::Video])
     }
 
     fn length() -> impl Strategy<Value = usize> {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, TableName};
 use crate::media::{MediaKind, PlayoutDelay};
-use crate::net::{Dscp, Markings, Setting, UdpOptions, host_addresses, verify_sysctls};
+use crate::net::{Dscp, Markings, Setting, TcpOptions, UdpOptions, host_addresses, raise_open_files, verify_sysctls};
 use crate::rtc::EndpointConfig;
 use crate::rtc::data_channel::SctpConfig;
 use crate::rtc::dtls::{DtlsIdentity, IdentityError};
@@ -47,6 +47,9 @@ const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
 /// The demo takes any name: this many of them.
 const MOST_DEMO_TABLES: usize = 256;
 
+/// Descriptors beside TCP connections for media: requests, sockets, epoll.
+const OTHER_FILES: usize = 1024;
+
 /// How long shards may take to say goodbye to their sessions.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,7 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// A shard's socket or thread.
-    #[error("cannot listen on UDP {address}: {source} (media.listen, media.first_port)")]
+    #[error("cannot listen for media on {address}: {source} (media.listen, media.first_port, media.tcp.enabled)")]
     Bind {
         /// What was to be bound.
         address: SocketAddr,
@@ -150,6 +153,7 @@ impl Node {
                 },
                 address,
                 options: options.clone(),
+                tcp: tcp_options(config),
                 commands,
                 peers: senders.clone(),
                 events: events.clone(),
@@ -161,6 +165,7 @@ impl Node {
             shards.push(ShardHandle { commands: senders[n].clone(), report: reports, port: bound.port() });
         }
         merge_tuning(&mut tuning, verify_sysctls("/proc/sys".as_ref(), &options));
+        merge_tuning(&mut tuning, vec![raise_open_files(open_files(config, count))]);
         let inner = Inner {
             config: config.clone(),
             identity,
@@ -447,6 +452,7 @@ impl Node {
             ice,
             fingerprint: self.inner.identity.fingerprint(),
             candidates: self.inner.addresses.iter().map(|ip| SocketAddr::new(*ip, handle.port)).collect(),
+            tcp_candidates: self.inner.config.media.tcp.enabled,
             video_ssrc: spec.video_ssrc,
             video_rtx_ssrc: spec.video_rtx_ssrc,
             audio_ssrc: spec.audio_ssrc,
@@ -470,7 +476,7 @@ impl Node {
                 }
                 ShardEvent::SessionConnected { key } => self.directory().session_connected(shard, key),
                 ShardEvent::Table { table, state, media } => self.table_changed(table, state, media),
-                ShardEvent::Peer { .. } => {}
+                ShardEvent::Peer { .. } | ShardEvent::Disconnect { .. } => {}
             }
         }
     }
@@ -531,7 +537,10 @@ fn status(directory: &Directory, reports: &[ShardReport], name: String) -> Table
 
 fn announced(config: &Config) -> Result<Vec<IpAddr>, StartError> {
     if !config.media.announce.is_empty() {
-        return Ok(config.media.announce.clone());
+        let mut addresses = config.media.announce.clone();
+        // FFmpeg knows no candidate but the first. Among their own kind they stay in the order of the file.
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        return Ok(addresses);
     }
     let listen = config.media.listen;
     if !listen.is_unspecified() {
@@ -543,17 +552,37 @@ fn announced(config: &Config) -> Result<Vec<IpAddr>, StartError> {
 }
 
 fn udp_options(config: &Config) -> UdpOptions {
-    let dscp = |code_point| Dscp::new(code_point).unwrap_or(Dscp::DEFAULT);
     UdpOptions {
         receive_buffer: config.media.receive_buffer_bytes,
         send_buffer: config.media.send_buffer_bytes,
         busy_poll_micros: None,
         markings: Markings {
-            control: Dscp::DEFAULT,
+            data: dscp(config.media.dscp.data),
             audio: dscp(config.media.dscp.audio),
             video: dscp(config.media.dscp.video),
         },
     }
+}
+
+fn tcp_options(config: &Config) -> Option<TcpOptions> {
+    let tcp = config.media.tcp;
+    tcp.enabled.then_some(TcpOptions {
+        max_connections: tcp.max_connections_per_shard,
+        max_per_address: tcp.max_connections_per_address,
+        marking: dscp(config.media.dscp.video),
+    })
+}
+
+/// Descriptors that the node can come to need.
+fn open_files(config: &Config, shards: usize) -> u64 {
+    let tcp = &config.media.tcp;
+    let connections = if tcp.enabled { shards * tcp.max_connections_per_shard } else { 0 };
+    (OTHER_FILES + connections) as u64
+}
+
+/// What the configuration's check has let through is below 64.
+fn dscp(code_point: u8) -> Dscp {
+    Dscp::new(code_point).unwrap_or(Dscp::DEFAULT)
 }
 
 /// A setting counts as granted when every shard got it.

@@ -1,4 +1,4 @@
-//! A shard's thread: the thin shell that moves bytes between a socket and a [`Shard`].
+//! A shard's thread: the thin shell that moves bytes between sockets and a [`Shard`].
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use std::{io, thread};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fanout::SendBatch;
-use crate::net::{RecvBatch, ShardSocket, TuningReport, UdpOptions, thread_cpu_time};
+use crate::net::{IceTcp, RecvBatch, ShardSocket, TcpOptions, TuningReport, UdpOptions, thread_cpu_time};
+use crate::rtc::TransportAddress;
 use crate::rtc::sdp::{Negotiated, TableMedia};
 use crate::shard::{
     Added, DropReason, EndCause, LocalMedia, PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
@@ -25,6 +26,9 @@ const COMMANDS_PER_TURN: usize = 256;
 
 /// Receive batches taken before timers and commands are looked at again.
 const BATCHES_PER_TURN: usize = 4;
+
+/// Ports that the system chose and that are asked for again over TCP, before it is said that none is free over both.
+const PORT_CHOICES: usize = 16;
 
 /// Datagrams after which timers and commands have their turn even if more are waiting: one to two milliseconds of the
 /// cheapest kind, which is what a flood is made of. With `UDP_GRO` a batch alone can be that many.
@@ -58,6 +62,8 @@ pub(super) struct Seat {
     pub(super) config: ShardConfig,
     pub(super) address: SocketAddr,
     pub(super) options: UdpOptions,
+    /// Without it there is no ICE-TCP.
+    pub(super) tcp: Option<TcpOptions>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) peers: Vec<mpsc::Sender<Command>>,
     /// Unbounded: one message per beginning or end of a session or table, so the sessions bound it; losing one would
@@ -70,10 +76,10 @@ pub(super) fn queue() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
     mpsc::channel(QUEUE)
 }
 
-/// Starts the thread; returns when its socket is bound, with the bound address and what the kernel granted.
+/// Starts the thread; returns when its sockets are bound, with the bound address and what the kernel granted.
 ///
 /// # Errors
-/// The socket cannot be bound, or the thread cannot be started.
+/// A socket cannot be bound, or the thread cannot be started.
 pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> {
     let (bound, outcome) = oneshot::channel();
     thread::Builder::new().name(format!("shard-{}", seat.config.id.0)).spawn(move || {
@@ -82,10 +88,10 @@ pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> 
             Err(error) => return drop(bound.send(Err(error))),
         };
         runtime.block_on(async {
-            match ShardSocket::bind(seat.address, &seat.options) {
-                Ok((socket, tuning)) => {
+            match bind(&seat) {
+                Ok((socket, tcp, tuning)) => {
                     let _ = bound.send(Ok((socket.local_address(), tuning)));
-                    Turn::new(seat, socket).run().await;
+                    Turn::new(seat, socket, tcp).run().await;
                 }
                 Err(error) => drop(bound.send(Err(error))),
             }
@@ -94,11 +100,27 @@ pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> 
     outcome.await.unwrap_or_else(|_| Err(io::Error::other("the shard's thread ended")))
 }
 
+/// Both sockets, on one number.
+fn bind(seat: &Seat) -> io::Result<(ShardSocket, Option<IceTcp>, TuningReport)> {
+    let mut choices = if seat.address.port() == 0 { PORT_CHOICES } else { 1 };
+    loop {
+        let (socket, tuning) = ShardSocket::bind(seat.address, &seat.options)?;
+        let Some(options) = seat.tcp else { return Ok((socket, None, tuning)) };
+        choices -= 1;
+        match IceTcp::bind(socket.local_address(), options) {
+            Ok(tcp) => return Ok((socket, Some(tcp), tuning)),
+            Err(error) if choices == 0 => return Err(io::Error::new(error.kind(), format!("TCP: {error}"))),
+            Err(_) => {}
+        }
+    }
+}
+
 /// The loop of a shard.
 struct Turn {
     shard: Shard,
     id: ShardId,
     socket: ShardSocket,
+    tcp: Option<IceTcp>,
     arrivals: RecvBatch,
     departures: SendBatch,
     commands: mpsc::Receiver<Command>,
@@ -111,11 +133,12 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(seat: Seat, socket: ShardSocket) -> Self {
+    fn new(seat: Seat, socket: ShardSocket, tcp: Option<IceTcp>) -> Self {
         Self {
             id: seat.config.id,
             shard: Shard::new(seat.config),
             socket,
+            tcp,
             arrivals: RecvBatch::new(),
             departures: Shard::send_batch(),
             commands: seat.commands,
@@ -130,7 +153,8 @@ impl Turn {
     /// Until the control plane is gone or says so.
     async fn run(mut self) {
         loop {
-            let wake = self.shard.poll_timeout().map_or(self.report_due, |at| at.min(self.report_due));
+            let wakes = [self.shard.poll_timeout(), self.tcp.as_ref().and_then(IceTcp::poll_timeout)];
+            let wake = wakes.into_iter().flatten().fold(self.report_due, Instant::min);
             let first = tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -142,6 +166,10 @@ impl Turn {
                     // The descriptor itself failed: without it the shard is of no use; its end shows in readiness.
                     Err(_) => return,
                 },
+                readable = readable(self.tcp.as_ref()) => match readable {
+                    Ok(()) => None,
+                    Err(_) => return,
+                },
                 () = tokio::time::sleep_until(wake.into()) => None,
             };
             if self.take_commands(first).is_break() {
@@ -149,6 +177,7 @@ impl Turn {
             }
             self.take_datagrams();
             let now = now();
+            self.take_frames(now);
             self.shard.handle_timeout(now);
             self.drain(now);
             if now >= self.report_due {
@@ -219,10 +248,27 @@ impl Turn {
         }
     }
 
+    /// What came over TCP.
+    fn take_frames(&mut self, now: Instant) {
+        let (Some(tcp), shard) = (&mut self.tcp, &mut self.shard) else { return };
+        tcp.handle_timeout(now);
+        tcp.receive(now, |peer, packet| {
+            let source = TransportAddress::tcp(peer);
+            shard.handle_datagram(now, source, packet);
+            shard.knows(source)
+        });
+        while let Some(peer) = tcp.poll_gone() {
+            shard.handle_disconnect(peer);
+        }
+    }
+
     /// Sends and says everything the shard has.
     fn drain(&mut self, now: Instant) {
         while self.shard.poll_transmit(now, &mut self.departures) {
-            let sent = self.socket.send_batch(&self.departures);
+            let mut sent = self.socket.send_batch(&self.departures);
+            if let Some(tcp) = self.tcp.as_mut().filter(|_| !self.departures.tcp_messages().is_empty()) {
+                sent += tcp.send_batch(&self.departures);
+            }
             self.shard.count_sent(sent.datagrams, sent.bytes, sent.runs, sent.dropped_buffer_full, sent.dropped_error);
         }
         self.peers.retry();
@@ -231,6 +277,11 @@ impl Turn {
                 ShardEvent::Peer { to, message } => {
                     if !self.peers.tell(to, message) {
                         self.shard.dropped(DropReason::ShardQueueFull, 1);
+                    }
+                }
+                ShardEvent::Disconnect { peer } => {
+                    if let Some(tcp) = &mut self.tcp {
+                        tcp.close(peer);
                     }
                 }
                 event => {
@@ -248,8 +299,20 @@ impl Turn {
         self.receive_drops = drops;
         let mut report = self.shard.report(now);
         report.cpu_seconds = thread_cpu_time().as_secs_f64();
+        if let Some(tcp) = self.tcp.as_ref().map(IceTcp::report) {
+            (report.tcp_connections, report.tcp_accepted, report.tcp_ended) =
+                (tcp.connections, tcp.accepted, tcp.ended);
+        }
         self.report.send_replace(report);
         self.report_due = now + REPORT_INTERVAL;
+    }
+}
+
+/// Without TCP there is nothing to wait for.
+async fn readable(tcp: Option<&IceTcp>) -> io::Result<()> {
+    match tcp {
+        Some(tcp) => tcp.readable().await,
+        None => std::future::pending().await,
     }
 }
 

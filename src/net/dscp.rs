@@ -26,14 +26,15 @@ impl Dscp {
 }
 
 /// The marking of each class of traffic. By default what RFC 8837 §5 gives to interactive media of medium priority,
-/// audio raised to EF.
+/// audio and data raised to EF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Markings {
-    /// STUN, DTLS, RTCP.
-    pub control: Dscp,
+    /// DTLS: data channels, and the handshake before them.
+    pub data: Dscp,
     /// Audio.
     pub audio: Dscp,
-    /// Video. Also what the socket marks with where nothing else is said, so that most datagrams cost nothing extra.
+    /// Video, and STUN and RTCP with it: RFC 8445 §7.2.3 and RFC 7657 §5.4 want them marked as the media that they are
+    /// about. Also what the socket marks with where nothing else is said, so that most datagrams cost nothing extra.
     pub video: Dscp,
 }
 
@@ -41,16 +42,16 @@ impl Markings {
     /// The marking of `class`.
     pub const fn of(&self, class: TrafficClass) -> Dscp {
         match class {
-            TrafficClass::Control => self.control,
+            TrafficClass::Data => self.data,
             TrafficClass::Audio => self.audio,
-            TrafficClass::Video => self.video,
+            TrafficClass::Control | TrafficClass::Video => self.video,
         }
     }
 }
 
 impl Default for Markings {
     fn default() -> Self {
-        Self { control: Dscp::DEFAULT, audio: Dscp::EF, video: Dscp::AF41 }
+        Self { data: Dscp::EF, audio: Dscp::EF, video: Dscp::AF41 }
     }
 }
 
@@ -67,7 +68,8 @@ mod tests {
     #[test]
     fn the_default_markings_are_those_of_the_documentation() {
         let octet = |class| Markings::default().of(class).traffic_class_octet();
-        assert_eq!(octet(TrafficClass::Control), 0);
+        assert_eq!(octet(TrafficClass::Control), 0x88);
+        assert_eq!(octet(TrafficClass::Data), 0xb8);
         assert_eq!(octet(TrafficClass::Audio), 0xb8);
         assert_eq!(octet(TrafficClass::Video), 0x88);
     }

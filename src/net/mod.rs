@@ -1,6 +1,6 @@
-//! Batched UDP with GSO and GRO, socket buffers, verification of node tuning.
+//! Batched UDP with GSO and GRO, ICE-TCP, socket buffers, verification of node tuning.
 //!
-//! Owns the one socket of each shard. Enters: a [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and
+//! Owns the sockets of each shard: one for UDP, and on the same number a listener for TCP and its connections. Enters: a [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and
 //! whatever the network sends. Leaves: datagrams on the wire in as few system calls as the kernel allows, and a
 //! [`RecvBatch`] of datagrams with their source addresses. Also says what of the host's tuning is missing and which
 //! addresses the host can be reached at.
@@ -14,6 +14,7 @@ mod process;
 mod receive;
 mod send;
 mod sys;
+mod tcp;
 mod tuning;
 mod udp;
 
@@ -26,5 +27,6 @@ pub use process::{raise_open_file_limit, yield_to_shards};
 pub use receive::RecvBatch;
 pub use send::SendOutcome;
 pub use sys::thread_cpu_time;
-pub use tuning::{SETTINGS, Setting, TuningReport, verify_sysctls};
+pub use tcp::{IceTcp, TcpEnd, TcpOptions, TcpReport};
+pub use tuning::{SETTINGS, Setting, TuningReport, raise_open_files, verify_sysctls};
 pub use udp::{ShardSocket, UdpOptions};

@@ -4,6 +4,8 @@
 //! pointer in them is set in the very call that hands them to the kernel, so none outlives what it points to.
 #![allow(unsafe_code)]
 
+mod epoll;
+
 use std::ffi::CStr;
 use std::io;
 use std::mem;
@@ -16,6 +18,8 @@ use libc::{c_int, c_uint, socklen_t};
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub(super) use epoll::{Epoll, Ready, Wanted};
 
 /// One message for the kernel.
 pub(super) struct Outgoing<'a> {
@@ -458,6 +462,24 @@ pub fn thread_cpu_time() -> Duration {
     // SAFETY: writes to `time` only. It cannot fail: the clock exists since Linux 2.6.12 and the pointer is valid.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Raises the soft limit of open files to the hard one and returns it.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes to `limit` only.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads `limit` only.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
 }
 
 /// Waits for one datagram on a socket with `IP_RECVTOS` or `IPV6_RECVTCLASS` and says its traffic class octet.

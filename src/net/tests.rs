@@ -203,18 +203,20 @@ async fn each_class_of_traffic_carries_its_marking() {
         (Domain::IPV4, SocketAddr::from(ANY)),
         (Domain::IPV6, SocketAddr::from(ANY)),
     ] {
-        let options = UdpOptions { markings: Markings { video: af42, ..Markings::default() }, ..UdpOptions::default() };
+        let markings = Markings { video: af42, data: Dscp::new(40).expect("a code point"), ..Markings::default() };
+        let options = UdpOptions { markings, ..UdpOptions::default() };
         let (mut from, report) = ShardSocket::bind(bound, &options).expect("loopback");
         assert!(report.iter().any(|setting| setting.name == "dscp" && setting.ok));
         let (reader, to) = octet_reader(domain);
         let mut batch = SendBatch::with_capacity(10_000, 8);
-        for class in [TrafficClass::Control, TrafficClass::Audio, TrafficClass::Video] {
+        for class in [TrafficClass::Data, TrafficClass::Audio, TrafficClass::Video, TrafficClass::Control] {
             // Two, so that run and marking go in one control buffer.
             (0..2).for_each(|_| batch.push(TransportAddress::udp(to), class, 200, |_| 200));
         }
-        assert_eq!(from.send_batch(&batch).runs, 3);
-        let octets: Vec<_> = (0..6).map(|_| receive_traffic_class(reader.as_fd()).expect("receives")).collect();
-        assert_eq!(octets, [0, 0, 46 << 2, 46 << 2, 36 << 2, 36 << 2], "{domain:?} from {bound}");
+        assert_eq!(from.send_batch(&batch).runs, 4);
+        let octets: Vec<_> = (0..8).map(|_| receive_traffic_class(reader.as_fd()).expect("receives")).collect();
+        let expected = [40, 46, 36, 36].map(|code_point| [code_point << 2; 2]).concat();
+        assert_eq!(octets, expected, "{domain:?} from {bound}");
     }
 }
 

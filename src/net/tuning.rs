@@ -10,16 +10,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::sys;
 use super::udp::UdpOptions;
 
-/// Every name that a [`Setting`] can have. Each is reported by either [`verify_sysctls`] or
+/// Every name that a [`Setting`] can have. Each is reported by [`verify_sysctls`], [`raise_open_files`] or
 /// [`ShardSocket::bind`](super::ShardSocket::bind), whether or not it is as wanted.
-pub const SETTINGS: [&str; 11] = [
+pub const SETTINGS: [&str; 12] = [
     "rmem_max",
     "wmem_max",
     "netdev_max_backlog",
     "udp_rmem_min",
     "default_qdisc",
+    "open_files",
     "receive_buffer",
     "send_buffer",
     "gso",
@@ -85,6 +87,14 @@ pub fn verify_sysctls(proc_sys: &Path, options: &UdpOptions) -> TuningReport {
         ),
         default_qdisc(read(proc_sys, "net/core/default_qdisc")),
     ]
+}
+
+/// Raises how many descriptors the process may have to what the host allows it at most, and says whether that is
+/// `wanted`: each TCP connection needs one, and each request.
+pub fn raise_open_files(wanted: u64) -> Setting {
+    let advice =
+        "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=), or lower media.tcp.max_connections_per_shard";
+    Setting::at_least("open_files", wanted, sys::raise_open_files(), advice)
 }
 
 fn default_qdisc(found: io::Result<String>) -> Setting {
@@ -197,13 +207,21 @@ mod tests {
         assert_eq!(report[1].found, "invalid digit found in string");
     }
 
+    #[test]
+    fn the_limit_of_open_files_becomes_the_hard_one() {
+        let found = raise_open_files(1);
+        assert!(found.ok && found.found.parse::<u64>().expect("a number") >= 1024, "{found:?}");
+        assert_eq!(raise_open_files(u64::MAX).found, found.found, "it is there already");
+    }
+
     #[tokio::test]
     async fn sysctls_and_socket_together_report_every_setting_once() {
         let options = UdpOptions::default();
         let (_socket, report) =
             super::super::ShardSocket::bind(([127, 0, 0, 1], 0).into(), &options).expect("loopback");
-        let names: Vec<_> =
-            verify_sysctls(Path::new("/nonexistent"), &options).into_iter().chain(report).map(|s| s.name).collect();
+        let sysctls = verify_sysctls(Path::new("/nonexistent"), &options);
+        let all = sysctls.into_iter().chain([raise_open_files(1)]).chain(report);
+        let names: Vec<_> = all.map(|s| s.name).collect();
         assert_eq!(names, SETTINGS);
     }
 }

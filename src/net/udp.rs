@@ -216,7 +216,7 @@ fn busy_poll(socket: BorrowedFd<'_>, micros: Option<u32>) -> Setting {
 }
 
 /// An IPv6 socket marks what it sends to mapped addresses by its IPv4 option.
-fn mark(socket: BorrowedFd<'_>, ipv6: bool, octet: u8) -> io::Result<()> {
+pub(super) fn mark(socket: BorrowedFd<'_>, ipv6: bool, octet: u8) -> io::Result<()> {
     if ipv6 {
         sys::set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, octet.into())?;
     }

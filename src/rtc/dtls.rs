@@ -1,10 +1,12 @@
 //! DTLS-SRTP (RFC 5764) over the `dimpl` state machine: handshake, peer certificate, keys, SCTP records.
 //!
 //! As server it waits for a whole ClientHello, reads what is offered, and starts the state machine of the version that
-//! suits; which one, and why, is said in `dtls/client_hello.rs`. As client it offers both versions.
+//! suits; which one, and why, is said in `dtls/client_hello.rs`. Clients that may bring an RSA certificate get another
+//! one, see `dtls/rsa.rs`. As client it offers both versions.
 
 mod client_hello;
 mod hello_reader;
+mod rsa;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use aws_lc_rs::digest;
 use dimpl::{Dtls, Output, ProtocolVersion, UnexpectedMessageError};
 
 use self::hello_reader::HelloReader;
+use self::rsa::{RsaEvent, RsaServer};
 use super::sdp::{DtlsRole, Fingerprint, FingerprintHash};
 use super::srtp::{MasterKey, MasterKeys, Profile, SrtpError};
 
@@ -27,6 +30,7 @@ const OUTPUT_BUFFER: usize = 18 * 1024;
 const MAX_EARLY: usize = 8;
 
 pub use client_hello::{ClientHello, ClientHelloError};
+pub use rsa::RsaError;
 
 /// The versions of DTLS that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +68,9 @@ pub enum DtlsError {
     /// The exporter gave key material of a length that does not fit the profile.
     #[error(transparent)]
     KeyMaterial(#[from] SrtpError),
+    /// As `Protocol`, where the client may bring an RSA certificate.
+    #[error("DTLS failed: {0}")]
+    Rsa(#[from] RsaError),
 }
 
 impl DtlsError {
@@ -80,6 +87,8 @@ impl DtlsError {
 pub struct DtlsIdentity {
     config: Arc<dimpl::Config>,
     certificate: dimpl::DtlsCertificate,
+    /// For clients that may bring an RSA certificate.
+    rsa: Arc<rtc_dtls::config::HandshakeConfig>,
     fingerprint: [u8; 32],
     only: Option<DtlsVersion>,
 }
@@ -108,7 +117,8 @@ impl DtlsIdentity {
             .map_err(|e| IdentityError(e.to_string()))?;
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, &certificate.certificate).as_ref());
-        Ok(Self { config: Arc::new(config), certificate, fingerprint, only: None })
+        let rsa = rsa::config(&certificate)?;
+        Ok(Self { config: Arc::new(config), certificate, rsa, fingerprint, only: None })
     }
 
     /// For a peer that speaks one version alone. A node speaks both.
@@ -167,6 +177,7 @@ enum State {
         hello: HelloReader,
     },
     Running(Box<Dtls>),
+    Rsa(Box<RsaServer>),
 }
 
 impl std::fmt::Debug for DtlsTransport {
@@ -195,10 +206,13 @@ impl DtlsTransport {
 
     /// The version, once it is agreed.
     pub fn version(&self) -> Option<DtlsVersion> {
-        let State::Running(dtls) = &self.state else { return None };
-        match dtls.protocol_version()? {
-            ProtocolVersion::DTLS1_3 => Some(DtlsVersion::Dtls13),
-            _ => Some(DtlsVersion::Dtls12),
+        match &self.state {
+            State::Waiting { .. } => None,
+            State::Running(dtls) => match dtls.protocol_version()? {
+                ProtocolVersion::DTLS1_3 => Some(DtlsVersion::Dtls13),
+                _ => Some(DtlsVersion::Dtls12),
+            },
+            State::Rsa(_) => Some(DtlsVersion::Dtls12),
         }
     }
 
@@ -215,6 +229,12 @@ impl DtlsTransport {
                 let (whole, body) = std::mem::take(hello).into_datagram();
                 let offer = ClientHello::parse(&whole[body..])?;
                 let version = identity.only.map_or_else(|| offer.version(), Ok)?;
+                if version == DtlsVersion::Dtls12 && offer.may_bring_rsa() {
+                    let mut server = RsaServer::new(now, identity.rsa.clone());
+                    server.handle_datagram(now, &whole)?;
+                    self.state = State::Rsa(Box::new(server));
+                    return Ok(());
+                }
                 let mut dtls = start(now, identity, self.role, Some(version))?;
                 dtls.handle_packet(&whole)?;
                 self.state = State::Running(dtls);
@@ -240,6 +260,7 @@ impl DtlsTransport {
                 }
                 Ok(())
             }
+            State::Rsa(server) => Ok(server.handle_datagram(now, datagram)?),
         }
     }
 
@@ -251,6 +272,7 @@ impl DtlsTransport {
         match &mut self.state {
             State::Waiting { .. } => Ok(()),
             State::Running(dtls) => Ok(dtls.handle_timeout(now)?),
+            State::Rsa(server) => Ok(server.handle_timeout(now)?),
         }
     }
 
@@ -264,17 +286,21 @@ impl DtlsTransport {
     /// # Errors
     /// The association is closed.
     pub fn send(&mut self, data: &[u8]) -> Result<(), DtlsError> {
-        if let State::Running(dtls) = &mut self.state {
-            dtls.send_application_data(data)?;
+        match &mut self.state {
+            State::Waiting { .. } => {}
+            State::Running(dtls) => drop(dtls.send_application_data(data)?),
+            State::Rsa(server) => server.send(data)?,
         }
         Ok(())
     }
 
     /// Queues a `close_notify` (RFC 9725 §4.2 asks for an authenticated end).
     pub fn close(&mut self) {
-        if let State::Running(dtls) = &mut self.state {
+        match &mut self.state {
+            State::Waiting { .. } => {}
             // Closing what has already failed changes nothing.
-            let _ = dtls.close();
+            State::Running(dtls) => drop(dtls.close()),
+            State::Rsa(server) => server.close(),
         }
     }
 
@@ -284,7 +310,11 @@ impl DtlsTransport {
     /// The certificate matches no fingerprint, or the handshake ended without keys: the session must end.
     pub fn drive(&mut self, scratch: &mut DtlsScratch, mut sink: impl FnMut(DtlsOutput<'_>)) -> Result<(), DtlsError> {
         loop {
-            let State::Running(dtls) = &mut self.state else { return Ok(()) };
+            let dtls = match &mut self.state {
+                State::Waiting { .. } => return Ok(()),
+                State::Running(dtls) => dtls,
+                State::Rsa(_) => return self.drive_rsa(&mut sink),
+            };
             match dtls.poll_output(&mut scratch.0) {
                 Output::Packet(datagram) => sink(DtlsOutput::Datagram(datagram)),
                 Output::PeerCert(der) => {
@@ -320,6 +350,31 @@ impl DtlsTransport {
                 _ => {}
             }
         }
+    }
+
+    /// As [`DtlsTransport::drive`].
+    fn drive_rsa(&mut self, sink: &mut impl FnMut(DtlsOutput<'_>)) -> Result<(), DtlsError> {
+        let State::Rsa(server) = &mut self.state else { return Ok(()) };
+        while let Some(datagram) = server.poll_transmit() {
+            sink(DtlsOutput::Datagram(&datagram));
+        }
+        self.timeout = server.poll_timeout();
+        for event in server.take_events() {
+            match event {
+                RsaEvent::Connected { certificate, keying_material } => {
+                    if !self.expected.iter().any(|f| matches_certificate(f, &certificate)) {
+                        return Err(DtlsError::FingerprintMismatch);
+                    }
+                    self.certificate_matched = true;
+                    let keys = MasterKeys::split(RsaServer::PROFILE, &keying_material)?;
+                    self.keys = Some(keys.local_and_remote(self.role));
+                    self.announce(sink);
+                }
+                RsaEvent::Data(data) => sink(DtlsOutput::Data(&data)),
+                RsaEvent::Closed => sink(DtlsOutput::Closed),
+            }
+        }
+        Ok(())
     }
 
     /// Hands the keys over once, and only when the certificate has been compared.

@@ -161,6 +161,22 @@ impl Endpoint {
         self.connected && !self.closed
     }
 
+    /// How many packets of media may go to [`Endpoint::destination`] now: no limit once the peer has proved to be there.
+    pub fn allowance(&self, now: Instant) -> usize {
+        self.ice.allowance(now)
+    }
+
+    /// So many packets of media went there.
+    pub fn spend(&mut self, now: Instant, packets: usize) {
+        self.ice.spend(now, packets);
+    }
+
+    /// The TCP connection from `address` is closed.
+    pub fn forget(&mut self, address: TransportAddress) {
+        self.ice.forget(address);
+        self.dtls_path = self.dtls_path.filter(|path| *path != address);
+    }
+
     /// The addresses that may send to this endpoint.
     pub fn validated_addresses(&self) -> impl Iterator<Item = TransportAddress> {
         self.ice.validated_addresses()
@@ -228,7 +244,9 @@ impl Endpoint {
             Err(error) if error.is_fatal() => self.fail(CloseCause::DtlsFailed),
             Err(_) => return Err(EndpointError::NoClientHello),
         }
-        self.drive(now, scratch, out);
+        if self.drive(now, scratch, out) {
+            self.ice.handle_authenticated(now, source);
+        }
         if self.closed { Err(EndpointError::Dtls) } else { Ok(()) }
     }
 
@@ -238,6 +256,7 @@ impl Endpoint {
     /// See [`EndpointError`]; the packet is to be dropped.
     pub fn open_rtp(
         &mut self,
+        now: Instant,
         source: TransportAddress,
         packet: &mut [u8],
         header_len: usize,
@@ -246,19 +265,28 @@ impl Endpoint {
             return Err(EndpointError::UnknownSource);
         }
         let srtp = self.srtp.as_mut().filter(|_| self.connected).ok_or(EndpointError::NoKeys)?;
-        Ok(srtp.rtp_opener.open(packet, header_len)?)
+        let opened = srtp.rtp_opener.open(packet, header_len)?;
+        self.ice.handle_authenticated(now, source);
+        Ok(opened)
     }
 
     /// Opens an SRTCP packet in place; returns the length of the clear compound packet.
     ///
     /// # Errors
     /// See [`EndpointError`]; the packet is to be dropped.
-    pub fn open_rtcp(&mut self, source: TransportAddress, packet: &mut [u8]) -> Result<usize, EndpointError> {
+    pub fn open_rtcp(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        packet: &mut [u8],
+    ) -> Result<usize, EndpointError> {
         if !self.ice.is_validated(source) {
             return Err(EndpointError::UnknownSource);
         }
         let srtp = self.srtp.as_mut().filter(|_| self.connected).ok_or(EndpointError::NoKeys)?;
-        Ok(srtp.rtcp_opener.open(packet)?)
+        let len = srtp.rtcp_opener.open(packet)?;
+        self.ice.handle_authenticated(now, source);
+        Ok(len)
     }
 
     /// The sealer for outgoing RTP and where it goes, once connected.
@@ -375,10 +403,13 @@ impl Endpoint {
         }
     }
 
-    /// Moves bytes between SCTP, DTLS and the wire until nothing is left to move.
-    fn drive(&mut self, now: Instant, scratch: &mut DtlsScratch, out: &mut impl Transmit) {
-        let Some(dtls) = &mut self.dtls else { return };
-        let destination = self.ice.nominated().or(self.dtls_path);
+    /// Moves bytes between SCTP, DTLS and the wire until nothing is left to move. Whether something came in that has
+    /// authenticated: the end of the handshake, or data.
+    fn drive(&mut self, now: Instant, scratch: &mut DtlsScratch, out: &mut impl Transmit) -> bool {
+        let Some(dtls) = &mut self.dtls else { return false };
+        // Until the peer has proved to be where it nominated, what it asks is answered where it asked.
+        let destination = self.ice.proven().or(self.dtls_path).or(self.ice.nominated());
+        let mut authentic = false;
         let (channels, srtp, events) = (&mut self.channels, &mut self.srtp, &mut self.events);
         let mut end = None;
         // Data that arrives makes SCTP answer, which DTLS seals on the next turn: a packet in brings at most a few out.
@@ -389,8 +420,12 @@ impl Endpoint {
                         out.transmit(destination, datagram);
                     }
                 }
-                DtlsOutput::Connected { local, remote } => *srtp = Some(Srtp::new(&local, &remote)),
+                DtlsOutput::Connected { local, remote } => {
+                    authentic = true;
+                    *srtp = Some(Srtp::new(&local, &remote));
+                }
                 DtlsOutput::Data(packet) => {
+                    authentic = true;
                     if let Some(channels) = channels {
                         channels.handle_packet(now, packet);
                     }
@@ -417,6 +452,7 @@ impl Endpoint {
             Some(cause) => self.fail(cause),
             None => self.try_connect(),
         }
+        authentic
     }
 
     fn try_connect(&mut self) {

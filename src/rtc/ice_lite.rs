@@ -8,13 +8,28 @@ use std::time::{Duration, Instant};
 
 use super::sdp::IceCredentials;
 use super::stun::{BindingRequest, ErrorCode, IceRole, IntegrityKey};
-use super::transport_address::TransportAddress;
+use super::transport_address::{Transport, TransportAddress};
 
 /// RFC 7675 §5.1: consent expires 30 seconds after the last valid proof of it.
 pub const DEFAULT_CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Addresses remembered per session. A phone with two networks and both address families has four.
 pub const MAX_VALIDATED: usize = 8;
+
+/// How long nothing may be heard from where media goes, before a check from elsewhere says where it should go.
+///
+/// Browsers send RTCP there at least every 1.5 s while they receive, and a check every 2 to 6 s: a shorter time would
+/// let two living paths take the media from each other, a longer one costs a player of Firefox that much picture.
+pub const SILENCE: Duration = Duration::from_secs(2);
+
+/// For how long what a peer once sent from an address proves that it is still there.
+const PROOF_HOLD: Duration = Duration::from_secs(10);
+
+/// Packets that may go to an address from which nothing but checks has come, at once, and how soon one more. Enough for
+/// a player to send its feedback about them, which is the proof; for somebody who aims a stream at another host by
+/// checks with a forged source, 5 kB/s.
+const UNPROVEN_PACKETS: u32 = 8;
+const UNPROVEN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Our user fragment: it names the shard and slot of its session, so that a check finds it without a table.
 ///
@@ -104,6 +119,22 @@ pub enum DropCause {
 struct Validated {
     address: TransportAddress,
     last_check: Instant,
+    /// The last check, or packet that authenticated.
+    last_heard: Instant,
+    /// The last packet that authenticated and was no check: who sends it has keys, which a handshake gave it there.
+    proven: Option<Instant>,
+    /// A check from there had USE-CANDIDATE.
+    nominated: bool,
+}
+
+/// Where media goes.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    address: TransportAddress,
+    /// A check proves that its sender knows the password, not that it is where it says. Something that is encrypted is
+    /// the best proof that a lite agent gets: to challenge an address is what a check of its own would be for, and it
+    /// sends none (RFC 8445 §6.2). Who holds the session's keys and forges sources can still forge this one.
+    proven: bool,
 }
 
 /// The ICE state of one session. Drive it with `handle_binding`, and with `consent_expired` at `poll_timeout`.
@@ -112,7 +143,11 @@ pub struct IceLite {
     ufrag: [u8; Ufrag::LEN],
     key: IntegrityKey,
     validated: Vec<Validated>,
-    nominated: Option<TransportAddress>,
+    nominated: Option<Path>,
+    /// Its connection was closed, so that any path is better than none.
+    path_lost: bool,
+    unproven_left: u32,
+    unproven_since: Instant,
     consent_timeout: Duration,
     consent_until: Instant,
     revoked: bool,
@@ -126,6 +161,9 @@ impl IceLite {
             key: IntegrityKey::new(pwd),
             validated: Vec::with_capacity(MAX_VALIDATED),
             nominated: None,
+            path_lost: false,
+            unproven_left: UNPROVEN_PACKETS,
+            unproven_since: now,
             consent_timeout,
             consent_until: now + consent_timeout,
             revoked: false,
@@ -147,7 +185,30 @@ impl IceLite {
         }
         self.consent_until = now + self.consent_timeout;
         let newly_validated = self.validate(now, source);
-        Outcome::Respond { newly_validated, newly_nominated: request.use_candidate() && self.nominate(source) }
+        let moves = request.use_candidate() && self.may_nominate(source) || self.is_path_silent(now);
+        Outcome::Respond { newly_validated, newly_nominated: moves && self.nominate(now, source) }
+    }
+
+    /// Something from `source` has authenticated that was no check: SRTP, SRTCP, or data under DTLS.
+    pub fn handle_authenticated(&mut self, now: Instant, source: TransportAddress) {
+        let Some(known) = self.validated.iter_mut().find(|v| v.address == source) else { return };
+        (known.last_heard, known.proven) = (now, Some(now));
+        let nominated = known.nominated;
+        if let Some(path) = self.nominated.as_mut()
+            && (path.address == source || nominated && !path.proven)
+        {
+            // Who nominates several pairs at once (RFC 5245 §8.1.1.2), as Firefox does, sends on the one that it means.
+            *path = Path { address: source, proven: true };
+        }
+    }
+
+    /// `address` cannot be reached any more: its connection is closed.
+    pub fn forget(&mut self, address: TransportAddress) {
+        self.validated.retain(|v| v.address != address);
+        if self.nominated.is_some_and(|path| path.address == address) {
+            self.nominated = None;
+            self.path_lost = true;
+        }
     }
 
     /// The key of our password, for the response.
@@ -175,7 +236,35 @@ impl IceLite {
     /// Where media goes. RFC 8445 §12.1.1: "A lite implementation MUST NOT send data until it has a valid list that
     /// contains a candidate pair", and only a nominated pair enters a lite agent's valid list (§7.3.2).
     pub fn nominated(&self) -> Option<TransportAddress> {
-        self.nominated
+        self.nominated.map(|path| path.address)
+    }
+
+    /// [`IceLite::nominated`], once more than checks has come from there.
+    pub fn proven(&self) -> Option<TransportAddress> {
+        self.nominated.filter(|path| path.proven).map(|path| path.address)
+    }
+
+    /// How many packets of media may go to the nominated address now: no limit once it is proven.
+    pub fn allowance(&self, now: Instant) -> usize {
+        match self.nominated {
+            None => 0,
+            Some(Path { proven: true, .. }) => usize::MAX,
+            Some(_) => self.unproven_budget(now) as usize,
+        }
+    }
+
+    /// So many packets of media went to the nominated address.
+    pub fn spend(&mut self, now: Instant, packets: usize) {
+        if self.nominated.is_some_and(|path| !path.proven) {
+            let left = self.unproven_budget(now).saturating_sub(u32::try_from(packets).unwrap_or(u32::MAX));
+            (self.unproven_left, self.unproven_since) = (left, now);
+        }
+    }
+
+    /// Over all addresses: who changes between two of them must not get the allowance twice.
+    fn unproven_budget(&self, now: Instant) -> u32 {
+        let intervals = now.saturating_duration_since(self.unproven_since).as_millis() / UNPROVEN_INTERVAL.as_millis();
+        self.unproven_left.saturating_add(u32::try_from(intervals).unwrap_or(u32::MAX)).min(UNPROVEN_PACKETS)
     }
 
     /// Ends the session from our side: RFC 7675 §5.2 has further checks answered with 403.
@@ -210,15 +299,15 @@ impl IceLite {
     /// Remembers `source`; `true` if it was unknown. The place of the longest unheard-of one is taken if need be.
     fn validate(&mut self, now: Instant, source: TransportAddress) -> bool {
         if let Some(known) = self.validated.iter_mut().find(|v| v.address == source) {
-            known.last_check = now;
+            (known.last_check, known.last_heard) = (now, now);
             return false;
         }
-        let entry = Validated { address: source, last_check: now };
+        let entry = Validated { address: source, last_check: now, last_heard: now, proven: None, nominated: false };
         if self.validated.len() < MAX_VALIDATED {
             self.validated.push(entry);
             return true;
         }
-        let nominated = self.nominated;
+        let nominated = self.nominated();
         let replaceable = self.validated.iter_mut().filter(|v| Some(v.address) != nominated);
         if let Some(oldest) = replaceable.min_by_key(|v| v.last_check) {
             *oldest = entry;
@@ -226,12 +315,39 @@ impl IceLite {
         true
     }
 
-    /// RFC 8445 §7.3.2, §8.2: a check with USE-CANDIDATE nominates its pair at once, and the newest nomination wins.
+    /// Whether media goes to where nobody is heard of any more.
     ///
-    /// Chromium repeats the flag on every later check and Firefox sets it on the first alone, so a check without it
-    /// changes nothing; one from a new address with it is how a NAT rebinding or a change of network arrives.
-    fn nominate(&mut self, source: TransportAddress) -> bool {
-        self.nominated.replace(source) != Some(source)
+    /// RFC 8445 §7.3.2, §8.2: a check with USE-CANDIDATE nominates its pair at once, and the newest nomination wins: so
+    /// arrives a NAT rebinding or a change of network of Chromium, which repeats the flag on every check. Firefox sets it
+    /// on its first one alone (§8.1.1 has it so): its next check comes from the new address without it. What tells it
+    /// from a check on a spare path is that the old one has fallen silent.
+    fn is_path_silent(&self, now: Instant) -> bool {
+        let Some(path) = self.nominated else { return self.path_lost };
+        let heard = self.validated.iter().find(|v| v.address == path.address).map(|v| v.last_heard);
+        heard.is_none_or(|at| now >= at + SILENCE)
+    }
+
+    /// Notes that a check from `source` had USE-CANDIDATE; whether it is to be followed.
+    ///
+    /// Over TCP not at first where there is UDP: Firefox nominates every pair whose check it begins, the slowest last, and
+    /// then uses the best of them. Who means TCP says so again.
+    fn may_nominate(&mut self, source: TransportAddress) -> bool {
+        let over_udp = self.nominated.is_some_and(|path| path.address.transport == Transport::Udp);
+        let Some(known) = self.validated.iter_mut().find(|v| v.address == source) else { return false };
+        let again = std::mem::replace(&mut known.nominated, true);
+        again || source.transport == Transport::Udp || !over_udp
+    }
+
+    fn nominate(&mut self, now: Instant, source: TransportAddress) -> bool {
+        if self.nominated.is_some_and(|path| path.address == source) {
+            return false;
+        }
+        let known = self.validated.iter().find(|v| v.address == source).and_then(|v| v.proven);
+        // The far end of a TCP connection has answered there: nobody can forge it.
+        let proven = source.transport == Transport::Tcp || known.is_some_and(|at| now < at + PROOF_HOLD);
+        self.nominated = Some(Path { address: source, proven });
+        self.path_lost = false;
+        true
     }
 }
 

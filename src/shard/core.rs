@@ -1,6 +1,7 @@
 //! The shard itself: sessions in slots, tables, and the way of a datagram in.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,9 @@ use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::Negotiated;
 use crate::rtc::srtp::SrtpError;
 use crate::rtc::stun::{BindingRequest, StunError};
-use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, TransportAddress};
+use crate::rtc::{
+    CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, Transport, TransportAddress,
+};
 
 use super::egress::Flush;
 use super::failed_checks::FailedChecks;
@@ -122,7 +125,8 @@ impl Transmit for Control {
             }
             self.full.push_back(std::mem::replace(&mut self.batch, Shard::send_batch()));
         }
-        self.batch.push(destination, TrafficClass::Control, datagram.len(), |out| {
+        let class = if classify(datagram) == PacketKind::Dtls { TrafficClass::Data } else { TrafficClass::Control };
+        self.batch.push(destination, class, datagram.len(), |out| {
             out.copy_from_slice(datagram);
             datagram.len()
         });
@@ -234,6 +238,20 @@ impl Shard {
         if let Err(reason) = result {
             self.dropped(reason, 1);
         }
+    }
+
+    /// Whether `source` is the address of a session: a check from there was valid.
+    pub fn knows(&self, source: TransportAddress) -> bool {
+        self.by_address.contains_key(&source)
+    }
+
+    /// The TCP connection of `peer` is gone: its session has no use for that address any more, at once.
+    pub fn handle_disconnect(&mut self, peer: SocketAddr) {
+        let address = TransportAddress::tcp(peer);
+        let Some(slot) = self.by_address.remove(&address) else { return };
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        session.endpoint.forget(address);
+        session.addresses.retain(|a| *a != address);
     }
 
     /// Takes a message from another shard.
@@ -376,11 +394,7 @@ impl Shard {
     fn remove_session(&mut self, now: Instant, slot: u32, cause: EndCause) {
         let Some(session) = self.sessions[slot as usize].session.take() else { return };
         let role = session.role();
-        for address in &session.addresses {
-            if self.by_address.get(address) == Some(&slot) {
-                self.by_address.remove(address);
-            }
-        }
+        session.addresses.iter().for_each(|address| self.unlearn_address(slot, *address));
         self.catching_up.retain(|s| *s != slot);
         self.free.push(slot);
         self.report.ended[role as usize][cause as usize] += 1;
@@ -423,6 +437,7 @@ impl Shard {
         if session.endpoint.heard_from(source).is_none() && self.failed_checks.is_spent(now, source.socket.ip()) {
             return Err(DropReason::StunRateLimited);
         }
+        let before = session.endpoint.destination();
         let new_address = session
             .endpoint
             .handle_binding(now, source, &request, &mut self.dtls, &mut self.control)
@@ -433,6 +448,7 @@ impl Shard {
                     DropReason::StunIntegrity
                 }
             })?;
+        self.report.address_changes += u64::from(before.is_some() && before != session.endpoint.destination());
         if new_address || self.by_address.get(&source) != Some(&slot) {
             self.learn_address(slot, source);
         }
@@ -456,15 +472,22 @@ impl Shard {
     fn learn_address(&mut self, slot: u32, source: TransportAddress) {
         let Some(session) = &mut self.sessions[slot as usize].session else { return };
         let valid: Vec<TransportAddress> = session.endpoint.validated_addresses().collect();
-        for gone in session.addresses.iter().filter(|a| !valid.contains(a)) {
-            if self.by_address.get(gone) == Some(&slot) {
-                self.by_address.remove(gone);
-            }
-        }
-        if valid.contains(&source) {
+        let before = std::mem::replace(&mut session.addresses, valid);
+        let gone = before.into_iter().filter(|a| !session.addresses.contains(a)).collect::<Vec<_>>();
+        if session.addresses.contains(&source) {
             self.by_address.insert(source, slot);
         }
-        session.addresses = valid;
+        gone.into_iter().for_each(|address| self.unlearn_address(slot, address));
+    }
+
+    /// Takes an address out of the index, if it is still this session's. A connection from there has no purpose left.
+    fn unlearn_address(&mut self, slot: u32, address: TransportAddress) {
+        if self.by_address.get(&address) == Some(&slot) {
+            self.by_address.remove(&address);
+            if address.transport == Transport::Tcp {
+                self.events.push_back(ShardEvent::Disconnect { peer: address.socket });
+            }
+        }
     }
 
     fn handle_dtls(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {

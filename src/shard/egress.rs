@@ -48,18 +48,25 @@ struct Recipient<'a> {
     down: &'a mut DownTrack,
     transport_number: &'a mut u16,
     egress: (&'a RtpSealer, TransportAddress),
+    /// Packets that may be sent there now: few until the player has proved to be there.
+    allowance: usize,
     catching_up: bool,
 }
 
 impl<'a> Recipient<'a> {
-    /// `None` for a player that does not have the track, or whose pair is not nominated.
-    fn of(sessions: &'a mut [Slot], slot: u32, kind: MediaKind) -> Option<Self> {
+    /// `None` for a player that does not have the track, whose pair is not nominated, or to which nothing may be sent
+    /// now.
+    fn of(now: Instant, sessions: &'a mut [Slot], slot: u32, kind: MediaKind) -> Option<Self> {
         let session = sessions[slot as usize].session.as_deref_mut()?;
+        let allowance = session.endpoint.allowance(now);
+        if allowance == 0 {
+            return None;
+        }
         let egress = session.endpoint.egress()?;
         let Part::Player(player) = &mut session.part else { return None };
         let Player { video, audio, transport_number, catching_up, .. } = player;
         let down = if kind == MediaKind::Audio { audio } else { video };
-        Some(Self { down: down.as_mut()?, transport_number, egress, catching_up: *catching_up })
+        Some(Self { down: down.as_mut()?, transport_number, egress, allowance, catching_up: *catching_up })
     }
 }
 
@@ -85,7 +92,7 @@ impl Flush {
             return if to.catching_up { Served::Done } else { Served::Behind };
         };
         let first = self.packets.partition_point(|p| p.index < cursor);
-        for (n, packet) in self.packets.iter().enumerate().skip(first) {
+        for (n, packet) in self.packets.iter().enumerate().skip(first).take(to.allowance) {
             let begins_run = (n - first).is_multiple_of(RUN);
             if begins_run && !has_room_for_run(batch, self.packets.len() - n) || !batch.has_room(MAX_DATAGRAM) {
                 return Served::Partly;
@@ -93,7 +100,10 @@ impl Flush {
             to.down.skip_to(packet.index);
             to.down.send_next(packet, layout.get(n), to.transport_number, to.egress, batch);
         }
-        to.down.skip_to(self.end);
+        // The rest waits in the ring: once there is no limit, the player catches up from its cursor.
+        if self.packets.len() - first <= to.allowance {
+            to.down.skip_to(self.end);
+        }
         Served::Done
     }
 
@@ -104,7 +114,7 @@ impl Flush {
         if !has_room_for_run(batch, self.packets.len()) {
             return Served::Partly;
         }
-        for (n, packet) in self.packets.iter().enumerate() {
+        for (n, packet) in self.packets.iter().enumerate().take(to.allowance) {
             if to.down.wants_late(packet) && batch.has_room(MAX_DATAGRAM) {
                 to.down.send_late(packet, layout.get(n), to.transport_number, to.egress, batch);
             }
@@ -129,7 +139,7 @@ impl Shard {
             return true;
         }
         while self.flush.is_some() || self.begin_flush(now) {
-            if !self.run_flush(batch) {
+            if !self.run_flush(now, batch) {
                 return true;
             }
             self.end_flush(now);
@@ -214,20 +224,24 @@ impl Shard {
     }
 
     /// Seals the batch for one player after the other; `false` when the send buffer is full.
-    fn run_flush(&mut self, batch: &mut SendBatch) -> bool {
+    fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
         let Some(Table { players, video, audio, report, .. }) = self.tables.get_mut(&flush.table) else { return true };
         let track = if flush.kind == MediaKind::Audio { audio } else { video };
         let Some(track) = track.as_ref() else { return true };
         while let Some(&slot) = players.get(flush.next_player) {
-            if let Some(mut recipient) = Recipient::of(&mut self.sessions, slot, flush.kind) {
+            if let Some(mut recipient) = Recipient::of(now, &mut self.sessions, slot, flush.kind) {
                 let layout = &track.layouts[recipient.down.class];
                 let before = recipient.down.sent().0;
                 let served = match flush.late {
                     true => flush.serve_late(&mut recipient, layout, batch),
                     false => flush.serve(&mut recipient, layout, batch),
                 };
-                report.packets_forwarded += u64::from(recipient.down.sent().0.wrapping_sub(before));
+                let sent = recipient.down.sent().0.wrapping_sub(before);
+                report.packets_forwarded += u64::from(sent);
+                if recipient.allowance < usize::MAX {
+                    spend(now, &mut self.sessions, slot, sent as usize);
+                }
                 match served {
                     Served::Done => {}
                     Served::Behind => flush.behind.push(slot),
@@ -282,9 +296,12 @@ impl Shard {
         let send_time = self.send_time(now);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return true };
         let Some(table) = self.tables.get_mut(&session.table) else { return true };
+        let allowance = session.endpoint.allowance(now);
+        let share = share.min(allowance);
         let Part::Player(player) = &mut session.part else { return true };
         let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return true };
-        let (Some(cursor), Some(egress)) = (down.cursor(), session.endpoint.egress()) else {
+        let egress = session.endpoint.egress().filter(|_| allowance > 0);
+        let (Some(cursor), Some(egress)) = (down.cursor(), egress) else {
             player.catching_up = false;
             return true;
         };
@@ -301,6 +318,7 @@ impl Shard {
             down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);
             table.report.packets_forwarded += 1;
         }
+        let sent = packets.len();
         if packets.len() < share {
             down.skip_to(level);
         }
@@ -308,7 +326,14 @@ impl Shard {
         player.catching_up = !done;
         packets.clear();
         self.scratch = packets;
+        session.endpoint.spend(now, sent);
         done
+    }
+}
+
+fn spend(now: Instant, sessions: &mut [Slot], slot: u32, packets: usize) {
+    if let Some(session) = sessions[slot as usize].session.as_deref_mut() {
+        session.endpoint.spend(now, packets);
     }
 }
 

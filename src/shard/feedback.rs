@@ -38,7 +38,7 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
         let session = self.sessions[slot as usize].session.as_deref_mut().ok_or(DropReason::UnknownSource)?;
-        let len = session.endpoint.open_rtcp(source, datagram).map_err(drop_reason)?;
+        let len = session.endpoint.open_rtcp(now, source, datagram).map_err(drop_reason)?;
         let clear = &datagram[..len];
         let is_player = session.player().is_some();
         for packet in rtcp::packets(clear) {
@@ -128,7 +128,9 @@ impl Shard {
         let send_time = self.send_time(now);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
+        let allowance = session.endpoint.allowance(now);
         let Some(egress) = session.endpoint.egress() else { return };
+        let mut sent = 0;
         let Part::Player(player) = &mut session.part else { return };
         let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return };
         let stamps = track.stamps(&table.spec, send_time);
@@ -140,15 +142,17 @@ impl Shard {
                 continue;
             };
             let batch = &mut self.control.batch;
-            if !player.repairs.take(now) || !batch.has_room(MAX_DATAGRAM + 2) {
+            if sent >= allowance || !player.repairs.take(now) || !batch.has_room(MAX_DATAGRAM + 2) {
                 table.report.retransmissions_missed += 1;
                 continue;
             }
             layout.rebuild(&track.classes[down.class], &stamps, std::iter::once(&**packet));
             if down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch) {
                 table.report.retransmissions += 1;
+                sent += 1;
             }
         }
+        session.endpoint.spend(now, sent);
     }
 
     /// A player needs a keyframe that no ring has. Away from home, home is told.

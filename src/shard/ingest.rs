@@ -56,7 +56,7 @@ impl Shard {
         let header = RtpHeader::parse_header(datagram).map_err(|_| DropReason::RtpMalformed)?;
         let session = self.sessions[slot as usize].session.as_deref_mut().ok_or(DropReason::UnknownSource)?;
         let table = session.table;
-        let opened = session.endpoint.open_rtp(source, datagram, header.header_len).map_err(drop_reason)?;
+        let opened = session.endpoint.open_rtp(now, source, datagram, header.header_len).map_err(drop_reason)?;
         let publisher = session.publisher_mut().ok_or(DropReason::UnexpectedRtp)?;
         let clear = &datagram[..opened.len];
         let header = RtpHeader::parse(clear).map_err(|_| DropReason::RtpMalformed)?;

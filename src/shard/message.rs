@@ -1,5 +1,6 @@
 //! What enters and leaves a shard besides datagrams.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -183,6 +184,11 @@ pub enum ShardEvent {
         role: Role,
         /// Why.
         cause: EndCause,
+    },
+    /// A TCP connection has no session any more: to be closed, once what was to be sent is sent.
+    Disconnect {
+        /// Its far end.
+        peer: SocketAddr,
     },
     /// A table whose home is this shard changed its state.
     Table {

@@ -50,9 +50,9 @@ pub enum DropReason {
     ShardQueueFull,
     /// The kernel threw a datagram away because the shard did not receive in time.
     ReceiveBufferFull,
-    /// The kernel refused a datagram (send buffer full).
+    /// No room for a datagram: the socket's send buffer, or the queue of a TCP connection, is full.
     SendBufferFull,
-    /// The kernel refused a datagram (unreachable and the like).
+    /// The kernel refused a datagram (unreachable and the like), or its TCP connection is gone.
     SendError,
 }
 
@@ -183,7 +183,9 @@ pub struct ShardReport {
     pub handshakes: [[u64; Profile::ALL.len()]; DtlsVersion::ALL.len()],
     /// Gauge, by [`Role`]: sessions that exist now.
     pub sessions: [u64; 2],
-    /// Datagrams received and sent, and their UDP payload bytes.
+    /// Sessions whose media went to another address from then on.
+    pub address_changes: u64,
+    /// Datagrams received and sent, frames of TCP connections among them, and their payload bytes.
     pub datagrams_received: u64,
     /// See `datagrams_received`.
     pub bytes_received: u64,
@@ -193,6 +195,12 @@ pub struct ShardReport {
     pub bytes_sent: u64,
     /// `sendmsg`-equivalents: runs handed to the kernel.
     pub runs_sent: u64,
+    /// Gauge: TCP connections of peers. This and the next two come from whoever drives the shard.
+    pub tcp_connections: u64,
+    /// TCP connections that peers opened.
+    pub tcp_accepted: u64,
+    /// Those that ended, in the order of the causes that `net` knows.
+    pub tcp_ended: [u64; 8],
     /// Thread CPU seconds of the shard.
     pub cpu_seconds: f64,
     /// By table name.

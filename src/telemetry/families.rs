@@ -3,6 +3,7 @@
 use prometheus::proto::MetricType;
 
 use crate::fleet::RefusedOffer;
+use crate::net::TcpEnd;
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
 use crate::shard::{DropReason, EndCause, Role, TableReport};
@@ -147,12 +148,32 @@ pub(super) const FAMILIES: &[Family] = &[
         };
         DropReason::ALL.into_iter().map(value).collect()
     }),
-    counter("tableside_datagrams_total", "UDP datagrams received and sent.", &["direction"], |t| {
+    counter(
+        "tableside_address_changes_total",
+        "Sessions whose media goes to another address than before: NAT rebinding, a change of network.",
+        &[],
+        |t| vec![(Vec::new(), t.sum(|shard| shard.address_changes))],
+    ),
+    gauge("tableside_ice_tcp_connections", "TCP connections of peers that stand now.", &[], |t| {
+        vec![(Vec::new(), t.sum(|shard| shard.tcp_connections))]
+    }),
+    counter("tableside_ice_tcp_connections_accepted_total", "TCP connections that peers opened.", &[], |t| {
+        vec![(Vec::new(), t.sum(|shard| shard.tcp_accepted))]
+    }),
+    counter("tableside_ice_tcp_connections_ended_total", "TCP connections that ended, by cause.", &["cause"], |t| {
+        let value =
+            |(cause, label): (TcpEnd, &str)| (vec![label.to_owned()], t.sum(|shard| shard.tcp_ended[cause as usize]));
+        TcpEnd::ALL.into_iter().map(value).collect()
+    }),
+    counter("tableside_datagrams_total", "UDP datagrams and TCP frames received and sent.", &["direction"], |t| {
         by_direction(t.sum(|shard| shard.datagrams_received), t.sum(|shard| shard.datagrams_sent))
     }),
-    counter("tableside_datagram_bytes_total", "UDP payload bytes received and sent.", &["direction"], |t| {
-        by_direction(t.sum(|shard| shard.bytes_received), t.sum(|shard| shard.bytes_sent))
-    }),
+    counter(
+        "tableside_datagram_bytes_total",
+        "Bytes received and sent in UDP datagrams and TCP frames.",
+        &["direction"],
+        |t| by_direction(t.sum(|shard| shard.bytes_received), t.sum(|shard| shard.bytes_sent)),
+    ),
     counter("tableside_send_runs_total", "Runs of datagrams handed to the kernel, one sendmsg each.", &[], |t| {
         vec![(Vec::new(), t.sum(|shard| shard.runs_sent))]
     }),

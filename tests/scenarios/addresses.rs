@@ -1,7 +1,12 @@
 //! One address, one session: who has it, and how it changes hands.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
+use tableside::rtc::Transport;
 use tableside::shard::EndCause;
 
 use crate::world::{Datagram, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
@@ -29,7 +34,7 @@ fn is_heard(world: &mut World, player: usize) -> bool {
 }
 
 /// A session's check from `address`, as somebody who can forge source addresses sends it.
-fn forge_check(world: &mut World, peer: usize, address: std::net::SocketAddr) {
+fn forge_check(world: &mut World, peer: usize, address: SocketAddr) {
     world.peers[peer].check();
     let check = world.peers[peer].take_outgoing().pop().unwrap();
     world.send(Datagram { from: address, ..check });
@@ -123,4 +128,191 @@ fn forged_dtls_does_not_end_a_session() {
     world.run(FRAME);
     assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 12);
     assert!(is_heard(&mut world, player));
+}
+
+const ELSEWHERE: ([u8; 4], u16) = ([10, 7, 7, 7], 7777);
+
+/// A report from the player, as a browser sends one for what it got.
+fn report(world: &mut World, player: usize) {
+    world.peers[player].send_rtcp(|w| w.receiver_report(1, &[]).unwrap());
+    world.run(Duration::from_millis(1));
+}
+
+/// So many frames of three packets.
+fn publish(world: &mut World, publisher: usize, frames: usize) {
+    for _ in 0..frames {
+        world.publish_frame(publisher, 3, false);
+        world.run(FRAME);
+    }
+}
+
+/// The player's video has no gap, and it has all that was sent.
+fn has_everything(world: &World, player: usize, packets: usize) {
+    let received = world.peers[player].received_on(VIDEO_SSRC);
+    let first = received.first().expect("it got something").index;
+    let mut indices: Vec<u64> = received.iter().map(|r| r.index - first).collect();
+    indices.sort_unstable();
+    assert_eq!(indices, (0..packets as u64).collect::<Vec<_>>());
+}
+
+/// A NAT forgets a binding: the next check comes from another port, and the picture goes on with it.
+#[test]
+fn a_checked_address_takes_over_without_a_handshake() {
+    let (mut world, publisher, player) = watched();
+    world.peers[player].sends_checks = false;
+    world.peers[player].address = ELSEWHERE.into();
+    publish(&mut world, publisher, 5);
+    world.peers[player].check();
+    world.drain();
+    world.run(FRAME);
+    publish(&mut world, publisher, 1);
+    assert!(world.peers[player].received_on(VIDEO_SSRC).len() > 9, "something to report on");
+    report(&mut world, player);
+    publish(&mut world, publisher, 5);
+    // What went to the old port is lost and can be asked for; from the check on nothing is.
+    let received = world.peers[player].received_on(VIDEO_SSRC);
+    let lost = received.windows(2).filter(|w| w[1].index != w[0].index + 1).count();
+    assert_eq!((lost, received.len()), (1, 9 + 18));
+    assert!(is_heard(&mut world, player));
+    assert_eq!(world.report(0).address_changes, 1);
+    assert_eq!((world.report(0).connected[1], world.heard.ended.as_slice()), (1, &[][..]));
+}
+
+/// Firefox says USE-CANDIDATE once in a session.
+#[test]
+fn a_check_without_the_flag_takes_over_where_the_old_address_is_silent() {
+    let (mut world, publisher, player) = watched();
+    world.peers[player].nominates = false;
+    let old = world.peers[player].address;
+    // A check on a spare path, while the other one lives, changes nothing.
+    forge_check(&mut world, player, ELSEWHERE.into());
+    publish(&mut world, publisher, 3);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 18);
+    report(&mut world, player);
+
+    world.peers[player].address = ELSEWHERE.into();
+    world.peers[player].sends_checks = false;
+    world.run(Duration::from_millis(1900));
+    forge_check(&mut world, player, ELSEWHERE.into());
+    publish(&mut world, publisher, 1);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 18, "not silent for long enough");
+    world.run(Duration::from_millis(200));
+    forge_check(&mut world, player, ELSEWHERE.into());
+    publish(&mut world, publisher, 1);
+    report(&mut world, player);
+    publish(&mut world, publisher, 1);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 24);
+    assert!(is_heard(&mut world, player));
+
+    // And back, with the flag, at once.
+    world.peers[player].nominates = true;
+    world.peers[player].address = old;
+    forge_check(&mut world, player, old);
+    publish(&mut world, publisher, 1);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 27);
+}
+
+/// Media to an address from which nothing but checks comes is a stream aimed at somebody by a player with forged checks.
+#[test]
+fn a_stream_cannot_be_aimed_at_a_stranger() {
+    let (mut world, publisher, player) = watched();
+    let victims: [SocketAddr; 2] = [([10, 66, 0, 1], 1).into(), ([10, 66, 0, 2], 2).into()];
+    let hits: Rc<RefCell<HashMap<SocketAddr, (usize, usize)>>> = Rc::default();
+    let seen = hits.clone();
+    world.network = Box::new(move |d| {
+        let mut seen = seen.borrow_mut();
+        let (media, other) = seen.entry(d.to).or_default();
+        *(if (128..192).contains(&d.bytes[0]) && !(192..224).contains(&d.bytes[1]) { media } else { other }) += 1;
+        Some(Duration::ZERO)
+    });
+    world.peers[player].sends_checks = false;
+    // Ten seconds of a table, 5 MB; the aim changes at every frame, and losses are reported from the real address.
+    for frame in 0..300 {
+        forge_check(&mut world, player, victims[frame % 2]);
+        world.publish_frame(publisher, 9, frame % 60 == 0);
+        world.run(FRAME);
+        let newest = world.peers[player].received_on(VIDEO_SSRC).last().unwrap().sequence_number;
+        world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, (0..17).map(|n| newest.wrapping_sub(n))).unwrap());
+    }
+    let hits = hits.borrow();
+    let media: usize = victims.iter().map(|v| hits[v].0).sum();
+    // Eight, and four a second.
+    assert!((8..=8 + 42).contains(&media), "{media} packets");
+    let other: usize = victims.iter().map(|v| hits[v].1).sum();
+    assert!(other <= 300 + 2 * 11, "an answer to each check, and a report a second: {other}");
+}
+
+/// One over TCP: its connection is its address.
+fn over_tcp() -> (World, usize, usize) {
+    // The table outlives a minute without a picture.
+    let mut world = World::with_grace(1, Duration::from_secs(60));
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.peers[player].transport = Transport::Tcp;
+    world.connect(player);
+    world.publish_frame(publisher, 9, true);
+    world.run(FRAME);
+    (world, publisher, player)
+}
+
+#[test]
+fn a_closed_connection_is_no_path_and_the_next_one_is() {
+    let (mut world, publisher, player) = over_tcp();
+    has_everything(&world, player, 9);
+    let closed = world.peers[player].address;
+    world.shards[0].handle_disconnect(closed);
+    world.peers[player].sends_checks = false;
+    publish(&mut world, publisher, 30);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 9, "nothing is sent to nobody");
+    // It comes again from another port, and says nothing of nomination: there is no other way to send.
+    (world.peers[player].address, world.peers[player].nominates) = (ELSEWHERE.into(), false);
+    world.peers[player].check();
+    world.drain();
+    publish(&mut world, publisher, 2);
+    has_everything(&world, player, 9 + 96);
+    assert!(is_heard(&mut world, player));
+    assert!(world.heard.disconnected.is_empty(), "the one that is gone need not be closed");
+}
+
+#[test]
+fn the_connection_ends_with_its_session() {
+    let (mut world, _, player) = over_tcp();
+    let (address, key) = (world.peers[player].address, world.peers[player].key.unwrap());
+    assert!(world.shards[0].close_session(world.now, key, EndCause::Deleted));
+    world.drain();
+    world.deliver();
+    assert_eq!(world.heard.disconnected, [address]);
+    assert!(world.peers[player].closed, "the goodbye was sent before");
+}
+
+/// RFC 7675 §5.1 knows no transport: a connection that stands is no consent.
+#[test]
+fn consent_expires_over_tcp_as_well() {
+    let (mut world, _, player) = over_tcp();
+    world.peers[player].sends_checks = false;
+    world.run(Duration::from_secs(31));
+    let key = world.peers[player].key.unwrap();
+    assert_eq!(world.heard.ended, [(key, EndCause::ConsentExpired)]);
+    assert_eq!(world.heard.disconnected, [world.peers[player].address]);
+}
+
+/// Firefox nominates every pair, the one over TCP last, and then uses the one over UDP.
+#[test]
+fn tcp_does_not_take_over_from_udp_unless_it_is_meant() {
+    let (mut world, publisher, player) = watched();
+    let udp = world.peers[player].address;
+    let nominate_over_tcp = |world: &mut World| {
+        (world.peers[player].address, world.peers[player].transport) = (ELSEWHERE.into(), Transport::Tcp);
+        world.peers[player].check();
+        world.drain();
+        world.deliver();
+    };
+    nominate_over_tcp(&mut world);
+    (world.peers[player].address, world.peers[player].transport) = (udp, Transport::Udp);
+    publish(&mut world, publisher, 1);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 12, "still over UDP");
+    nominate_over_tcp(&mut world);
+    publish(&mut world, publisher, 1);
+    assert_eq!(world.peers[player].received_on(VIDEO_SSRC).len(), 15, "said twice");
 }

@@ -80,6 +80,13 @@ impl<'a> ClientHello<'a> {
         }
     }
 
+    /// Whether the client is none of those that are known to bring ECDSA certificates: encoders, which list AES-CM with
+    /// HMAC-SHA1 and nothing better. A ClientHello does not say which certificate will come.
+    pub fn may_bring_rsa(&self) -> bool {
+        let mut profiles = self.srtp_profiles();
+        profiles.next() == Some(Profile::Aes128CmSha1_80) && profiles.next().is_none()
+    }
+
     /// The SRTP profiles that the client lists and we know, in its order.
     pub fn srtp_profiles(&self) -> impl Iterator<Item = Profile> {
         pairs(self.srtp_profiles).filter_map(Profile::from_id)

@@ -14,6 +14,13 @@ use crate::media::MediaKind;
 /// RFC 8445 §5.1.2.2: the recommended type preference of host candidates.
 const HOST_TYPE_PREFERENCE: u32 = 126;
 
+/// The local preference of the first candidate over UDP (RFC 8445 §5.1.2.1).
+const UDP_PREFERENCE: u32 = 65_535;
+
+/// Over TCP (RFC 6544 §4.2): 2¹³ times the direction's preference, which is 4 for passive, and the highest of the other
+/// preferences. So every candidate over UDP goes first.
+const TCP_PREFERENCE: u32 = (4 << 13) + 8191;
+
 /// Our SCTP port, "5000" by habit of everybody (RFC 8841 §5).
 const SCTP_PORT: u16 = 5000;
 
@@ -234,16 +241,26 @@ impl Answer<'_> {
         }
     }
 
-    /// Host candidates with priorities that differ and follow the given order (RFC 8445 §5.1.2.1, §5.2).
+    /// Host candidates with priorities that differ and follow the given order (RFC 8445 §5.1.2.1, §5.2): all over UDP
+    /// first, since FFmpeg takes the first line. RFC 6544 §4.4 has a lite agent offer passive candidates over TCP alone.
     fn candidates(&mut self) {
-        for (index, address) in self.local.candidates.iter().enumerate() {
-            let local_preference = u32::from(u16::MAX).saturating_sub(index as u32);
-            let priority = HOST_TYPE_PREFERENCE << 24 | local_preference << 8 | 255;
-            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            let (foundation, ip, port) = (index + 1, address.ip(), address.port());
-            line!(self, "a=candidate:{foundation} 1 udp {priority} {ip} {port} typ host");
+        let addresses = &self.local.candidates;
+        for (index, address) in addresses.iter().enumerate() {
+            let preference = UDP_PREFERENCE.saturating_sub(index as u32);
+            self.candidate(index + 1, "udp", preference, address, "");
+        }
+        for (index, address) in addresses.iter().enumerate().filter(|_| self.local.tcp_candidates) {
+            let preference = TCP_PREFERENCE.saturating_sub(index as u32);
+            self.candidate(addresses.len() + index + 1, "tcp", preference, address, " tcptype passive");
         }
         line!(self, "a=end-of-candidates");
+    }
+
+    /// Foundations differ: no two candidates share address and transport (RFC 8445 §5.1.1.3).
+    fn candidate(&mut self, foundation: usize, transport: &str, preference: u32, address: &SocketAddr, kind: &str) {
+        let priority = HOST_TYPE_PREFERENCE << 24 | preference << 8 | 255;
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        line!(self, "a=candidate:{foundation} 1 {transport} {priority} {ip} {port} typ host{kind}");
     }
 
     fn direction(&self, flows: bool) -> &'static str {

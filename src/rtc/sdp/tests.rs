@@ -89,6 +89,7 @@ fn local() -> LocalDescription {
         ice: IceCredentials { ufrag: "AAMAAREBCxYh".into(), pwd: "ISw3Qk1YY255hI+apbC7xtHc".into() },
         fingerprint: std::array::from_fn(|i| i as u8 * 7),
         candidates: vec!["192.0.2.10:7000".parse().unwrap(), "[2001:db8::10]:7000".parse().unwrap()],
+        tcp_candidates: true,
         video_ssrc: 1001,
         video_rtx_ssrc: 1002,
         audio_ssrc: 1003,
@@ -703,16 +704,23 @@ fn names_cannot_break_the_answer() {
 
 #[test]
 fn candidates_differ_in_priority_and_follow_the_order() {
-    let candidates = vec!["[::ffff:192.0.2.10]:7000".parse().unwrap(), "[2001:db8::10]:7001".parse().unwrap()];
-    let answer = write_answer(&publish(FFMPEG_VIDEO_ONLY).unwrap(), &LocalDescription { candidates, ..local() });
-    let lines: Vec<_> = answer.lines().filter(|line| line.starts_with("a=candidate")).collect();
-    assert_eq!(
-        lines,
-        [
-            "a=candidate:1 1 udp 2130706431 192.0.2.10 7000 typ host",
-            "a=candidate:2 1 udp 2130706175 2001:db8::10 7001 typ host"
-        ]
-    );
+    let addresses = ["[::ffff:192.0.2.10]:7000", "198.51.100.10:7000", "[2001:db8::10]:7000"];
+    let candidates = |tcp_candidates| {
+        let candidates = addresses.map(|address| address.parse().unwrap()).to_vec();
+        let local = LocalDescription { candidates, tcp_candidates, ..local() };
+        let answer = write_answer(&publish(FFMPEG_VIDEO_ONLY).unwrap(), &local);
+        answer.lines().filter(|line| line.starts_with("a=candidate")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = [
+        "a=candidate:1 1 udp 2130706431 192.0.2.10 7000 typ host",
+        "a=candidate:2 1 udp 2130706175 198.51.100.10 7000 typ host",
+        "a=candidate:3 1 udp 2130705919 2001:db8::10 7000 typ host",
+        "a=candidate:4 1 tcp 2124414975 192.0.2.10 7000 typ host tcptype passive",
+        "a=candidate:5 1 tcp 2124414719 198.51.100.10 7000 typ host tcptype passive",
+        "a=candidate:6 1 tcp 2124414463 2001:db8::10 7000 typ host tcptype passive",
+    ];
+    assert_eq!(candidates(true), all);
+    assert_eq!(candidates(false), all[..3]);
 }
 
 /// A fixture with lines dropped, doubled, swapped or altered.

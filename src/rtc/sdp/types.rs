@@ -246,6 +246,8 @@ pub struct LocalDescription {
     pub fingerprint: [u8; 32],
     /// Host candidates, best first; IPv4 before IPv6 (FFmpeg takes the first `udp host` line).
     pub candidates: Vec<SocketAddr>,
+    /// Whether the same can be reached over TCP (RFC 6544).
+    pub tcp_candidates: bool,
     /// WHEP: SSRCs we send with, the same for every player of a table.
     pub video_ssrc: u32,
     /// WHEP: the RTX SSRC of the video.

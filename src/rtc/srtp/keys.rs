@@ -45,6 +45,7 @@ impl MasterKeys {
 }
 
 /// The master key and salt of one direction. Overwritten when dropped.
+#[cfg_attr(test, derive(PartialEq))]
 pub struct MasterKey {
     profile: Profile,
     key: [u8; 32],

@@ -18,7 +18,7 @@ use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
 use tableside::rtc::rtcp::NtpTime;
 use tableside::rtc::sdp::Negotiated;
-use tableside::rtc::{EndpointConfig, TransportAddress};
+use tableside::rtc::{EndpointConfig, Transport, TransportAddress};
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
@@ -56,6 +56,8 @@ pub type Network = Box<dyn FnMut(&Datagram) -> Option<Duration>>;
 pub struct Heard {
     pub ended: Vec<(SlotKey, tableside::shard::EndCause)>,
     pub states: Vec<TableState>,
+    /// TCP connections that were to be closed.
+    pub disconnected: Vec<SocketAddr>,
 }
 
 pub struct World {
@@ -268,7 +270,9 @@ impl World {
     fn arrive(&mut self, mut datagram: Datagram) {
         let shard = (0..self.shards.len()).find(|n| Self::shard_address(*n) == datagram.to);
         if let Some(shard) = shard {
-            let source = TransportAddress::udp(datagram.from);
+            let sender = self.peers.iter().find(|p| p.address == datagram.from);
+            let transport = sender.map_or(Transport::Udp, |p| p.transport);
+            let source = TransportAddress { socket: datagram.from, transport };
             self.shards[shard].handle_datagram(self.now, source, &mut datagram.bytes);
         } else if let Some(peer) = self.peers.iter_mut().find(|p| p.address == datagram.to) {
             peer.handle_datagram(self.now, datagram);
@@ -318,6 +322,7 @@ impl World {
                         ShardEvent::SessionEnded { key, cause, .. } => self.heard.ended.push((key, cause)),
                         ShardEvent::SessionConnected { .. } => {}
                         ShardEvent::Table { state, .. } => self.heard.states.push(state),
+                        ShardEvent::Disconnect { peer } => self.heard.disconnected.push(peer),
                     }
                 }
             }

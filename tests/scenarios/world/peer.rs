@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tableside::media::{Codec, HeaderFields, MediaKind, RtpHeader, write_header};
+use tableside::rtc::Transport;
 use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport, DtlsVersion};
 use tableside::rtc::rtcp::{self, RtcpWriter};
@@ -35,6 +36,9 @@ pub enum Side {
     Server,
 }
 
+/// Header extension elements: id and value of each.
+pub type Elements<'a> = &'a [(u8, &'a [u8])];
+
 /// An RTP packet that came and authenticated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
@@ -64,6 +68,8 @@ struct Keys {
 
 pub struct Peer {
     pub address: SocketAddr,
+    /// What carries its packets.
+    pub transport: Transport,
     pub negotiated: Negotiated,
     pub key: Option<SlotKey>,
     pub received: Vec<Received>,
@@ -111,6 +117,7 @@ impl Peer {
         let identity = Arc::new(DtlsIdentity::generate().expect("a certificate"));
         Self {
             address: Self::address_of(number),
+            transport: Transport::Udp,
             negotiated: negotiated(direction, side, identity.fingerprint()),
             key: None,
             received: Vec::new(),
@@ -317,7 +324,7 @@ impl Peer {
     }
 
     /// As [`Peer::picture`], each payload with the header extension elements that it gets.
-    pub fn described_picture(&mut self, packets: &[(&[(u8, &[u8])], &[u8])]) -> Vec<Datagram> {
+    pub fn described_picture(&mut self, packets: &[(Elements<'_>, &[u8])]) -> Vec<Datagram> {
         self.timestamp = self.timestamp.wrapping_add(3000);
         let mut datagrams = Vec::new();
         for (n, (elements, payload)) in packets.iter().enumerate() {
@@ -354,14 +361,14 @@ impl Peer {
         self.seal(&fields, &[], payload)
     }
 
-    fn seal(&mut self, fields: &HeaderFields, elements: &[(u8, &[u8])], payload: &[u8]) -> Datagram {
+    fn seal(&mut self, fields: &HeaderFields, elements: Elements<'_>, payload: &[u8]) -> Datagram {
         // The peers of the world send fewer packets than would roll over twice.
         let roc = u32::from(fields.ssrc == PUBLISHER_VIDEO_SSRC && fields.sequence_number < 60_000);
         self.seal_with(fields, roc, elements, payload)
     }
 
     /// A packet with header extension elements, at a rollover counter.
-    pub fn seal_with(&mut self, fields: &HeaderFields, roc: u32, elements: &[(u8, &[u8])], payload: &[u8]) -> Datagram {
+    pub fn seal_with(&mut self, fields: &HeaderFields, roc: u32, elements: Elements<'_>, payload: &[u8]) -> Datagram {
         let keys = self.keys.as_ref().expect("connected");
         let mut packet = [0; 1500];
         let header = write_header(&mut packet, fields, elements).expect("room");

@@ -47,10 +47,14 @@ export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import
 export const PICTURE = readFileSync(new URL('../page/picture.js', import.meta.url), 'utf8');
 
 export class Chromium {
-  /** @param {{ camera?: boolean, fps?: number, anyCertificate?: boolean }} [options] `anyCertificate`: trusts those made for a test */
-  static async launch({ camera = false, fps = 30, anyCertificate = false } = {}) {
+  /**
+   * @param {{ camera?: boolean, fps?: number, anyCertificate?: boolean, network?: any }} [options] `anyCertificate`: trusts
+   * those made for a test; `network`: at the client's end of it (see lib/network.mjs)
+   */
+  static async launch({ camera = false, fps = 30, anyCertificate = false, network } = {}) {
     const args = [...FLAGS, ...(camera ? [...fakeCamera(fps), `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
-    return new Chromium(await chromium.launch({ executablePath: CHROMIUM, headless: true, args }), { anyCertificate });
+    const executablePath = network ? network.program(CHROMIUM) : CHROMIUM;
+    return new Chromium(await chromium.launch({ executablePath, headless: true, args }), { anyCertificate });
   }
 
   constructor(browser, { anyCertificate }) {

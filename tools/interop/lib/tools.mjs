@@ -10,6 +10,7 @@ export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
 export const CHROMIUM = onPath('chromium');
 export const FIREFOX = onPath('firefox-esr');
+export const TSHARK = onPath('tshark');
 /** Players of the `webrtc` crate, many in one process: an example of the root package, which `cargo test` builds. */
 export const CROWD = join(ROOT, 'target/debug/examples/crowd');
 /** Sends what a gateway has to drop; an example of the root package as well. */
@@ -39,6 +40,9 @@ export function missingPeers(binary) {
     [CHROMIUM, 'chromium (tools/setup)'],
     [onPath('openssl'), 'openssl (tools/setup)'],
     [FIREFOX, 'firefox-esr (tools/setup)'],
+    [TSHARK, 'tshark (tools/setup)'],
+    [onPath('ip'), 'ip of iproute2 (tools/setup)'],
+    [onPath('nft'), 'nft of nftables (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
     [sitePackage('aiortc'), 'aiortc in target/tools-venv (tools/setup)'],
     [WHIP_CLIENT, 'whip-client (tools/setup)'],
@@ -58,7 +62,9 @@ export function pythonVersion(name) {
 }
 
 function onPath(program) {
-  return (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, program)).find(existsSync);
+  // Administrators' programs may be outside of a user's PATH.
+  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  return folders.map((folder) => join(folder, program)).find(existsSync);
 }
 
 /** The static binary inside the `imageio-ffmpeg` wheel; its file name carries the version. */

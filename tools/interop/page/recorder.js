@@ -44,5 +44,12 @@
       const [video, audio] = await Promise.all([inbound(connection, 'video'), inbound(connection, 'audio')]);
       return { made: connections.length, state: connection.connectionState, at: performance.now(), video, audio };
     },
+    /** The gateway's candidate of the pair in use: `{ protocol, address, port, candidateType }`. */
+    async path() {
+      const report = await connections.at(-1).getStats();
+      const transport = [...report.values()].find((entry) => entry.type === 'transport');
+      const pair = report.get(transport?.selectedCandidatePairId);
+      return pair && JSON.parse(JSON.stringify(report.get(pair.remoteCandidateId)));
+    },
   };
 })();

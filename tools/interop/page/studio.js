@@ -68,9 +68,11 @@
     connection.close();
   }
 
-  /** Ends the connection as a page that goes away does. */
+  /** Ends the connection as a page that goes away does, and lets go of camera and microphone. */
   function stop(number) {
-    globalThis.interopRecorder.connections[number].close();
+    const connection = globalThis.interopRecorder.connections[number];
+    for (const { track } of connection.getSenders()) track?.stop();
+    connection.close();
   }
 
   globalThis.interopStudio = { publish, sent, leave, stop, negotiateExtension, preferring, DEPENDENCY_DESCRIPTOR };

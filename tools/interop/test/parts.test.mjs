@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,11 +9,13 @@ import { test } from 'node:test';
 
 import { freePorts } from '../lib/gateway.mjs';
 import { Metrics } from '../lib/metrics.mjs';
+import { Network } from '../lib/network.mjs';
 import { offer } from '../lib/offers.mjs';
 import { assertMoves, assertSounds, between } from '../lib/playback.mjs';
 import { Child } from '../lib/process.mjs';
 import { runScenario } from '../lib/scenario.mjs';
 import { percentile, randomFrom } from '../lib/statistics.mjs';
+import { UdpRelay } from '../lib/udp-relay.mjs';
 import { until } from '../lib/until.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'interop-'));
@@ -131,4 +136,45 @@ test('a scenario passes only if it and its cleanup do', async () => {
   const hanging = await quiet(() => new Promise(() => {}));
   assert.equal(hanging.passed, false);
   assert.equal(closed, 2);
+});
+
+test('a relay gives its clients other ports when it rebinds, and answers find them', async () => {
+  const [target, client] = [createSocket('udp4'), createSocket('udp4')];
+  const seen = [];
+  target.on('message', (message, from) => {
+    seen.push(from.port);
+    target.send(message, from.port, from.address);
+  });
+  await Promise.all([target, client].map((socket) => once(socket.bind(0, '127.0.0.1'), 'listening')));
+  const [port] = await freePorts(1);
+  const relay = await UdpRelay.open({ address: '127.0.0.2', port }, { address: '127.0.0.1', port: target.address().port });
+  const there = async (text) => {
+    client.send(text, port, '127.0.0.2');
+    const [message, from] = await once(client, 'message');
+    assert.deepEqual([String(message), from.address, from.port], [text, '127.0.0.2', port]);
+  };
+  await there('one');
+  await there('two');
+  assert.deepEqual(relay.clients(), [`127.0.0.1:${client.address().port}`]);
+  relay.rebind(relay.clients());
+  await there('three');
+  assert.equal(seen[0], seen[1]);
+  assert.notEqual(seen[1], seen[2]);
+  relay.close();
+  [target, client].forEach((socket) => socket.close());
+});
+
+test('a network is gone after the scenario, and after a run that was killed', async () => {
+  const namespaces = () => execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' });
+  const run = async (t) => {
+    // Of a process that there is not.
+    execFileSync('ip', ['netns', 'add', 'tableside-999999999']);
+    const network = Network.make(t);
+    const inside = execFileSync(network.program('ip'), ['-o', 'address'], { encoding: 'utf8' });
+    assert(inside.includes(network.client.ipv4) && inside.includes(network.client.ipv6), inside);
+    assert(!namespaces().includes('tableside-999999999'), 'it tidies up after others');
+    throw new Error('as a scenario that fails');
+  };
+  assert.equal(await runScenario('network', { about: 'fails', run }, 'none'), false);
+  assert(!namespaces().includes(`tableside-${process.pid}`), namespaces());
 });

@@ -23,13 +23,7 @@ const VIDEO = {
   ],
 };
 
-/** GStreamer makes itself an RSA certificate; the gateway's DTLS asks for an ECDSA one, and gets none. */
-const cannot = {
-  why: 'GStreamer has an RSA certificate, and the gateway takes ECDSA ones only.',
-  says: /DTLS failed/,
-};
-
-const common = { product: 'simple-whip-client', version, cannot };
+const common = { product: 'simple-whip-client', version };
 export const publishers = [
   { ...common, name: 'simple-whip-client', title: 'simple-whip-client, H.264', codec: 'H264', publish: publisher('H264') },
   { ...common, name: 'simple-whip-client-vp8', title: 'simple-whip-client, VP8', codec: 'VP8', publish: publisher('VP8') },

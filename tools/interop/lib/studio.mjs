@@ -1,0 +1,51 @@
+// A gateway with a configuration of the scenario's, and one table that is published.
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { LIGHT } from './ffmpeg.mjs';
+import { freePorts } from './gateway.mjs';
+import { until } from './until.mjs';
+
+const KEY = 'a-key-for-this-test-only';
+/** Frames per second of the table. */
+export const FPS = LIGHT.fps;
+
+/**
+ * Starts both and waits until the table `one` is live. `media` are lines of the section `[media]`, with port and shards
+ * given. Public HTTP listens at all addresses. `beforePublishing` gets the media port. H.264 comes from FFmpeg, VP8 from
+ * Chromium's fake camera.
+ *
+ * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, http: number, media: number }>}
+ */
+export async function studio(t, media, { beforePublishing = async () => {}, codec = 'H264' } = {}) {
+  const [http, admin, port] = await freePorts(3);
+  const text = [
+    `[http]\nlisten = "[::]:${http}"`,
+    `[admin]\nlisten = "127.0.0.1:${admin}"`,
+    `[media]\nfirst_port = ${port}\nshards = 1\n${media}`,
+    '[tables.one]',
+    '[publish]\nkeys_file = "keys.toml"',
+  ].join('\n\n');
+  mkdirSync(t.folder, { recursive: true });
+  writeFileSync(join(t.folder, 'keys.toml'), `one = "${KEY}"\n`);
+  const file = join(t.folder, 'gateway.toml');
+  writeFileSync(file, text);
+  const gateway = await t.configured(file, { http, admin });
+  await beforePublishing(port);
+  if (codec === 'H264') t.ffmpeg(gateway.url('/whip/one'), { key: KEY, picture: LIGHT });
+  else await publishCamera(t, gateway, codec);
+  await until('the table is live', 15, async () => {
+    return (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1;
+  });
+  return { gateway, http, media: port };
+}
+
+async function publishCamera(t, gateway, codec) {
+  const browser = await t.chromium({ camera: true, fps: FPS });
+  const page = await browser.openPeers(gateway.url('/'));
+  await page.evaluate(([url, options]) => globalThis.interop.publish(url, options), [
+    gateway.url('/whip/one'),
+    { key: KEY, codec, width: 320, height: 180, frameRate: FPS },
+  ]);
+}
