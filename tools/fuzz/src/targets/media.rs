@@ -129,12 +129,12 @@ impl Track {
             let playout_delay = PlayoutDelay { min_ms: 0, max_ms: 100 };
             let stamps = Stamps { playout_delay, clock_offset: Some(-1), send_time: AbsSendTime(7) };
             self.layout.rebuild(&class, &stamps, packets.iter().copied());
-            for n in 0..packets.len() {
+            for (n, packet) in packets.iter().enumerate() {
                 let laid_out = self.layout.get(n);
                 let header = RtpHeader::parse_header(laid_out.header).expect("what we write can be read");
                 assert_eq!(header.header_len, laid_out.header.len());
                 assert_eq!(header.extension(laid_out.header, id).map(<[u8]>::len), Some(2));
-                assert!(laid_out.payload_offset <= packets[n].payload().len());
+                assert!(laid_out.payload_offset <= packet.payload().len());
             }
         }
     }
