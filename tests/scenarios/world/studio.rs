@@ -118,7 +118,7 @@ impl Studio {
                 layer.sent.insert(fields.sequence_number, (fields, payload));
                 layer.next += 1;
             }
-            if self.reports && self.frames % 15 == 0 {
+            if self.reports && self.frames.is_multiple_of(15) {
                 let ntp = NtpTime::from_unix(STUDIO_EPOCH).plus(FRAME * self.frames);
                 let info = SenderInfo { ntp, rtp_timestamp: timestamp, packets: 1, octets: 1 };
                 peer.send_rtcp(|w| w.sender_report(layer.ssrc, &info, &[]).unwrap());
