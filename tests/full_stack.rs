@@ -4,10 +4,13 @@
 mod peers;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Redirect;
 use peers::{Player, PlayerOptions, Publisher, client};
 use serde_json::json;
 use tableside::config::Config;
@@ -110,6 +113,36 @@ async fn publishers_and_players_of_another_implementation() {
     let reports = gateway.node.reports();
     assert!(reports.iter().all(|r| r.dropped[tableside::shard::DropReason::SrtpAuthentication as usize] == 0));
     gateway.node.shutdown().await;
+}
+
+/// RFC 9725 §4.5: a load balancer answers offers with 307; the sessions belong to the node that it names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_follow_a_redirect_and_stay_with_the_node_it_led_to() {
+    let gateway = Gateway::start().await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let balancer = balancer(gateway.address, asked.clone()).await;
+    let http = client();
+    let publisher = Publisher::start(&http, &format!("{balancer}/whip/studio"), LIMIT).await.expect("publishes");
+    gateway.is_live("studio").await;
+    let whep = format!("{balancer}/whep/studio");
+    let player = Player::join(&http, &whep, &PlayerOptions::default()).await.expect("joins");
+    player.playing(LIMIT).await.expect("plays");
+    player.leave().await.expect("DELETE is answered");
+    publisher.leave().await.expect("leaves");
+    assert_eq!(*asked.lock().unwrap(), ["POST /whip/studio", "POST /whep/studio"], "and no DELETE");
+    gateway.node.shutdown().await;
+}
+
+/// Redirects everything to `node`, with a ticket in the URL; notes what it was asked.
+async fn balancer(node: SocketAddr, asked: Arc<Mutex<Vec<String>>>) -> String {
+    let redirect = async move |request: Request| {
+        asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+        Redirect::temporary(&format!("http://{node}{}?ticket=for-one", request.uri().path()))
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(redirect)).await });
+    format!("http://{address}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,8 @@ async fn an_offer_to_watch_is_answered_with_a_session() {
     assert_eq!(header(&response, "content-type"), SDP);
     assert_eq!(header(&response, "etag"), "\"ice-1\"");
     assert_eq!(header(&response, "location"), format!("http://{}/whep/roulette/{SESSION}", server.address));
-    assert!(response.headers().get("accept-patch").is_none());
+    assert_eq!(header(&response, "accept-patch"), FRAGMENT);
+    assert!(response.headers().get("link").is_none(), "no ICE server is configured");
     assert_eq!(response.text().await.unwrap(), ANSWER);
     let asked = server.sessions.asked.lock().unwrap();
     assert_eq!(*asked, [(Role::Player, "roulette".to_owned(), OFFER.as_bytes().to_vec())]);
@@ -252,7 +253,8 @@ async fn options_need_no_key_and_no_table() {
         assert_cors(response.headers());
     }
     let response = server.send("OPTIONS", &format!("/whip/roulette/{SESSION}")).await;
-    assert_eq!((response.status().as_u16(), header(&response, "allow")), (200, "OPTIONS, GET, HEAD, DELETE"));
+    assert_eq!((response.status().as_u16(), header(&response, "allow")), (200, "OPTIONS, GET, HEAD, PATCH, DELETE"));
+    assert_eq!(header(&response, "accept-patch"), FRAGMENT);
     assert_cors(response.headers());
 }
 
@@ -265,9 +267,8 @@ async fn other_methods_are_405_with_allow() {
         ("DELETE", "/whep/roulette", "OPTIONS, GET, HEAD, POST"),
         ("PATCH", "/whep/roulette", "OPTIONS, GET, HEAD, POST"),
         ("BREW", "/whep/roulette", "OPTIONS, GET, HEAD, POST"),
-        ("POST", session.as_str(), "OPTIONS, GET, HEAD, DELETE"),
-        ("PUT", session.as_str(), "OPTIONS, GET, HEAD, DELETE"),
-        ("PATCH", session.as_str(), "OPTIONS, GET, HEAD, DELETE"),
+        ("POST", session.as_str(), "OPTIONS, GET, HEAD, PATCH, DELETE"),
+        ("PUT", session.as_str(), "OPTIONS, GET, HEAD, PATCH, DELETE"),
         ("POST", "/api/tables", "OPTIONS, GET, HEAD"),
         ("POST", "/play/roulette", "GET, HEAD"),
         ("DELETE", "/assets/style.css", "GET, HEAD"),
@@ -275,6 +276,75 @@ async fn other_methods_are_405_with_allow() {
         let response = server.send(method, path).await;
         assert_eq!(header(&response, "allow"), allow, "{method} {path}");
         assert_problem(response, 405, "method-not-allowed").await;
+    }
+}
+
+#[tokio::test]
+async fn candidates_are_204_and_a_restart_is_200_with_a_new_tag() {
+    let server = Server::public().await;
+    for (role, of) in [("whip", Role::Publisher), ("whep", Role::Player)] {
+        let response = server.patch(role, SESSION, TRICKLE).header("if-match", "\"ice-1\"").send().await.unwrap();
+        assert_eq!(response.status(), 204);
+        assert_cors(response.headers());
+        for absent in ["etag", "content-type", "content-length"] {
+            assert!(response.headers().get(absent).is_none(), "{absent}");
+        }
+        assert!(response.bytes().await.unwrap().is_empty());
+        for condition in ["*", "\"*\"", "\"ice-1\"", "\"other\", \"ice-1\""] {
+            let request = server.request("PATCH", &format!("/{role}/roulette/{SESSION}")).body(RESTARTED);
+            let request = request.header("content-type", format!("{FRAGMENT}; charset=utf-8"));
+            let response = request.header("if-match", condition).send().await.unwrap();
+            assert_eq!(response.status(), 200, "{condition}");
+            assert_eq!((header(&response, "content-type"), header(&response, "etag")), (FRAGMENT, "\"ice-2\""));
+            assert_cors(response.headers());
+            assert_eq!(response.text().await.unwrap(), RESTART_ANSWER);
+        }
+        let asked = server.sessions.asked.lock().unwrap().pop().unwrap();
+        assert_eq!(asked, (of, "roulette".to_owned(), RESTARTED.as_bytes().to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn a_patch_has_to_name_the_ice_session() {
+    let server = Server::public().await;
+    for fragment in [TRICKLE, RESTARTED] {
+        let response = server.patch("whep", SESSION, fragment).send().await.unwrap();
+        assert_problem(response, 428, "precondition-required").await;
+        for stale in ["\"ice-0\"", "W/\"ice-1\"", "ice-1", ""] {
+            let response = server.patch("whep", SESSION, fragment).header("if-match", stale).send().await.unwrap();
+            assert_problem(response, 412, "other-ice-session").await;
+        }
+    }
+    let response = server.patch("whep", OTHER_SESSION, TRICKLE).header("if-match", "*").send().await.unwrap();
+    assert_problem(response, 404, "unknown-session").await;
+    assert!(server.sessions.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn ice_servers_come_with_the_answer_and_not_with_preflights() {
+    let directory = std::env::temp_dir().join(format!("tableside-ice-servers-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
+    write("turn-password", "s3cret\n");
+    write("keys.toml", &format!("roulette = \"{ROULETTE_KEY}\"\n"));
+    let text = "[tables.roulette]\n[publish]\nkeys_file = \"keys.toml\"\n[[http.ice_servers]]\n\
+                url = \"stun:stun.example.com\"\n[[http.ice_servers]]\nurl = \"turn:turn.example.com?transport=udp\"\n\
+                username = \"player\"\ncredential_file = \"turn-password\"\n";
+    write("gateway.toml", text);
+    let config = Config::load(&directory.join("gateway.toml")).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let server = Server::public_with(config, FakeSessions::default()).await;
+    for request in [server.play("roulette"), server.publish("roulette", ROULETTE_KEY)] {
+        let response = request.send().await.unwrap();
+        let links: Vec<_> = response.headers().get_all("link").iter().map(|link| link.to_str().unwrap()).collect();
+        let turn =
+            "<turn:turn.example.com?transport=udp>; rel=\"ice-server\"; username=\"player\"; credential=\"s3cret\"";
+        assert_eq!(links, ["<stun:stun.example.com>; rel=\"ice-server\"", turn]);
+    }
+    for path in ["/whep/roulette".to_owned(), format!("/whep/roulette/{SESSION}")] {
+        for method in ["OPTIONS", "GET"] {
+            assert!(server.send(method, &path).await.headers().get("link").is_none(), "{method} {path}");
+        }
     }
 }
 

@@ -28,6 +28,9 @@ pub(super) fn check(config: &Config) -> Checked {
 fn http(config: &Config) -> Checked {
     within("http.max_sdp_bytes", config.http.max_sdp_bytes as u128, 4096..=1 << 20)?;
     within("http.request_timeout_ms", config.http.request_timeout.as_millis(), 100..=60_000)?;
+    for server in &config.http.ice_servers {
+        server.check().or_else(|message| refuse("http.ice_servers", message))?;
+    }
     connections(config)?;
     let (public, admin) = (config.http.listen, config.admin.listen);
     let same_host = public.ip() == admin.ip() || public.ip().is_unspecified() || admin.ip().is_unspecified();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ice_server::IceServer;
 use super::network::Network;
 use super::public_url::PublicUrl;
 use super::units::{milliseconds, seconds, socket_address};
@@ -48,6 +49,8 @@ pub struct Http {
     pub trusted_proxies: Vec<Network>,
     /// Where these say it.
     pub proxy_header: ProxyHeader,
+    /// STUN and TURN servers for clients.
+    pub ice_servers: Vec<IceServer>,
 }
 
 impl Default for Http {
@@ -68,6 +71,7 @@ impl Default for Http {
             request_burst_per_address: 4000,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::default(),
+            ice_servers: Vec::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod document;
 mod error;
 mod http;
+mod ice_server;
 mod network;
 mod public_url;
 mod publish_keys;
@@ -27,10 +28,11 @@ use serde::{Deserialize, Serialize};
 pub use certificate::{Certificate, CertificateError, CertificateText};
 pub use error::{ConfigError, Diagnostic};
 pub use http::{Http, ProxyHeader, Tls, TlsFiles};
+pub use ice_server::IceServer;
 pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
-pub use publish_keys::{Permission, PublishKeys};
+pub use publish_keys::{Permission, PublishKeyId, PublishKeys};
 pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Publish, Sessions, Table, Tcp};
 pub use summary::Summary;
 pub use table_name::TableName;
@@ -88,6 +90,10 @@ impl Config {
             return Err(document.complaint("publish.keys_file", message));
         }
         config.publish.keys_file = Some(keys_file);
+        let directory = file.parent().unwrap_or(Path::new(""));
+        for server in &mut config.http.ice_servers {
+            server.load(directory).map_err(|message| document.complaint("http.ice_servers", message))?;
+        }
         Ok(config)
     }
 
@@ -131,6 +137,11 @@ impl Config {
     /// Whether whoever presents `key` may publish `table`. Takes the same time whatever the key.
     pub fn may_publish(&self, table: &TableName, key: Option<&str>) -> Permission {
         if self.demo { Permission::Granted } else { self.publish_keys.permission(table, key) }
+    }
+
+    /// What tells the holder of `key` from other publishers; `None` in the demo, where a key proves nothing.
+    pub fn publish_key_id(&self, key: Option<&str>) -> Option<PublishKeyId> {
+        if self.demo { None } else { key.map(PublishKeyId::of) }
     }
 
     /// For people: what a checked configuration amounts to.

@@ -21,6 +21,23 @@ struct Entry {
     digest: [u8; 32],
 }
 
+/// Tells whether two publishers have presented the same key, without knowing it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PublishKeyId([u8; 32]);
+
+impl PublishKeyId {
+    /// The id of `key`.
+    pub fn of(key: &str) -> Self {
+        Self(digest_of(key))
+    }
+}
+
+impl fmt::Debug for PublishKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublishKeyId")
+    }
+}
+
 /// What a presented key is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::config::PublishKeyId;
 use crate::media::PlayoutDelay;
-use crate::rtc::sdp::TableMedia;
-use crate::shard::{Role, ShardId, SlotKey, TableId, TableSpec, TableState};
+use crate::rtc::sdp::{FragmentTemplate, TableMedia};
+use crate::shard::{Budget, Role, ShardId, SlotKey, TableId, TableSpec, TableState};
 
 use super::client::ClientNetwork;
 use super::half_open::HalfOpen;
@@ -30,32 +31,68 @@ pub(super) struct Table {
     pub(super) spec: TableSpec,
     pub(super) state: TableState,
     pub(super) media: TableMedia,
-    pub(super) publisher: Publisher,
+    publishers: Publishers,
 }
 
 /// Who has the right to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Publisher {
-    /// Nobody.
-    None,
-    /// A POST is being answered.
-    Reserved,
-    /// A WHIP session.
-    Session(SessionId),
+#[derive(Debug, Default)]
+struct Publishers {
     /// A publisher inside this process.
-    Local,
+    local: bool,
+    /// A POST is being answered.
+    reserved: bool,
+    /// WHIP sessions: one that sends, and for a moment one that takes over from it.
+    sessions: Vec<(SessionId, Option<PublishKeyId>)>,
+}
+
+impl Table {
+    /// Reserves the right to publish for whoever has presented `key`; `false` if somebody else has it.
+    ///
+    /// It is free where nobody publishes. A publisher that fell silent loses it to the next; one that sends gives it up
+    /// to the same key alone, which is how an encoder that was started again gets past its own dead session.
+    pub(super) fn reserve(&mut self, key: Option<PublishKeyId>) -> bool {
+        let Publishers { local, reserved, sessions } = &mut self.publishers;
+        let silent = self.state == TableState::Paused;
+        let same = key.is_some() && sessions.iter().any(|(_, holder)| *holder == key);
+        if *local || *reserved || !(sessions.is_empty() || silent || same) {
+            return false;
+        }
+        *reserved = true;
+        true
+    }
+
+    /// Nothing came of a reservation.
+    pub(super) fn release(&mut self) {
+        self.publishers.reserved = false;
+    }
+
+    /// The reservation was for a publisher inside this process, which stays.
+    pub(super) fn publish_locally(&mut self) {
+        self.publishers = Publishers { local: true, ..Publishers::default() };
+    }
 }
 
 /// A session that was answered.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Session {
     pub(super) role: Role,
     pub(super) table: String,
     pub(super) shard: ShardId,
     pub(super) key: SlotKey,
-    pub(super) etag: String,
+    pub(super) ice: IceSession,
     /// Whose half-open session it is; `None` once it has connected.
     pub(super) half_open: Option<ClientNetwork>,
+}
+
+/// What PATCH needs to know of a session.
+#[derive(Debug)]
+pub(super) struct IceSession {
+    /// Strong, quotes included.
+    pub(super) etag: String,
+    /// The peer's.
+    pub(super) remote_ufrag: Box<str>,
+    pub(super) template: FragmentTemplate,
+    pub(super) requests: Budget,
 }
 
 /// Values for a new table that must not be guessed or repeated.
@@ -111,20 +148,27 @@ impl Directory {
                 },
                 state: TableState::Absent,
                 media: TableMedia::default(),
-                publisher: Publisher::None,
+                publishers: Publishers::default(),
             }
         }))
     }
 
-    pub(super) fn session(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(&id)
+    /// The session of this role and table.
+    pub(super) fn session(&self, role: Role, table: &str, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id).filter(|s| s.role == role && s.table == table)
     }
 
-    /// Lists a session that was answered. A publisher has the right to its table from here until
-    /// [`Directory::end_session`]: in one step, so that its end cannot come between.
-    pub(super) fn add_session(&mut self, id: SessionId, session: Session) {
+    /// As [`Directory::session`], to change it.
+    pub(super) fn session_mut(&mut self, role: Role, table: &str, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id).filter(|s| s.role == role && s.table == table)
+    }
+
+    /// Lists a session that was answered. A publisher, with the key it has presented, has the right to its table from
+    /// here until [`Directory::end_session`]: in one step, so that its end cannot come between.
+    pub(super) fn add_session(&mut self, id: SessionId, session: Session, key: Option<PublishKeyId>) {
         if let Some(table) = self.tables.get_mut(&session.table).filter(|_| session.role == Role::Publisher) {
-            table.publisher = Publisher::Session(id);
+            table.publishers.reserved = false;
+            table.publishers.sessions.push((id, key));
         }
         self.by_key.insert((session.shard, session.key), id);
         self.sessions.insert(id, session);
@@ -148,10 +192,8 @@ impl Directory {
         if session.role == Role::Player {
             self.release_place(shard);
         }
-        if let Some(table) = self.tables.get_mut(&session.table)
-            && table.publisher == Publisher::Session(id)
-        {
-            table.publisher = Publisher::None;
+        if let Some(table) = self.tables.get_mut(&session.table) {
+            table.publishers.sessions.retain(|(holder, _)| *holder != id);
         }
     }
 
@@ -175,6 +217,8 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::fleet::half_open::HalfOpenLimits;
 
@@ -187,14 +231,13 @@ mod tests {
     };
 
     fn session(role: Role, shard: ShardId, slot: u32) -> Session {
-        Session {
-            role,
-            table: "a".into(),
-            shard,
-            key: SlotKey { slot, generation: 1 },
-            etag: String::new(),
-            half_open: None,
-        }
+        let ice = IceSession {
+            etag: "\"1\"".into(),
+            remote_ufrag: "them".into(),
+            template: FragmentTemplate::of_answer(""),
+            requests: Budget::new(1, Duration::from_secs(1)),
+        };
+        Session { role, table: "a".into(), shard, key: SlotKey { slot, generation: 1 }, ice, half_open: None }
     }
 
     #[test]
@@ -205,11 +248,24 @@ mod tests {
         directory.release_place(ShardId(1));
         assert_eq!(directory.take_place(2, 2), Some(ShardId(1)), "a place that no session took is free again");
         let ended = session(Role::Player, ShardId(0), 4);
-        directory.add_session(SessionId([1; 16]), ended.clone());
-        directory.end_session(ended.shard, ended.key);
-        directory.end_session(ended.shard, ended.key);
+        let (shard, key) = (ended.shard, ended.key);
+        directory.add_session(SessionId([1; 16]), ended, None);
+        directory.end_session(shard, key);
+        directory.end_session(shard, key);
         assert_eq!(directory.take_place(2, 2), Some(ShardId(0)), "a session gives its place back");
         assert_eq!(directory.take_place(2, 2), None, "once");
+    }
+
+    const OLD: (SessionId, u32) = (SessionId([1; 16]), 1);
+    const NEW: (SessionId, u32) = (SessionId([2; 16]), 2);
+
+    fn publish(directory: &mut Directory, (id, slot): (SessionId, u32), key: Option<PublishKeyId>) {
+        assert!(directory.ensure_table("a", SEED).unwrap().reserve(key));
+        directory.add_session(id, session(Role::Publisher, ShardId(0), slot), key);
+    }
+
+    fn end(directory: &mut Directory, (_, slot): (SessionId, u32)) {
+        directory.end_session(ShardId(0), SlotKey { slot, generation: 1 });
     }
 
     #[test]
@@ -217,33 +273,72 @@ mod tests {
         let mut directory = Directory::default();
         let client = ClientNetwork::of([192, 0, 2, 1].into());
         let limits = HalfOpenLimits { per_shard: 2, per_client: 2 };
-        let sessions = [1, 2].map(|n| Session { half_open: Some(client), ..session(Role::Player, ShardId(0), n) });
-        for (n, session) in sessions.iter().enumerate() {
+        let keys = [1, 2].map(|slot| {
+            let session = Session { half_open: Some(client), ..session(Role::Player, ShardId(0), slot) };
+            let key = session.key;
             directory.half_open.begin(ShardId(0), client, limits).unwrap();
-            directory.add_session(SessionId([n as u8; 16]), session.clone());
-        }
+            directory.add_session(SessionId([slot as u8; 16]), session, None);
+            key
+        });
         assert_eq!(directory.half_open.count(), 2);
-        directory.session_connected(ShardId(0), sessions[0].key);
-        directory.session_connected(ShardId(0), sessions[0].key);
+        directory.session_connected(ShardId(0), keys[0]);
+        directory.session_connected(ShardId(0), keys[0]);
         assert_eq!(directory.half_open.count(), 1);
-        directory.end_session(ShardId(0), sessions[0].key);
+        directory.end_session(ShardId(0), keys[0]);
         assert_eq!(directory.half_open.count(), 1, "it was not half open any more");
-        directory.end_session(ShardId(0), sessions[1].key);
+        directory.end_session(ShardId(0), keys[1]);
         assert_eq!(directory.half_open.count(), 0);
     }
 
     #[test]
-    fn the_end_of_a_publisher_frees_its_table_and_no_other() {
+    fn a_live_table_is_published_again_by_the_same_key_alone() {
+        let (key, other) = (PublishKeyId::of("key-of-the-table"), PublishKeyId::of("key-of-all-tables"));
         let mut directory = Directory::default();
-        let (old, new) = (SessionId([1; 16]), SessionId([2; 16]));
-        directory.ensure_table("a", SEED).unwrap().publisher = Publisher::Reserved;
-        directory.add_session(old, session(Role::Publisher, ShardId(0), 1));
-        directory.add_session(new, session(Role::Publisher, ShardId(0), 2));
-        directory.end_session(ShardId(0), SlotKey { slot: 1, generation: 1 });
-        assert_eq!(directory.table("a").unwrap().publisher, Publisher::Session(new), "the replaced one has no say");
-        directory.end_session(ShardId(0), SlotKey { slot: 2, generation: 1 });
-        assert_eq!(directory.table("a").unwrap().publisher, Publisher::None);
-        assert!(directory.session(new).is_none());
+        publish(&mut directory, OLD, Some(key));
+        let table = directory.ensure_table("a", SEED).unwrap();
+        table.state = TableState::Live;
+        assert!(!table.reserve(Some(other)) && !table.reserve(None));
+        assert!(table.reserve(Some(key)));
+        assert!(!table.reserve(Some(key)), "while that one is answered");
+        table.release();
+        publish(&mut directory, NEW, Some(key));
+        end(&mut directory, NEW);
+        let table = directory.ensure_table("a", SEED).unwrap();
+        assert!(!table.reserve(Some(other)), "the old one has it still");
+        end(&mut directory, OLD);
+        assert!(directory.ensure_table("a", SEED).unwrap().reserve(Some(other)));
+    }
+
+    #[test]
+    fn without_a_key_nobody_proves_anything() {
+        let mut directory = Directory::default();
+        publish(&mut directory, OLD, None);
+        assert!(!directory.ensure_table("a", SEED).unwrap().reserve(None));
+    }
+
+    #[test]
+    fn a_silent_publisher_loses_its_table_to_the_next() {
+        let mut directory = Directory::default();
+        publish(&mut directory, OLD, Some(PublishKeyId::of("one")));
+        directory.ensure_table("a", SEED).unwrap().state = TableState::Paused;
+        publish(&mut directory, NEW, Some(PublishKeyId::of("two")));
+        end(&mut directory, OLD);
+        let table = directory.ensure_table("a", SEED).unwrap();
+        table.state = TableState::Live;
+        assert!(!table.reserve(Some(PublishKeyId::of("one"))), "the replaced one has no say");
+        end(&mut directory, NEW);
+        assert!(directory.session(Role::Publisher, "a", NEW.0).is_none());
+        assert!(directory.ensure_table("a", SEED).unwrap().reserve(None));
+    }
+
+    #[test]
+    fn a_publisher_inside_the_process_stays() {
+        let mut directory = Directory::default();
+        let table = directory.ensure_table("a", SEED).unwrap();
+        assert!(table.reserve(None));
+        table.publish_locally();
+        table.state = TableState::Paused;
+        assert!(!table.reserve(None) && !table.reserve(Some(PublishKeyId::of("one"))));
     }
 
     #[test]

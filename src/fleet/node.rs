@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, TableName};
+use crate::config::{Config, PublishKeyId, TableName};
 use crate::media::{MediaKind, PlayoutDelay};
 use crate::net::{Dscp, Markings, Setting, TcpOptions, UdpOptions, host_addresses, raise_open_files, verify_sysctls};
 use crate::rtc::EndpointConfig;
@@ -25,7 +25,7 @@ use crate::shard::{
 
 use super::admission::{Admission, AdmissionReport};
 use super::client::ClientNetwork;
-use super::directory::{Directory, Publisher, Session, TableSeed};
+use super::directory::{Directory, IceSession, Session, TableSeed};
 use super::half_open::HalfOpenLimits;
 use super::refusal::Refusal;
 use super::session::{Created, SessionId};
@@ -181,23 +181,30 @@ impl Node {
         Ok(node)
     }
 
-    /// WHIP: takes an offer to publish `table`.
+    /// WHIP: takes an offer to publish `table`, from whoever has presented `key`. Over the publisher of a live table the
+    /// same key takes over, once its session is connected.
     ///
     /// # Errors
     /// Every [`Refusal`] but `NotLive`.
-    pub async fn publish(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+    pub async fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        key: Option<PublishKeyId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
         self.admitting(table)?;
         let _turn = self.inner.admission.enter().await?;
         let negotiated = apart(move || Ok(negotiate_publisher(&Offer::parse(&offer)?)?)).await?;
-        let spec = self.reserve(table)?;
+        let spec = self.reserve(table, key)?;
         // A task of its own: a client that goes away in mid-request must not leave the reservation behind.
         let (node, table) = (self.clone(), table.to_owned());
         let created = tokio::spawn(async move {
-            let created = node.create(Role::Publisher, client, &spec, negotiated, spec.home).await;
+            let created = node.create(Role::Publisher, client, &spec, negotiated, spec.home, key).await;
             if created.is_err()
                 && let Some(entry) = node.directory().table_mut(&table)
             {
-                entry.publisher = Publisher::None;
+                entry.release();
             }
             created
         });
@@ -225,7 +232,7 @@ impl Node {
             .ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
         let node = self.clone();
         let created = tokio::spawn(async move {
-            let created = node.create(Role::Player, client, &spec, negotiated, shard).await;
+            let created = node.create(Role::Player, client, &spec, negotiated, shard, None).await;
             if created.is_err() {
                 node.directory().release_place(shard);
             }
@@ -240,9 +247,9 @@ impl Node {
     /// The table is already published, or the node is on its way out.
     pub async fn publish_local(&self, table: &str, media: TableMedia) -> Result<LocalPublisher, Refusal> {
         self.admitting(table)?;
-        let spec = self.reserve(table)?;
+        let spec = self.reserve(table, None)?;
         if let Some(entry) = self.directory().table_mut(table) {
-            entry.publisher = Publisher::Local;
+            entry.publish_locally();
         }
         let commands = self.inner.shards[usize::from(spec.home.0)].commands.clone();
         let id = spec.id;
@@ -252,23 +259,22 @@ impl Node {
 
     /// DELETE on a session URL: ends the session and frees all of it. `false` if there is none of this role and table.
     pub async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
-        let found = self.directory().session(session).filter(|s| s.role == role && s.table == table).cloned();
-        let Some(found) = found else { return false };
+        let found = self.directory().session(role, table, session).map(|s| (s.shard, s.key));
+        let Some((shard, key)) = found else { return false };
         let (reply, done) = oneshot::channel();
-        let command = Command::Close { key: found.key, cause: EndCause::Deleted, reply };
-        if self.inner.shards[usize::from(found.shard.0)].commands.send(command).await.is_err() {
+        let command = Command::Close { key, cause: EndCause::Deleted, reply };
+        if self.commands(shard).send(command).await.is_err() {
             return false;
         }
         let closed = done.await.unwrap_or(false);
         // The shard's own word comes a moment later; who asked must not find the session again.
-        self.directory().end_session(found.shard, found.key);
+        self.directory().end_session(shard, key);
         closed
     }
 
     /// The current entity-tag of a session, `None` if there is no such session.
     pub fn etag(&self, role: Role, table: &str, session: SessionId) -> Option<String> {
-        let directory = self.directory();
-        directory.session(session).filter(|s| s.role == role && s.table == table).map(|s| s.etag.clone())
+        self.directory().session(role, table, session).map(|s| s.ice.etag.clone())
     }
 
     /// Whether the configuration knows the table (in the demo: any valid name).
@@ -373,8 +379,8 @@ impl Node {
         found.ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })
     }
 
-    /// The right to publish, for one. A publisher that fell silent loses it to the next.
-    fn reserve(&self, table: &str) -> Result<TableSpec, Refusal> {
+    /// The right to publish, for one.
+    fn reserve(&self, table: &str, key: Option<PublishKeyId>) -> Result<TableSpec, Refusal> {
         let mut random = [0; 12];
         getrandom::fill(&mut random).map_err(|_| Refusal::ShuttingDown)?;
         let seed = TableSeed {
@@ -386,12 +392,7 @@ impl Node {
         };
         let mut directory = self.directory();
         let entry = directory.ensure_table(table, seed).ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
-        let silent = entry.state == TableState::Paused && matches!(entry.publisher, Publisher::Session(_));
-        if entry.publisher != Publisher::None && !silent {
-            return Err(Refusal::AlreadyPublished);
-        }
-        entry.publisher = Publisher::Reserved;
-        Ok(entry.spec.clone())
+        if entry.reserve(key) { Ok(entry.spec.clone()) } else { Err(Refusal::AlreadyPublished) }
     }
 
     fn playout_delay(&self, table: &str) -> PlayoutDelay {
@@ -408,6 +409,7 @@ impl Node {
         spec: &TableSpec,
         negotiated: Negotiated,
         shard: ShardId,
+        publish_key: Option<PublishKeyId>,
     ) -> Result<Created, Refusal> {
         let limits = HalfOpenLimits {
             per_shard: self.inner.config.sessions.max_half_open_per_shard,
@@ -415,7 +417,7 @@ impl Node {
         };
         let begun = self.directory().half_open.begin(shard, client, limits);
         begun.map_err(|reason| self.inner.admission.refuse(reason))?;
-        let created = self.add_session(role, client, spec, negotiated, shard).await;
+        let created = self.add_session(role, client, spec, negotiated, shard, publish_key).await;
         if created.is_err() {
             self.directory().half_open.end(shard, client);
         }
@@ -429,11 +431,13 @@ impl Node {
         spec: &TableSpec,
         negotiated: Negotiated,
         shard: ShardId,
+        publish_key: Option<PublishKeyId>,
     ) -> Result<Created, Refusal> {
         let mut random = [0; 32];
         let mut id = [0; 16];
         let mut session_id = [0; 8];
-        for bytes in [&mut random[..], &mut id[..], &mut session_id[..]] {
+        let mut tag = [0; 8];
+        for bytes in [&mut random[..], &mut id[..], &mut session_id[..], &mut tag[..]] {
             getrandom::fill(bytes).map_err(|_| Refusal::ShuttingDown)?;
         }
         let handle = &self.inner.shards[usize::from(shard.0)];
@@ -445,7 +449,6 @@ impl Node {
         };
         handle.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
         let Added { key, ice } = added.await.map_err(|_| Refusal::ShuttingDown)?;
-        let etag = format!("\"{}\"", ice.ufrag);
         let local = LocalDescription {
             // RFC 8866 §5.2: fits a signed 64-bit number, since browsers read it so.
             session_id: u64::from_be_bytes(session_id) >> 1,
@@ -460,10 +463,13 @@ impl Node {
             max_message_size: MAX_MESSAGE_SIZE,
         };
         let session = SessionId(id);
+        let answer = write_answer(&negotiated, &local);
+        let ice = IceSession::new(&negotiated.remote_ice.ufrag, &answer, tag);
+        let etag = ice.etag.clone();
         let (table, half_open) = (spec.name.to_string(), Some(client));
-        let entry = Session { role, table, shard, key, etag: etag.clone(), half_open };
-        self.directory().add_session(session, entry);
-        Ok(Created { session, answer: write_answer(&negotiated, &local), etag })
+        let entry = Session { role, table, shard, key, ice, half_open };
+        self.directory().add_session(session, entry, publish_key);
+        Ok(Created { session, answer, etag })
     }
 
     /// Keeps the directory in step with the shards.
@@ -491,7 +497,11 @@ impl Node {
         table.media = media;
     }
 
-    fn directory(&self) -> MutexGuard<'_, Directory> {
+    pub(super) fn commands(&self, shard: ShardId) -> &mpsc::Sender<Command> {
+        &self.inner.shards[usize::from(shard.0)].commands
+    }
+
+    pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
         // The directory is plain data and every change to it is one call: a panic elsewhere leaves it whole.
         self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }

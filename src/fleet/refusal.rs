@@ -1,8 +1,8 @@
-//! Why an offer is not accepted.
+//! Why an offer or a PATCH is not accepted.
 
 use std::time::Duration;
 
-use crate::rtc::sdp::OfferError;
+use crate::rtc::sdp::{FragmentError, OfferError};
 
 /// Why an offer was not accepted. `http` turns it into a problem document.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -58,5 +58,34 @@ impl From<OfferError> for Refusal {
             OfferError::Unsupported(what) => Self::Unsupported(what),
             OfferError::NoCommonCodec(what) => Self::NoCommonCodec(what),
         }
+    }
+}
+
+/// Why a PATCH was not accepted. The session goes on as it was.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PatchRefusal {
+    /// 404: no such session, or no longer.
+    #[error("there is no such session")]
+    UnknownSession,
+    /// 412: the request was meant for another ICE session.
+    #[error("the entity-tag is not that of the current ICE session")]
+    OtherIceSession,
+    /// 429 with Retry-After.
+    #[error("too many requests for this session")]
+    TooMany {
+        /// When the next one is taken.
+        retry_after: Duration,
+    },
+    /// 400: the body is no fragment of SDP.
+    #[error("the fragment cannot be read: {0}")]
+    Malformed(String),
+    /// 503 with Retry-After: the session's shard takes no more work just now.
+    #[error("the node is busy")]
+    Busy,
+}
+
+impl From<FragmentError> for PatchRefusal {
+    fn from(error: FragmentError) -> Self {
+        Self::Malformed(error.to_string())
     }
 }

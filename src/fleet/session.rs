@@ -44,10 +44,52 @@ pub struct Created {
     pub etag: String,
 }
 
+/// Which ICE session a PATCH is meant for: the value of If-Match (RFC 9110 §13.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// Whichever there is.
+    Any,
+    /// One of these entity-tags, quotes included.
+    Tags(Vec<String>),
+}
+
+impl IfMatch {
+    /// Whether a session whose entity-tag is `etag` is meant. RFC 9110 §13.1.1: "An origin server MUST use the strong
+    /// comparison function", to which no weak tag is equal; ours are all strong.
+    pub fn admits(&self, etag: &str) -> bool {
+        match self {
+            IfMatch::Any => true,
+            IfMatch::Tags(tags) => tags.iter().any(|tag| tag == etag),
+        }
+    }
+}
+
+/// What a PATCH has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Patched {
+    /// Candidates were read.
+    Trickled,
+    /// ICE was restarted.
+    Restarted {
+        /// The answer: an SDP fragment with our new credentials and all our candidates.
+        fragment: String,
+        /// The strong entity-tag of the new ICE session, quotes included.
+        etag: String,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn preconditions_compare_strongly() {
+        let tags = |tags: &[&str]| IfMatch::Tags(tags.iter().map(|t| (*t).to_owned()).collect());
+        assert!(IfMatch::Any.admits("\"a\""));
+        assert!(tags(&["\"b\"", "\"a\""]).admits("\"a\""));
+        assert!(!tags(&["W/\"a\""]).admits("\"a\"") && !tags(&["a"]).admits("\"a\"") && !tags(&[]).admits("\"a\""));
+    }
 
     #[test]
     fn a_log_does_not_carry_the_capability() {

@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::fanout::SendBatch;
 use crate::net::{IceTcp, RecvBatch, ShardSocket, TcpOptions, TuningReport, UdpOptions, thread_cpu_time};
 use crate::rtc::TransportAddress;
-use crate::rtc::sdp::{Negotiated, TableMedia};
+use crate::rtc::ice_lite::Ufrag;
+use crate::rtc::sdp::{IceCredentials, Negotiated, TableMedia};
 use crate::shard::{
     Added, DropReason, EndCause, LocalMedia, PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
     SlotKey, TableId, TableSpec,
@@ -44,6 +45,7 @@ pub(super) enum Command {
     AddPlayer { spec: TableSpec, negotiated: Box<Negotiated>, random: [u8; 32], reply: oneshot::Sender<Added> },
     AddLocalPublisher { spec: TableSpec, media: TableMedia },
     Local { table: TableId, media: Vec<LocalMedia> },
+    RestartIce { key: SlotKey, ufrag: Ufrag, local: IceCredentials, reply: oneshot::Sender<bool> },
     Close { key: SlotKey, cause: EndCause, reply: oneshot::Sender<bool> },
     Peer(PeerMessage),
     Shutdown { reply: oneshot::Sender<()> },
@@ -220,6 +222,9 @@ impl Turn {
             Command::AddLocalPublisher { spec, media } => self.shard.add_local_publisher(now, &spec, media),
             Command::Local { table, media } => {
                 media.iter().for_each(|packet| self.shard.handle_local(now, table, packet));
+            }
+            Command::RestartIce { key, ufrag, local, reply } => {
+                let _ = reply.send(self.shard.restart_ice(now, key, ufrag, &local));
             }
             Command::Close { key, cause, reply } => {
                 let _ = reply.send(self.shard.close_session(now, key, cause));

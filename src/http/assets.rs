@@ -32,9 +32,10 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// Nothing from elsewhere, nothing inline, and no page of another origin around ours.
-const POLICY: &str =
-    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; object-src 'none'";
+/// Nothing from elsewhere, nothing inline, and no page of another origin around ours. Requests may go anywhere: a redirect
+/// to a sibling (RFC 9725 §4.5) leads to an origin that cannot be known here.
+const POLICY: &str = "default-src 'self'; connect-src *; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; \
+     object-src 'none'";
 
 static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
     [

@@ -13,8 +13,8 @@ use axum::response::Response;
 const HEADERS: [(HeaderName, &str); 5] = [
     (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     (ACCESS_CONTROL_ALLOW_METHODS, "OPTIONS, GET, HEAD, POST, PATCH, DELETE"),
-    // By name: `*` does not cover Authorization.
-    (ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, If-Match"),
+    // By name: `*` does not cover Authorization. ETag for a client that sends it in place of If-Match.
+    (ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, If-Match, ETag"),
     // Some clients read from their own OPTIONS request which methods there are, so that is exposed too.
     (ACCESS_CONTROL_EXPOSE_HEADERS, "Location, ETag, Link, Retry-After, Accept-Patch, Access-Control-Allow-Methods"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderName, LOCATION,
 };
@@ -12,10 +12,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, post};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Permission, TableName, is_authority};
+use crate::config::{Permission, PublishKeyId, TableName, is_authority};
 use crate::fleet::{Created, SessionId};
 use crate::shard::Role;
 
+use super::body::{self, BodyError};
+use super::link;
+use super::patch::{ACCEPT_PATCH, FRAGMENT, patch};
 use super::path::Segments;
 use super::problem::Problem;
 use super::{App, Sessions, limit};
@@ -23,7 +26,7 @@ use super::{App, Sessions, limit};
 const SDP: &str = "application/sdp";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ENDPOINT_METHODS: &str = "OPTIONS, GET, HEAD, POST";
-const SESSION_METHODS: &str = "OPTIONS, GET, HEAD, DELETE";
+const SESSION_METHODS: &str = "OPTIONS, GET, HEAD, PATCH, DELETE";
 
 /// `/whip/{table}` or `/whep/{table}`.
 pub(super) fn endpoint<S: Sessions>(role: Role) -> MethodRouter<App<S>> {
@@ -41,10 +44,10 @@ pub(super) fn endpoint<S: Sessions>(role: Role) -> MethodRouter<App<S>> {
     .layer(DefaultBodyLimit::disable())
 }
 
-/// The session URL below an endpoint. Whoever knows it may end the session, so no key is asked for: some clients
-/// send none with their DELETE.
+/// The session URL below an endpoint. Whoever knows it may change and end the session, so no key is asked for: some
+/// clients send none with their DELETE.
 ///
-/// PATCH (trickle ICE and ICE restart, both OPTIONAL) is 405, which clients take for "not supported".
+/// RFC 9725 §4.3.1: "WHIP sessions MUST ignore any entity-tag value" with DELETE.
 pub(super) fn session<S: Sessions>(role: Role) -> MethodRouter<App<S>> {
     let look = async move |State(app): State<App<S>>, Segments((table, session)): Segments<(String, String)>| {
         let (table, session) = named(&app, &table, &session)?;
@@ -54,9 +57,14 @@ pub(super) fn session<S: Sessions>(role: Role) -> MethodRouter<App<S>> {
         let (table, session) = named(&app, &table, &session)?;
         end(&app, role, &table, session).await
     })
+    .patch(async move |State(app): State<App<S>>, Segments((table, session)): Segments<(String, String)>, request| {
+        let (table, session) = named(&app, &table, &session)?;
+        patch(&app, role, &table, session, request).await
+    })
     .get(look)
-    .options(async || (StatusCode::OK, [(ALLOW, SESSION_METHODS)]))
+    .options(async || (StatusCode::OK, [(ALLOW, SESSION_METHODS), (ACCEPT_PATCH, FRAGMENT)]))
     .fallback(async || Problem::MethodNotAllowed { allow: SESSION_METHODS })
+    .layer(DefaultBodyLimit::disable())
 }
 
 /// RFC 9725 §4.1: a GET MUST be answered with a 2xx and no content. WHEP's discovery wants the content type as well.
@@ -68,22 +76,28 @@ fn nothing() -> Response {
 async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Request) -> Result<Response, Problem> {
     let deadline = Instant::now() + app.config.http.request_timeout;
     let table = app.table(table)?;
-    if role == Role::Publisher {
-        authorise(app, &table, request.headers())?;
+    let key = match role {
+        Role::Publisher => authorise(app, &table, request.headers())?,
+        Role::Player => None,
+    };
+    // RFC 9725 §4.2: another content type MUST be refused.
+    if !body::has_type(request.headers(), SDP) {
+        return Err(Problem::UnsupportedMediaType);
     }
-    require_sdp(request.headers())?;
     let base = base_url(app, request.uri(), request.headers());
     let client = limit::client(request.extensions());
 
     let offer = read_offer(app, deadline, request).await?;
     let created = async {
         match role {
-            Role::Publisher => app.sessions.publish(client, table.as_str(), offer).await,
+            Role::Publisher => app.sessions.publish(client, table.as_str(), key, offer).await,
             Role::Player => app.sessions.play(client, table.as_str(), offer).await,
         }
     };
     let created = timeout_at(deadline, created).await.map_err(|_| Problem::NodeTimeout)??;
-    Ok(answer(&format!("{base}/{}/{table}/{}", segment(role), created.session), created))
+    let mut response = answer(&format!("{base}/{}/{table}/{}", segment(role), created.session), created);
+    link::add(response.headers_mut(), &app.config.http.ice_servers);
+    Ok(response)
 }
 
 async fn end<S: Sessions>(
@@ -106,35 +120,38 @@ fn named<S: Sessions>(app: &App<S>, table: &str, session: &str) -> Result<(Table
     Ok((app.table(table)?, session.parse().map_err(|()| Problem::UnknownSession)?))
 }
 
-fn authorise<S: Sessions>(app: &App<S>, table: &TableName, headers: &HeaderMap) -> Result<(), Problem> {
-    match app.config.may_publish(table, bearer_token(headers)) {
-        Permission::Granted => Ok(()),
+/// What tells this publisher from others, if the configuration asks for keys at all.
+fn authorise<S: Sessions>(
+    app: &App<S>,
+    table: &TableName,
+    headers: &HeaderMap,
+) -> Result<Option<PublishKeyId>, Problem> {
+    let key = bearer_token(headers);
+    match app.config.may_publish(table, key) {
+        Permission::Granted => Ok(app.config.publish_key_id(key)),
         Permission::Missing => Err(Problem::KeyMissing),
         Permission::Unknown => Err(Problem::KeyUnknown),
         Permission::OtherTable => Err(Problem::KeyForOtherTable),
     }
 }
 
-/// RFC 6750 §2.1; the scheme is case-insensitive (RFC 9110 §11.1).
+/// RFC 6750 §2.1; the scheme is case-insensitive (RFC 9110 §11.1). One client of the field leaves it out: a token alone is
+/// taken for a bearer token.
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+    let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
+    let credentials = headers.get(AUTHORIZATION)?.to_str().ok()?.trim_matches(' ');
+    match credentials.split_once(' ') {
+        Some((scheme, token)) => is_bearer(scheme).then(|| token.trim_matches(' ')),
+        None => Some(credentials).filter(|token| !token.is_empty() && !is_bearer(token)),
+    }
 }
 
-/// RFC 9725 §4.2: another content type MUST be refused. Parameters are no other type.
-fn require_sdp(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = given.split(';').next().unwrap_or("").trim();
-    if essence.eq_ignore_ascii_case(SDP) { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
-}
-
-async fn read_offer<S: Sessions>(app: &App<S>, deadline: Instant, mut request: Request) -> Result<Bytes, Problem> {
+async fn read_offer<S: Sessions>(app: &App<S>, deadline: Instant, request: Request) -> Result<Bytes, Problem> {
     let limit = app.config.http.max_sdp_bytes;
-    DefaultBodyLimit::max(limit).apply(&mut request);
-    let body = timeout_at(deadline, Bytes::from_request(request, &())).await.map_err(|_| Problem::RequestTimeout)?;
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge { limit },
-        _ => Problem::MalformedSdp { detail: "The body ended early.".to_owned() },
+    body::read(request, limit, deadline).await.map_err(|error| match error {
+        BodyError::TooLarge => Problem::TooLarge { limit },
+        BodyError::Late => Problem::RequestTimeout,
+        BodyError::Broken => Problem::MalformedSdp { detail: "The body ended early.".to_owned() },
     })
 }
 
@@ -160,7 +177,12 @@ const fn segment(role: Role) -> &'static str {
 
 /// RFC 9725 §4.2: 201, the answer, and in Location the session URL.
 fn answer(location: &str, created: Created) -> Response {
-    let headers =
-        [(CONTENT_TYPE, SDP), (LOCATION, location), (ETAG, created.etag.as_str()), (CACHE_CONTROL, "no-store")];
+    let headers = [
+        (CONTENT_TYPE, SDP),
+        (LOCATION, location),
+        (ETAG, created.etag.as_str()),
+        (ACCEPT_PATCH, FRAGMENT),
+        (CACHE_CONTROL, "no-store"),
+    ];
     (StatusCode::CREATED, headers, created.answer.clone()).into_response()
 }

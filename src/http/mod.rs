@@ -7,12 +7,15 @@
 mod admin;
 mod api;
 mod assets;
+mod body;
 mod cors;
 mod endpoint;
 mod forwarded;
 mod limit;
+mod link;
 mod listener;
 mod meter;
+mod patch;
 mod path;
 mod problem;
 mod request_rate;

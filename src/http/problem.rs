@@ -8,11 +8,18 @@ use axum::response::{IntoResponse, Response};
 
 use crate::fleet::Refusal;
 
+use super::patch::ACCEPT_PATCH;
+
 /// Every error that HTTP clients see. Its `type` is `urn:tableside:problem:` and [`Problem::slug`]; both are stable.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Problem {
     /// 400: the body is not SDP.
     MalformedSdp {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// 400: the body of a PATCH is no fragment of SDP.
+    MalformedFragment {
         /// What is wrong with it.
         detail: String,
     },
@@ -45,13 +52,25 @@ pub enum Problem {
     },
     /// 409: somebody else publishes the table.
     AlreadyPublished,
+    /// 412: a PATCH for another ICE session than the current one.
+    OtherIceSession,
     /// 413: the offer is too long.
     TooLarge {
         /// The longest that is taken, in bytes.
         limit: usize,
     },
+    /// 413: the fragment of a PATCH is too long.
+    FragmentTooLarge {
+        /// The longest that is taken, in bytes.
+        limit: usize,
+    },
     /// 415: the body is not `application/sdp`.
     UnsupportedMediaType,
+    /// 415 with Accept-Patch: the body of a PATCH is of another type.
+    UnsupportedPatchType {
+        /// The type that is taken.
+        accepted: &'static str,
+    },
     /// 422: no codec of the table is in the offer.
     NoCommonCodec {
         /// Which there are.
@@ -61,6 +80,13 @@ pub enum Problem {
     UnsupportedOffer {
         /// Which part.
         detail: String,
+    },
+    /// 428: a PATCH that does not say which ICE session it is for.
+    PreconditionRequired,
+    /// 429 with Retry-After: more PATCHes than a session has any use for.
+    TooManyPatches {
+        /// When to ask again.
+        retry_after: Duration,
     },
     /// 429 with Retry-After: too many requests from this address.
     TooManyRequests {
@@ -100,17 +126,19 @@ impl Problem {
     /// The status code.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Problem::MalformedSdp { .. } => StatusCode::BAD_REQUEST,
+            Problem::MalformedSdp { .. } | Problem::MalformedFragment { .. } => StatusCode::BAD_REQUEST,
             Problem::KeyMissing | Problem::KeyUnknown => StatusCode::UNAUTHORIZED,
             Problem::KeyForOtherTable => StatusCode::FORBIDDEN,
             Problem::UnknownTable | Problem::UnknownSession | Problem::NotFound { .. } => StatusCode::NOT_FOUND,
             Problem::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Problem::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Problem::TableNotLive { .. } | Problem::AlreadyPublished => StatusCode::CONFLICT,
-            Problem::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Problem::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Problem::OtherIceSession => StatusCode::PRECONDITION_FAILED,
+            Problem::TooLarge { .. } | Problem::FragmentTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Problem::UnsupportedMediaType | Problem::UnsupportedPatchType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::NoCommonCodec { .. } | Problem::UnsupportedOffer { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Problem::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Problem::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
+            Problem::TooManyPatches { .. } | Problem::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Problem::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Problem::TooManyOffers { .. }
             | Problem::TooManyHalfOpen { .. }
@@ -124,6 +152,7 @@ impl Problem {
     pub const fn slug(&self) -> &'static str {
         match self {
             Problem::MalformedSdp { .. } => "malformed-sdp",
+            Problem::MalformedFragment { .. } => "malformed-fragment",
             Problem::KeyMissing => "publish-key-missing",
             Problem::KeyUnknown => "publish-key-unknown",
             Problem::KeyForOtherTable => "publish-key-for-other-table",
@@ -134,10 +163,15 @@ impl Problem {
             Problem::RequestTimeout => "request-timeout",
             Problem::TableNotLive { .. } => "table-not-live",
             Problem::AlreadyPublished => "already-published",
+            Problem::OtherIceSession => "other-ice-session",
             Problem::TooLarge { .. } => "offer-too-large",
+            Problem::FragmentTooLarge { .. } => "fragment-too-large",
             Problem::UnsupportedMediaType => "unsupported-media-type",
+            Problem::UnsupportedPatchType { .. } => "unsupported-patch-type",
             Problem::NoCommonCodec { .. } => "no-common-codec",
             Problem::UnsupportedOffer { .. } => "unsupported-offer",
+            Problem::PreconditionRequired => "precondition-required",
+            Problem::TooManyPatches { .. } => "too-many-patches",
             Problem::TooManyRequests { .. } => "too-many-requests",
             Problem::HeadersTooLarge { .. } => "headers-too-large",
             Problem::TooManyOffers { .. } => "too-many-offers",
@@ -151,6 +185,7 @@ impl Problem {
     const fn title(&self) -> &'static str {
         match self {
             Problem::MalformedSdp { .. } => "The offer is not valid SDP",
+            Problem::MalformedFragment { .. } => "The body is not a fragment of SDP",
             Problem::KeyMissing => "A publish key is needed",
             Problem::KeyUnknown => "The publish key is not known",
             Problem::KeyForOtherTable => "The publish key is for another table",
@@ -161,10 +196,15 @@ impl Problem {
             Problem::RequestTimeout => "The request took too long",
             Problem::TableNotLive { .. } => "The table is not live",
             Problem::AlreadyPublished => "The table is already published",
+            Problem::OtherIceSession => "The ICE session is another one by now",
             Problem::TooLarge { .. } => "The offer is too large",
+            Problem::FragmentTooLarge { .. } => "The fragment is too large",
             Problem::UnsupportedMediaType => "The offer is not application/sdp",
+            Problem::UnsupportedPatchType { .. } => "The body is not of a type that a session can be patched with",
             Problem::NoCommonCodec { .. } => "There is no codec in common",
             Problem::UnsupportedOffer { .. } => "The offer cannot be accepted",
+            Problem::PreconditionRequired => "The ICE session must be named",
+            Problem::TooManyPatches { .. } => "Too many requests for this session",
             Problem::TooManyRequests { .. } => "There are too many requests from this address",
             Problem::HeadersTooLarge { .. } => "The request's head is too large",
             Problem::TooManyOffers { .. } => "Too many offers came at once",
@@ -178,6 +218,7 @@ impl Problem {
     fn detail(&self) -> String {
         match self {
             Problem::MalformedSdp { detail }
+            | Problem::MalformedFragment { detail }
             | Problem::NoCommonCodec { detail }
             | Problem::UnsupportedOffer { detail } => detail.clone(),
             Problem::KeyMissing => "Send the table's publish key as `Authorization: Bearer KEY`.".to_owned(),
@@ -191,8 +232,21 @@ impl Problem {
             Problem::MethodNotAllowed { allow } => format!("Allowed are {allow}."),
             Problem::RequestTimeout => "The whole request must arrive within the configured time.".to_owned(),
             Problem::TableNotLive { .. } => "Nobody publishes it now; ask again later.".to_owned(),
-            Problem::AlreadyPublished => "Its publisher must leave first.".to_owned(),
-            Problem::TooLarge { limit } => format!("At most {limit} bytes are taken."),
+            Problem::AlreadyPublished => {
+                "Its publisher must leave first; only the same publish key takes over from it.".to_owned()
+            }
+            Problem::OtherIceSession => {
+                "If-Match is not the entity-tag of the current ICE session; a restart may say `If-Match: *`.".to_owned()
+            }
+            Problem::TooLarge { limit } | Problem::FragmentTooLarge { limit } => {
+                format!("At most {limit} bytes are taken.")
+            }
+            Problem::UnsupportedPatchType { accepted } => format!("The body must be Content-Type: {accepted}."),
+            Problem::PreconditionRequired => {
+                "Send the ETag of the 201 or of the last restart as If-Match, or `If-Match: *` to restart ICE."
+                    .to_owned()
+            }
+            Problem::TooManyPatches { .. } => "The session goes on; gather candidates into one request.".to_owned(),
             Problem::UnsupportedMediaType => "The body must be an SDP offer, Content-Type: application/sdp.".to_owned(),
             Problem::TooManyRequests { .. } => "Ask again later, and less often.".to_owned(),
             Problem::HeadersTooLarge { limit } => format!("At most {limit} bytes are taken."),
@@ -221,7 +275,12 @@ impl Problem {
             Problem::MethodNotAllowed { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
+            // RFC 5789 §2.2: such a response SHOULD say which types would do.
+            Problem::UnsupportedPatchType { accepted } => {
+                headers.insert(ACCEPT_PATCH, HeaderValue::from_static(accepted));
+            }
             Problem::TableNotLive { retry_after }
+            | Problem::TooManyPatches { retry_after }
             | Problem::TooManyRequests { retry_after }
             | Problem::TooManyOffers { retry_after }
             | Problem::TooManyHalfOpen { retry_after }

@@ -2,7 +2,10 @@
 
 use axum::body::Bytes;
 
-use crate::fleet::{AdmissionReport, ClientNetwork, Created, Node, Refusal, SessionId, TableStatus};
+use crate::config::PublishKeyId;
+use crate::fleet::{
+    AdmissionReport, ClientNetwork, Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
+};
 use crate::shard::{Role, ShardReport};
 
 /// The media plane as the HTTP side sees it: [`Node`], or a fake in tests. Cheap to clone.
@@ -10,11 +13,13 @@ use crate::shard::{Role, ShardReport};
 /// A future that is dropped early (the client left, or the request timed out) must leave nothing behind but a session
 /// that its setup timeout ends.
 pub trait Sessions: Clone + Send + Sync + 'static {
-    /// WHIP: takes an offer to publish `table`.
+    /// WHIP: takes an offer to publish `table`, from whoever has presented `key`: over the publisher of a live table the
+    /// same key takes over.
     fn publish(
         &self,
         client: ClientNetwork,
         table: &str,
+        key: Option<PublishKeyId>,
         offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
@@ -31,6 +36,20 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 
     /// The current entity-tag of a session, `None` if there is no such session.
     fn etag(&self, role: Role, table: &str, session: SessionId) -> Option<String>;
+
+    /// Whether a PATCH may go on, before its body is read; it counts as one of those that a session is allowed.
+    fn admit_patch(&self, role: Role, table: &str, session: SessionId, condition: &IfMatch)
+    -> Result<(), PatchRefusal>;
+
+    /// Takes the SDP fragment of a PATCH: candidates, or the credentials of an ICE restart.
+    fn patch(
+        &self,
+        role: Role,
+        table: &str,
+        session: SessionId,
+        condition: &IfMatch,
+        fragment: &[u8],
+    ) -> impl Future<Output = Result<Patched, PatchRefusal>> + Send;
 
     /// Whether there is a table of this name.
     fn knows(&self, table: &str) -> bool;
@@ -53,8 +72,14 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 }
 
 impl Sessions for Node {
-    async fn publish(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
-        Node::publish(self, client, table, offer).await
+    async fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        key: Option<PublishKeyId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
+        Node::publish(self, client, table, key, offer).await
     }
 
     async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
@@ -67,6 +92,27 @@ impl Sessions for Node {
 
     fn etag(&self, role: Role, table: &str, session: SessionId) -> Option<String> {
         Node::etag(self, role, table, session)
+    }
+
+    fn admit_patch(
+        &self,
+        role: Role,
+        table: &str,
+        session: SessionId,
+        condition: &IfMatch,
+    ) -> Result<(), PatchRefusal> {
+        Node::admit_patch(self, role, table, session, condition)
+    }
+
+    async fn patch(
+        &self,
+        role: Role,
+        table: &str,
+        session: SessionId,
+        condition: &IfMatch,
+        fragment: &[u8],
+    ) -> Result<Patched, PatchRefusal> {
+        Node::patch(self, role, table, session, condition, fragment).await
     }
 
     fn knows(&self, table: &str) -> bool {

@@ -187,6 +187,12 @@ impl Endpoint {
         self.ice.heard_from(address)
     }
 
+    /// Restarts ICE with new local credentials. DTLS, SRTP and SCTP go on: a change of the ufrag alone begins no new DTLS
+    /// association (RFC 8842 §4).
+    pub fn restart_ice(&mut self, now: Instant, ufrag: Ufrag, local: &IceCredentials) {
+        self.ice.restart(now, ufrag, &local.pwd);
+    }
+
     /// Takes a Binding request whose USERNAME named this endpoint, and answers it. `Ok(true)` if the set of validated
     /// addresses has changed.
     ///
@@ -203,8 +209,10 @@ impl Endpoint {
         let mut answer = [0; 128];
         let outcome = self.ice.handle_binding(now, source, request);
         let len = match outcome {
-            Outcome::Respond { .. } => write_success(&mut answer, request, source.socket, self.ice.key()),
-            Outcome::Refuse(error) => write_error(&mut answer, request, error, self.ice.key()),
+            Outcome::Respond { .. } => {
+                write_success(&mut answer, request, source.socket, self.ice.key_for(request.local_ufrag()))
+            }
+            Outcome::Refuse(error) => write_error(&mut answer, request, error, self.ice.key_for(request.local_ufrag())),
             Outcome::Dropped(cause) => return Err(cause),
         };
         out.transmit(source, &answer[..len]);

@@ -11,7 +11,7 @@ use crate::rtc::demux::{PacketKind, classify};
 use crate::rtc::dtls::DtlsScratch;
 use crate::rtc::ice_lite::{DropCause, Ufrag, new_credentials};
 use crate::rtc::rtcp::NtpTime;
-use crate::rtc::sdp::Negotiated;
+use crate::rtc::sdp::{IceCredentials, Negotiated};
 use crate::rtc::srtp::SrtpError;
 use crate::rtc::stun::{BindingRequest, StunError};
 use crate::rtc::{
@@ -165,7 +165,8 @@ impl Shard {
         SendBatch::with_capacity(BATCH_BYTES, BATCH_MESSAGES)
     }
 
-    /// Admits a publisher. One that the table still has, silent, is ended: it has been replaced.
+    /// Admits a publisher. Where the table has one, that goes on until this one is connected and takes over; of several
+    /// that are connecting, the newest may.
     pub fn add_publisher(
         &mut self,
         now: Instant,
@@ -173,14 +174,17 @@ impl Shard {
         negotiated: &Negotiated,
         random: &[u8; 32],
     ) -> Added {
-        let previous = self.table(spec).home.as_ref().and_then(|h| h.publisher);
-        if let Some(key) = previous.and_then(|slot| self.key_of(slot)) {
-            self.close_session(now, key, EndCause::Replaced);
-        }
         let part = Part::Publisher(Box::new(Publisher::new(negotiated)));
         let added = self.add_session(now, spec.id, negotiated, random, part);
-        if let Some(home) = &mut self.table(spec).home {
-            home.publisher = Some(added.key.slot);
+        let slot = added.key.slot;
+        let Some(home) = &mut self.table(spec).home else { return added };
+        if home.publisher.is_none() {
+            home.publisher = Some(slot);
+            return added;
+        }
+        let overtaken = home.successor.replace(slot);
+        if let Some(key) = overtaken.and_then(|slot| self.key_of(slot)) {
+            self.close_session(now, key, EndCause::Replaced);
         }
         added
     }
@@ -202,6 +206,20 @@ impl Shard {
             keyframes: Budget::of_keyframes(),
         };
         self.add_session(now, spec.id, negotiated, random, Part::Player(player))
+    }
+
+    /// Gives a session new local ICE credentials; `ufrag` has to name its slot. All else goes on as it is.
+    ///
+    /// `false` if there is none of this key.
+    pub fn restart_ice(&mut self, now: Instant, key: SlotKey, ufrag: Ufrag, local: &IceCredentials) -> bool {
+        debug_assert_eq!(
+            (ufrag.shard, ufrag.slot),
+            (self.config.id.0, key.slot),
+            "checks find the session by its ufrag"
+        );
+        let Some(session) = self.session_mut(key) else { return false };
+        session.endpoint.restart_ice(now, ufrag, local);
+        true
     }
 
     /// Ends a session from our side: DELETE, replacement, shutdown.
@@ -407,8 +425,11 @@ impl Shard {
                 table.idle_since = Some(now);
             }
         }
-        if let Some(home) = table.home.as_mut().filter(|h| h.publisher == Some(slot)) {
-            home.publisher = None;
+        let Some(home) = &mut table.home else { return };
+        if home.successor == Some(slot) {
+            home.successor = None;
+        } else if home.publisher == Some(slot) {
+            home.publisher = home.successor.take();
             self.publisher_left(now, session.table);
         }
     }
@@ -547,8 +568,22 @@ impl Shard {
             Part::Player(_) => self.player_connected(now, slot, table),
             Part::Publisher(publisher) => {
                 let media = publisher.media.clone();
+                self.take_over(now, slot, table);
                 self.begin_publication(now, table, media);
             }
+        }
+    }
+
+    /// The table's publisher is from now on the one in `slot`, if it was to succeed another.
+    fn take_over(&mut self, now: Instant, slot: u32, id: TableId) {
+        let Some(home) = self.tables.get_mut(&id).and_then(|t| t.home.as_mut()) else { return };
+        if home.successor.take_if(|successor| *successor == slot).is_none() {
+            return;
+        }
+        // Replaced first, so that its end is not that of the publication.
+        let old = home.publisher.replace(slot);
+        if let Some(key) = old.and_then(|old| self.key_of(old)) {
+            self.close_session(now, key, EndCause::Replaced);
         }
     }
 

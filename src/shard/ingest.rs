@@ -155,10 +155,12 @@ impl Shard {
                 self.events.push_back(ShardEvent::Peer { to, message: PeerMessage::Track { table: id, kind, codec } });
             }
         }
+        // One that took over in mid-stream is waited for like any publisher that falls silent.
+        let begun = (table.state != TableState::Live).then_some(now);
         if let Some(home) = &mut table.home {
             home.media = media;
             home.clock_offset = None;
-            home.begun = Some(now);
+            home.begun = begun;
         }
     }
 

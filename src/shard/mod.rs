@@ -30,3 +30,4 @@ mod timers;
 pub use self::core::{Shard, ShardConfig};
 pub use message::*;
 pub use report::*;
+pub use session::Budget;

@@ -149,9 +149,9 @@ pub(super) struct Channels {
     pub(super) qos: Option<ChannelId>,
 }
 
-/// What a player may still ask for: so much at once, and again as time passes.
-#[derive(Debug)]
-pub(super) struct Budget {
+/// What a peer may still ask for: so much at once, and again as time passes.
+#[derive(Clone, Debug)]
+pub struct Budget {
     most: u32,
     /// In which time one is earned again.
     each: Duration,
@@ -171,12 +171,13 @@ impl Budget {
         Self::new(4, Duration::from_secs(2))
     }
 
-    pub(super) const fn new(most: u32, each: Duration) -> Self {
+    /// `most` at once, and one more after each `each`.
+    pub const fn new(most: u32, each: Duration) -> Self {
         Self { most, each, left: most, refilled: None }
     }
 
     /// Takes one; `false` if the budget is spent.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         let refilled = *self.refilled.get_or_insert(now);
         let earned = now.saturating_duration_since(refilled).as_nanos() / self.each.as_nanos();
         if earned >= u128::from(self.most - self.left) {

@@ -96,6 +96,8 @@ impl Table {
 pub(super) struct Home {
     /// The slot of the WHIP session, or none for a publisher inside the process.
     pub(super) publisher: Option<u32>,
+    /// The slot of one that takes over once it is connected.
+    pub(super) successor: Option<u32>,
     pub(super) media: TableMedia,
     /// Shards that have players of the table.
     pub(super) subscribers: Vec<ShardId>,

@@ -13,8 +13,10 @@ use axum::body::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
-use tableside::config::{Config, PublishKeys};
-use tableside::fleet::{AdmissionReport, ClientNetwork, Created, Refusal, SessionId, TableStatus};
+use tableside::config::{Config, PublishKeyId, PublishKeys};
+use tableside::fleet::{
+    AdmissionReport, ClientNetwork, Created, IfMatch, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
+};
 use tableside::http::{self, App, ServedCertificate, Sessions, Site};
 use tableside::shard::{Role, ShardReport};
 use tableside::telemetry::Metrics;
@@ -28,6 +30,10 @@ pub const ANSWER: &str = "v=0\r\no=answer\r\n";
 pub const ROULETTE_KEY: &str = "key-of-the-roulette-table";
 pub const BLACKJACK_KEY: &str = "key-of-the-blackjack-table";
 pub const SESSION: &str = "000102030405060708090a0b0c0d0e0f";
+pub const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+pub const TRICKLE: &str = "a=ice-ufrag:EsAw\r\na=end-of-candidates\r\n";
+pub const RESTARTED: &str = "a=ice-ufrag:ysXw\r\na=ice-pwd:vw5LmwG4y/e6dPP/zAP9Gp5k\r\n";
+pub const RESTART_ANSWER: &str = "a=ice-lite\r\na=ice-ufrag:ours\r\n";
 pub const OTHER_SESSION: &str = "ffffffffffffffffffffffffffffffff";
 
 /// What was asked of the media plane: role, table, offer.
@@ -38,6 +44,8 @@ pub type Asked = (Role, String, Vec<u8>);
 pub struct FakeSessions {
     /// Refuses every offer so.
     pub refusal: Option<Refusal>,
+    /// Refuses every PATCH so, once its body is read.
+    pub patch_refusal: Option<PatchRefusal>,
     /// Never answers.
     pub hangs: bool,
     pub reports: Vec<ShardReport>,
@@ -74,7 +82,13 @@ impl FakeSessions {
 }
 
 impl Sessions for FakeSessions {
-    async fn publish(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+    async fn publish(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        _key: Option<PublishKeyId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
         self.clients.lock().unwrap().push(client);
         self.create(Role::Publisher, table, &offer).await
     }
@@ -94,6 +108,46 @@ impl Sessions for FakeSessions {
 
     fn etag(&self, _role: Role, table: &str, session: SessionId) -> Option<String> {
         self.exists(table, session).then(|| "\"ice-1\"".to_owned())
+    }
+
+    fn admit_patch(
+        &self,
+        role: Role,
+        table: &str,
+        session: SessionId,
+        condition: &IfMatch,
+    ) -> Result<(), PatchRefusal> {
+        let etag = self.etag(role, table, session).ok_or(PatchRefusal::UnknownSession)?;
+        if !condition.admits(&etag) {
+            return Err(PatchRefusal::OtherIceSession);
+        }
+        match &self.patch_refusal {
+            Some(PatchRefusal::TooMany { retry_after }) => Err(PatchRefusal::TooMany { retry_after: *retry_after }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A fragment that names [`RESTARTED`] as its ufrag is a restart.
+    async fn patch(
+        &self,
+        role: Role,
+        table: &str,
+        session: SessionId,
+        condition: &IfMatch,
+        fragment: &[u8],
+    ) -> Result<Patched, PatchRefusal> {
+        self.admit_patch(role, table, session, condition)?;
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.asked.lock().unwrap().push((role, table.to_owned(), fragment.to_vec()));
+        match &self.patch_refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None if String::from_utf8_lossy(fragment).contains(RESTARTED) => {
+                Ok(Patched::Restarted { fragment: RESTART_ANSWER.to_owned(), etag: "\"ice-2\"".to_owned() })
+            }
+            None => Ok(Patched::Trickled),
+        }
     }
 
     fn knows(&self, table: &str) -> bool {
@@ -230,6 +284,12 @@ impl Server {
         self.request("POST", &format!("/whep/{table}")).header("content-type", SDP).body(OFFER)
     }
 
+    /// PATCHes the session of `role` at `roulette`.
+    pub fn patch(&self, role: &str, session: &str, fragment: &'static str) -> RequestBuilder {
+        let request = self.request("PATCH", &format!("/{role}/roulette/{session}"));
+        request.header("content-type", FRAGMENT).body(fragment)
+    }
+
     /// POSTs an offer as an encoder would.
     pub fn publish(&self, table: &str, key: &str) -> RequestBuilder {
         let request = self.request("POST", &format!("/whip/{table}")).header("content-type", SDP).body(OFFER);
@@ -264,7 +324,7 @@ pub fn assert_cors(headers: &HeaderMap) {
     for method in ["options", "get", "head", "post", "patch", "delete"] {
         assert!(list("access-control-allow-methods").contains(&method.to_owned()), "{method} is not allowed");
     }
-    for name in ["authorization", "content-type", "if-match"] {
+    for name in ["authorization", "content-type", "if-match", "etag"] {
         assert!(list("access-control-allow-headers").contains(&name.to_owned()), "{name} is not allowed");
     }
     for name in ["location", "etag", "link", "retry-after", "accept-patch", "access-control-allow-methods"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tableside::rtc::TransportAddress;
 use tableside::rtc::stun::{IntegrityKey, RequestParameters, write_request};
-use tableside::shard::DropReason;
+use tableside::shard::{DropReason, EndCause};
 
 use crate::world::{Datagram, Dice, Side, VIDEO_SSRC, World};
 
@@ -144,10 +144,11 @@ fn media_before_the_nomination() {
     world.publish_frame(early, 3, true);
     assert_eq!(world.report(0).tables["roulette"].packets_ingested, before);
     assert_eq!(dropped(&mut world, DropReason::NoKeys), 4);
-    world.heard.ended.clear();
+    assert_eq!(world.heard.ended, []);
     world.peers[early].nominates = true;
     world.run(Duration::from_secs(3));
-    assert_ne!(publisher, early);
+    assert_eq!(world.heard.ended, [(world.peers[publisher].key.unwrap(), EndCause::Replaced)]);
+    world.heard.ended.clear();
     nobody_is_hurt(world, early, player);
 }
 

@@ -108,6 +108,7 @@ class WhepSession {
     if (response.status !== 201) {
       throw new Refused(response.status, parseProblem(body, response), retryAfter(response.headers.get("Retry-After")));
     }
+    // Against the URL that answered: a redirect may have led to another node.
     const location = response.headers.get("Location");
     if (location) this.sessionUrl = new URL(location, response.url || this.url).href;
     if (this.closed) {
@@ -134,7 +135,9 @@ class WhepSession {
     if (!this.sessionUrl) return;
     const url = this.sessionUrl;
     this.sessionUrl = null;
-    fetch(url, { method: "DELETE", headers: authorization(this.token), keepalive: true }).catch(() => {
+    // The token is for the origin that it was given for. Where a redirect led to another one, its own ticket is in the URL.
+    const token = new URL(url).origin === new URL(this.url).origin ? this.token : undefined;
+    fetch(url, { method: "DELETE", headers: authorization(token), keepalive: true }).catch(() => {
       // The server ends the session by itself when checks stop.
     });
   }

@@ -72,6 +72,7 @@ class WhipSession {
     });
     const body = await response.text();
     if (response.status !== 201) throw new Refused(response.status, problemDetail(body));
+    // Against the URL that answered: a redirect may have led to another node.
     const location = response.headers.get("Location");
     if (location) this.#sessionUrl = new URL(location, response.url).href;
     if (this.#closed) return this.#release();
@@ -87,7 +88,9 @@ class WhipSession {
 
   #release() {
     if (!this.#sessionUrl) return;
-    fetch(this.#sessionUrl, { method: "DELETE", headers: this.authorization, keepalive: true }).catch(() => {});
+    // The key is for our own origin alone.
+    const headers = new URL(this.#sessionUrl).origin === location.origin ? this.authorization : {};
+    fetch(this.#sessionUrl, { method: "DELETE", headers, keepalive: true }).catch(() => {});
     this.#sessionUrl = null;
   }
 

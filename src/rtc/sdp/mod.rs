@@ -2,12 +2,14 @@
 //!
 //! An [`Offer`] is read leniently: what is not needed is skipped, and what clients are known to do differently from the
 //! RFCs is put up with. [`negotiate_publisher`] and [`negotiate_player`] decide, and say in plain words what they could
-//! not accept. [`write_answer`] writes what was decided and adds nothing that was not offered.
+//! not accept. [`write_answer`] writes what was decided and adds nothing that was not offered. [`IceFragment`] and
+//! [`FragmentTemplate`] are what a session exchanges later.
 
 mod answer;
 mod attributes;
 mod codecs;
 mod error;
+mod fragment;
 mod h264;
 mod negotiate;
 mod offer;
@@ -18,6 +20,7 @@ mod types;
 
 pub use answer::write_answer;
 pub use error::OfferError;
+pub use fragment::{FragmentError, FragmentTemplate, IceFragment};
 pub use negotiate::{negotiate_player, negotiate_publisher};
 pub use offer::Offer;
 pub use types::*;

@@ -41,6 +41,8 @@ fixtures! {
     GSTREAMER_VIDEO_ONLY = "gstreamer-video-only.sdp",
     OBS_PUBLISHER = "obs-publisher.sdp",
     OBS_SIMULCAST = "obs-simulcast.sdp",
+    RFC9725_EXAMPLE = "rfc9725-example.sdp",
+    WHEP_DRAFT_EXAMPLE = "whep-draft-example.sdp",
     WHIP_WHEP_PLAYER = "whip-whep-player.sdp",
     WRTC_PLAYER = "wrtc-player.sdp",
 }

@@ -16,8 +16,9 @@ use tableside::fanout::SendBatch;
 use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
+use tableside::rtc::ice_lite::new_credentials;
 use tableside::rtc::rtcp::NtpTime;
-use tableside::rtc::sdp::Negotiated;
+use tableside::rtc::sdp::{IceCredentials, Negotiated};
 use tableside::rtc::{EndpointConfig, Transport, TransportAddress};
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
@@ -185,6 +186,16 @@ impl World {
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
         self.peers.len() - 1
+    }
+
+    /// Gives a peer on `shard` new credentials, as a PATCH would, and returns them. The peer learns of them from the caller.
+    pub fn restart_ice(&mut self, shard: usize, peer: usize) -> IceCredentials {
+        let (random, _) = self.next_session();
+        let key = self.peers[peer].key.expect("begun");
+        let secret = std::array::from_fn(|i| random[i]);
+        let (ufrag, ice) = new_credentials(secret, shard as u16, key.slot);
+        assert!(self.shards[shard].restart_ice(self.now, key, ufrag, &ice), "the session exists");
+        ice
     }
 
     fn spoken(&self, peer: Peer) -> Peer {

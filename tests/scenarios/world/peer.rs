@@ -172,6 +172,11 @@ impl Peer {
         self.remote = Some((ice.clone(), IntegrityKey::new(&ice.pwd)));
     }
 
+    /// The answer to an ICE restart has come.
+    pub fn restart_ice(&mut self, ice: IceCredentials) {
+        self.remote = Some((ice.clone(), IntegrityKey::new(&ice.pwd)));
+    }
+
     pub fn is_connected(&self) -> bool {
         self.keys.is_some()
     }
@@ -453,7 +458,12 @@ impl Peer {
 
     /// The gateway's ufrag for this peer.
     pub fn remote_ufrag(&self) -> String {
-        self.remote.as_ref().expect("begun").0.ufrag.clone()
+        self.remote_ice().ufrag
+    }
+
+    /// The gateway's credentials for this peer.
+    pub fn remote_ice(&self) -> IceCredentials {
+        self.remote.as_ref().expect("begun").0.clone()
     }
 
     pub fn emit(&mut self, bytes: Vec<u8>) {

@@ -5,7 +5,9 @@
   const peers = new Map();
   let nextPeer = 1;
 
-  /** Posts the offer and applies the answer; the session's URL comes back resolved. */
+  const FRAGMENT = 'application/trickle-ice-sdpfrag';
+
+  /** Posts the offer and applies the answer; the session's URL comes back resolved, with its entity-tag. */
   async function negotiate(connection, endpoint) {
     await connection.setLocalDescription();
     const response = await fetch(endpoint, {
@@ -15,7 +17,55 @@
     });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
     await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
-    return new URL(response.headers.get('Location'), response.url).href;
+    return { session: new URL(response.headers.get('Location'), response.url).href, etag: response.headers.get('ETag') };
+  }
+
+  /** The ICE lines of a description's first section, which is the bundle's tagged one (RFC 9725 §4.3.2). */
+  function fragment(sdp) {
+    const [session, first] = sdp.split('\r\nm=');
+    const lines = `${session}\r\nm=${first}`.split('\r\n');
+    return lines.filter((line) => /^(m=|a=(group:BUNDLE|ice-|mid:|candidate:|end-of-candidates))/.test(line)).map((line) => `${line}\r\n`).join('');
+  }
+
+  function credentials(sdp) {
+    return ['ufrag', 'pwd'].map((name) => new RegExp(`a=ice-${name}:(.*)\r\n`).exec(sdp)[1]);
+  }
+
+  function patch(peer, etag, body) {
+    return fetch(peer.session, { method: 'PATCH', headers: { 'Content-Type': FRAGMENT, ...(etag ? { 'If-Match': etag } : {}) }, body });
+  }
+
+  /** Sends the candidates found so far, for the current ICE session or the one with `etag`; '' for none. */
+  async function trickle(number, etag) {
+    const peer = peers.get(number);
+    const response = await patch(peer, etag ?? peer.etag, fragment(peer.connection.localDescription.sdp));
+    return { status: response.status, etag: response.headers.get('ETag') };
+  }
+
+  /** Restarts ICE (RFC 9725 §4.3.3). Returns the new ufrags; the browser then looks for a pair by itself. */
+  async function restart(number) {
+    const peer = peers.get(number);
+    const { connection } = peer;
+    connection.restartIce();
+    await connection.setLocalDescription();
+    const offer = connection.localDescription.sdp;
+    const response = await patch(peer, '*', fragment(offer));
+    const answered = await response.text();
+    if (response.status !== 200) throw new Error(`PATCH answered ${response.status}: ${answered}`);
+    peer.etag = response.headers.get('ETag');
+    const [ufrag, pwd] = credentials(answered);
+    const sdp = connection.remoteDescription.sdp.replace(/(a=ice-ufrag:).*/g, `$1${ufrag}`).replace(/(a=ice-pwd:).*/g, `$1${pwd}`);
+    await connection.setRemoteDescription({ type: 'answer', sdp });
+    return { local: credentials(offer)[0], remote: ufrag };
+  }
+
+  /** The ufrags of the pair that carries the media. */
+  async function pair(number) {
+    const report = await peers.get(number).connection.getStats();
+    const transport = [...report.values()].find((entry) => entry.type === 'transport');
+    const selected = report.get(transport?.selectedCandidatePairId);
+    const ufrag = (id) => report.get(id)?.usernameFragment;
+    return { local: ufrag(selected?.localCandidateId), remote: ufrag(selected?.remoteCandidateId) };
   }
 
   /** Resolves when the element has shown its first frame. */
@@ -66,11 +116,11 @@
     connection.ontrack = ({ track }) => video.srcObject.addTrack(track);
 
     const number = nextPeer++;
-    const peer = { connection, video, session: undefined };
+    const peer = { connection, video, session: undefined, etag: undefined };
     peers.set(number, peer);
     const shown = firstFrame(video);
     const posted = performance.now();
-    peer.session = await negotiate(connection, endpoint);
+    Object.assign(peer, await negotiate(connection, endpoint));
     const shownAt = await within(deadlineMs, shown, 'the first frame');
     return { peer: number, joinMs: shownAt - posted };
   }
@@ -102,6 +152,9 @@
   globalThis.interop = {
     watch,
     leave,
+    trickle,
+    restart,
+    pair,
     leaveAll,
     stats,
     video: (number) => peers.get(number).video,

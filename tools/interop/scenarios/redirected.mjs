@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict';
+
+import { Front } from '../lib/front.mjs';
+import { PlayerPage } from '../lib/player-page.mjs';
+import { until } from '../lib/until.mjs';
+
+export const about = 'player page, camera page, SDK and FFmpeg follow a 307 to another origin, whose URL carries a ticket';
+
+export async function run(t) {
+  const gateway = await t.demo();
+  const node = await Front.before(gateway);
+  t.defer(() => node.close());
+  const balancer = await Front.before(gateway, { redirectTo: node });
+  t.defer(() => balancer.close());
+  const live = async (table) => (await gateway.metrics()).sum('tableside_table_live', { table }) === 1;
+
+  const browser = await t.chromium({ camera: true });
+  const page = await browser.open(balancer.url('/play/demo'));
+  const player = new PlayerPage(page);
+  await until('the player page plays', 15, async () => (await player.state()) === 'live');
+  await gateway.sessionsAre({ players: 1 }, 5);
+  await page.goto('about:blank');
+  await gateway.sessionsAre({ players: 0 }, 5);
+  assert.deepEqual(paths(node, 'POST'), ['/whep/demo?ticket=for-one']);
+  assert.match(paths(node, 'DELETE').join(), /^\/whep\/demo\/[0-9a-f]{32}$/, 'DELETE goes to the node that has the session');
+  assert.deepEqual(balancer.by('DELETE'), []);
+
+  const camera = await browser.open(balancer.url('/publish/redirected'));
+  await camera.getByRole('button', { name: 'Go on air' }).click();
+  await until('the camera page publishes', 15, () => live('redirected'));
+  await camera.getByRole('button', { name: 'Go off air' }).click();
+  await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
+
+  await tokenStaysAtHome(t, gateway, browser, { node, balancer });
+
+  const ffmpeg = t.ffmpeg(balancer.url('/whip/encoder'), { key: 'a-key-of-no-use-in-the-demo' });
+  await until('FFmpeg publishes', 15, () => live('encoder'));
+  await ffmpeg.leave();
+  await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
+  assert.deepEqual(balancer.by('DELETE'), []);
+}
+
+/** A token is for the origin it was given for: neither browser nor SDK send it to the one that a redirect names. */
+async function tokenStaysAtHome(t, gateway, browser, { node, balancer }) {
+  const page = await browser.open(balancer.url('/'));
+  const seen = [node, balancer].map((front) => front.requests.length);
+  await page.evaluate(async () => {
+    const { TablesidePlayer } = await import('/sdk/player.js');
+    const video = document.createElement('video');
+    video.muted = true;
+    document.body.append(video);
+    globalThis.player = new TablesidePlayer({ url: '/whep/demo', video, token: 'for-home' });
+    await globalThis.player.start();
+  });
+  await until('the SDK plays', 15, () => page.evaluate(() => globalThis.player.state === 'live'));
+  await page.evaluate(() => globalThis.player.stop());
+  await gateway.sessionsAre({ players: 0 }, 5);
+  const [away, home] = [node, balancer].map((front, n) => front.requests.slice(seen[n]));
+  assert.deepEqual(home.filter(({ method }) => method === 'POST').map(({ authorization }) => authorization), ['Bearer for-home']);
+  const made = away.filter(({ method }) => method === 'POST' || method === 'DELETE');
+  assert.deepEqual(made.map(({ method, authorization }) => [method, authorization]), [['POST', undefined], ['DELETE', undefined]]);
+}
+
+function paths(front, method) {
+  return front.by(method).map(({ path }) => path);
+}
