@@ -25,7 +25,8 @@ const DEFAULT_MAX_MESSAGE_SIZE: u32 = 65_536;
 ///
 /// Of the codecs that are forwarded, the offer's first is taken. Of a simulcast all layers are accepted (RFC 8853 §5.3.2),
 /// if their packets can be told apart: without the rid extension it is answered without `a=simulcast`, which leaves one
-/// encoding.
+/// encoding. So it is with the simulcast of before RFC 8853, `a=ssrc-group:SIM`, which no client sends any more: the SSRC
+/// that was announced first is the stream.
 ///
 /// # Errors
 /// [`OfferError`], naming the section; the whole offer is refused, never a part of it (RFC 9725 §4.4.3).

@@ -110,12 +110,12 @@ impl Offer {
         Ok(offer)
     }
 
-    /// RFC 9143 §7.1.1: every mid names one section.
     /// `a=extmap-allow-mixed` (RFC 8285 §6) for every section of media.
     pub(super) fn allows_mixed_extensions(&self) -> bool {
         self.sections.iter().filter(|s| s.kind().is_some()).all(|s| s.extmap_allow_mixed)
     }
 
+    /// RFC 9143 §7.1.1: every mid names one section.
     fn check_mids(&self) -> Result<(), OfferError> {
         for (index, section) in self.sections.iter().enumerate() {
             let Some(mid) = &section.mid else { continue };
