@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use tableside::media::Codec;
 use tableside::rtc::sdp::{
-    IceCredentials, LocalDescription, Negotiated, Offer, TableMedia, negotiate_player, negotiate_publisher,
-    write_answer,
+    IceCredentials, IceFragment, LocalDescription, Negotiated, Offer, TableMedia, negotiate_player,
+    negotiate_publisher, write_answer,
 };
 
 pub(crate) fn run(body: &[u8]) {
+    // The body of a PATCH is read by another reader.
+    if let Err(error) = IceFragment::parse(body) {
+        assert_is_quotable(&error.to_string());
+    }
     let offer = match Offer::parse(body) {
         Ok(offer) => offer,
         Err(error) => return assert_is_quotable(&error.to_string()),
@@ -54,6 +58,7 @@ fn local() -> LocalDescription {
         ice: IceCredentials { ufrag: "AAMAAREBCxYh".into(), pwd: "ISw3Qk1YY255hI+apbC7xtHc".into() },
         fingerprint: [7; 32],
         candidates: vec![SocketAddr::from(([192, 0, 2, 10], 7000))],
+        tcp_candidates: true,
         video_ssrc: 1001,
         video_rtx_ssrc: 1002,
         audio_ssrc: 1003,
