@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 
-import { assertSounds, between, report } from '../lib/playback.mjs';
+import { assertSounds, between, isLevel, report } from '../lib/playback.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
 export const about = 'FFmpeg publishes in both DTLS roles; Chromium decodes 95 % of the frames over 20 s, no freeze, no PLI storm';
 
 const SECONDS = 20;
+const FPS = 30;
 const LEAST_SHARE = 0.95;
 /** One for the join and one to spare: a keyframe comes every two seconds in any case. */
 const MOST_KEYFRAME_REQUESTS = 2;
@@ -29,9 +30,11 @@ async function published(t, gateway, browser, dtls) {
   const page = await browser.openPeers(gateway.url('/'));
   const { peer, joinMs } = await page.evaluate((url) => globalThis.interop.watch(url), gateway.url(`/whep/${table}`));
   t.measure(`${dtls}: POST to first frame`, joinMs, 'ms');
+  const statistics = () => page.evaluate((number) => globalThis.interop.stats(number), peer);
+  await until('the player is level with the table', 10, isLevel(statistics, FPS));
   const read = async () => ({
     sent: publisher.framesSent,
-    played: await page.evaluate((number) => globalThis.interop.stats(number), peer),
+    played: await statistics(),
     asked: (await gateway.metrics()).sum('tableside_keyframe_requests_total', { table, direction: 'sent' }),
   });
 
