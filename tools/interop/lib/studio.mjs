@@ -43,9 +43,9 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
 
 async function publishCamera(t, gateway, codec) {
   const browser = await t.chromium({ camera: true, fps: FPS });
-  const page = await browser.openPeers(gateway.url('/'));
-  await page.evaluate(([url, options]) => globalThis.interop.publish(url, options), [
+  const page = await browser.openStudio(gateway.url('/'));
+  await page.evaluate(([url, options]) => globalThis.interopStudio.publish(url, options), [
     gateway.url('/whip/one'),
-    { key: KEY, codec, width: 320, height: 180, frameRate: FPS },
+    { key: KEY, video: `video/${codec}`, picture: { width: 320, height: 180, frameRate: FPS } },
   ]);
 }
