@@ -34,7 +34,7 @@ async function rebinds(t, { gateway, relay, browser, name, players }) {
     assert(own.length > 0, `${name} has a binding`);
     relay.rebind(own);
     // More than what was under way in the relay and in the decoder.
-    const { seconds } = await until(`${name}: the picture goes on`, 20, grows(page, FPS / 5), { everyMs: 20 });
+    const { seconds } = await until(`${name}: the picture goes on`, 20, grows(page, FPS / 3), { everyMs: 20 });
     t.measure(`${name}, rebinding ${n}, until the picture goes on`, seconds, 's');
     assert(seconds < LIMIT, `${name}: ${seconds} s`);
   }
