@@ -27,6 +27,7 @@ pub use process::{raise_open_file_limit, yield_to_shards};
 pub use receive::RecvBatch;
 pub use send::SendOutcome;
 pub use sys::thread_cpu_time;
+pub use tcp::frame;
 pub use tcp::{IceTcp, TcpEnd, TcpOptions, TcpReport};
 pub use tuning::{SETTINGS, Setting, TuningReport, raise_open_files, verify_sysctls};
 pub use udp::{ShardSocket, UdpOptions};

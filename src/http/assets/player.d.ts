@@ -117,7 +117,7 @@ export class TablesidePlayer extends EventTarget {
   readonly bets: RTCDataChannel | null;
   /** Begins, or begins anew after `stop`, `refused` or `unplayable`. Resolves once the first attempt was made. */
   start(): Promise<void>;
-  /** Ends the session and stays quiet until `start`. */
+  /** Ends the session and stays quiet until `start`. Resolves once the server knows, or does not answer. */
   stop(): Promise<void>;
   addEventListener<K extends keyof PlayerEventMap>(
     type: K,

@@ -18,6 +18,8 @@ const ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-captu
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** How long a session's connection outlives its DELETE where no answer comes. */
+const GOODBYE_MS = 1_000;
 /** A connection that reports "disconnected" often recovers; longer than this and a new one is quicker. */
 const DISCONNECTED_GRACE_MS = 3_000;
 const STALL_AFTER_MS = 2_000;
@@ -123,21 +125,32 @@ class WhepSession {
     if (this.qos.readyState === "open") this.qos.send(JSON.stringify(message));
   }
 
-  /** Ends the session on both sides. Safe while the page is being closed and while `connect` runs. */
-  close() {
+  /**
+   * Ends the session on both sides, the server's first: once the connection has said goodbye there is no session of this
+   * URL any more, and DELETE gets a 404. Safe while `connect` runs.
+   */
+  async close() {
     if (this.closed) return;
     this.closed = true;
+    await Promise.race([this.#release(), new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))]);
     this.pc.close();
-    this.#release();
   }
 
-  #release() {
+  /** As `close`, with nothing left to be done later: a page that is being left runs no more, and is kept for "back" only without connections. */
+  abandon() {
+    if (this.closed) return;
+    this.closed = true;
+    this.#release();
+    this.pc.close();
+  }
+
+  async #release() {
     if (!this.sessionUrl) return;
     const url = this.sessionUrl;
     this.sessionUrl = null;
     // The token is for the origin that it was given for. Where a redirect led to another one, its own ticket is in the URL.
     const token = new URL(url).origin === new URL(this.url).origin ? this.token : undefined;
-    fetch(url, { method: "DELETE", headers: authorization(token), keepalive: true }).catch(() => {
+    await fetch(url, { method: "DELETE", headers: authorization(token), keepalive: true }).catch(() => {
       // The server ends the session by itself when checks stop.
     });
   }
@@ -164,7 +177,7 @@ export class TablesidePlayer extends EventTarget {
   #framesSeen = 0;
   #lastFrameAt = 0;
   #postedAt = 0;
-  #onPageHide = () => this.#session?.close();
+  #onPageHide = () => this.#session?.abandon();
   #onPageShow = (/** @type {PageTransitionEvent} */ event) => {
     if (event.persisted && this.#running) this.#connect();
   };
@@ -220,28 +233,32 @@ export class TablesidePlayer extends EventTarget {
     await this.#connect();
   }
 
-  /** Ends the session and stays quiet until `start`. */
+  /** Ends the session and stays quiet until `start`. Resolves once the server knows, or does not answer. */
   async stop() {
-    this.#halt();
+    const ended = this.#halt();
     this.#video.srcObject = null;
     this.#setState({ state: "stopped" });
+    await ended;
   }
 
+  /** @returns {Promise<void>} when the session has ended */
   #halt() {
     this.#running = false;
     removeEventListener("pagehide", this.#onPageHide);
     removeEventListener("pageshow", this.#onPageShow);
     this.#intervals.forEach((interval) => clearInterval(interval));
     this.#intervals = [];
-    this.#dropSession();
+    return this.#dropSession();
   }
 
-  #dropSession() {
+  /** @returns {Promise<void>} when the session has ended */
+  async #dropSession() {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#connectTimer);
     clearTimeout(this.#disconnectTimer);
-    this.#session?.close();
+    const session = this.#session;
     this.#session = null;
+    await session?.close();
   }
 
   async #connect() {

@@ -3,6 +3,8 @@ import { History, displayName, element, fetchTable, formatBitrate, formatCodec, 
 const VIDEO_BITS_PER_SECOND = 2_500_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 const BACKOFF_MAX_MS = 8_000;
+/** How long a session's connection outlives its DELETE where no answer comes. */
+const GOODBYE_MS = 1_000;
 
 const table = tableFromPath();
 const pill = element("state", HTMLSpanElement);
@@ -80,18 +82,29 @@ class WhipSession {
     await connected(this.pc);
   }
 
-  close() {
+  /** DELETE first: once the connection has said goodbye there is no session of this URL any more, and DELETE gets a 404. */
+  async close() {
     this.#closed = true;
+    await Promise.race([this.#release(), new Promise((resolve) => setTimeout(resolve, GOODBYE_MS))]);
     this.pc.close();
-    this.#release();
   }
 
-  #release() {
+  /** As `close`, with nothing left to be done later: a page that is being left runs no more. */
+  abandon() {
+    this.#closed = true;
+    this.#release();
+    this.pc.close();
+  }
+
+  async #release() {
     if (!this.#sessionUrl) return;
-    // The key is for our own origin alone.
-    const headers = new URL(this.#sessionUrl).origin === location.origin ? this.authorization : {};
-    fetch(this.#sessionUrl, { method: "DELETE", headers, keepalive: true }).catch(() => {});
+    const url = this.#sessionUrl;
     this.#sessionUrl = null;
+    // The key is for our own origin alone.
+    const headers = new URL(url).origin === location.origin ? this.authorization : {};
+    await fetch(url, { method: "DELETE", headers, keepalive: true }).catch(() => {
+      // The server ends the session by itself when checks stop.
+    });
   }
 
   async stats() {
@@ -314,7 +327,7 @@ form.addEventListener("submit", (event) => {
   if (onAir) goOffAir();
   else goOnAir();
 });
-addEventListener("pagehide", () => session?.close());
+addEventListener("pagehide", () => session?.abandon());
 
 // Statistics
 

@@ -2,20 +2,20 @@
 //! in network byte order, then so many octets of one packet.
 
 /// Octets of a frame's length.
-pub(super) const PREFIX: usize = 2;
+pub const PREFIX: usize = 2;
 
 /// The longest packet that is accepted. A peer sends over TCP what it would send over UDP, and that fits into an
 /// Ethernet frame; the prefix could claim 64 KiB.
-pub(super) const MAX_PACKET: usize = 2048;
+pub const MAX_PACKET: usize = 2048;
 
 /// A frame claims to be longer than [`MAX_PACKET`]. Nothing behind it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of more than {MAX_PACKET} octets")]
-pub(super) struct TooLong;
+pub struct TooLong;
 
 /// Cuts a byte stream into packets. Between two reads it keeps the beginning of a frame, never more than one.
 #[derive(Debug, Default)]
-pub(super) struct Deframer {
+pub struct Deframer {
     beginning: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ impl Deframer {
 ///
 /// # Panics
 /// If the packet is longer than a prefix can say, which no datagram is.
-pub(super) fn prefix(packet: &[u8]) -> [u8; PREFIX] {
+pub fn prefix(packet: &[u8]) -> [u8; PREFIX] {
     u16::try_from(packet.len()).expect("a packet is shorter than 64 KiB").to_be_bytes()
 }
 

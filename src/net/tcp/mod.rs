@@ -6,7 +6,7 @@
 //! are limited in all and for each address; whoever has proved nothing makes room for the next.
 
 mod connection;
-mod frame;
+pub mod frame;
 mod report;
 #[cfg(test)]
 mod tests;

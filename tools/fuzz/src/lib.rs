@@ -46,6 +46,7 @@ targets! {
     config: "the configuration file and the file of publish keys",
     demux: "any datagram",
     dtls: "a DTLS handshake whose flights are damaged, lost, doubled",
+    frames: "the byte stream of an ICE-TCP connection",
     media: "a publisher's clear RTP, through timeline, ring and frame counting",
     payload: "RTP payloads of every codec",
     rtcp: "RTCP compound packets",

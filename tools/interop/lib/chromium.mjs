@@ -1,11 +1,10 @@
 // Debian's Chromium, headless, with a profile of its own.
 
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-import { CHROMIUM } from './tools.mjs';
+import { CHROMIUM, ROOT } from './tools.mjs';
 
 const FLAGS = [
   ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'],
@@ -30,7 +29,8 @@ function fakeMicrophone() {
   wav.write('data', 36);
   wav.writeUInt32LE(2 * rate, 40);
   for (let i = 0; i < rate; i += 1) wav.writeInt16LE(Math.round(12_000 * Math.sin((2 * Math.PI * 440 * i) / rate)), header + 2 * i);
-  const file = join(mkdtempSync(join(tmpdir(), 'tableside-microphone-')), 'tone.wav');
+  const file = join(ROOT, 'target/interop/microphone.wav');
+  mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, wav);
   return file;
 }

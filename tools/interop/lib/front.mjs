@@ -3,7 +3,7 @@
 import { createServer, request } from 'node:http';
 
 export class Front {
-  /** What was asked here: `{ method, path, authorization, ifMatch, origin }`. */
+  /** What was asked here: `{ method, path, authorization, ifMatch, origin }`, and the `status` of the answer once there is one. */
   requests = [];
 
   /** Listens on a free port. With `redirectTo`, another front, POSTs are answered 307 with a ticket in the URL. */
@@ -31,14 +31,17 @@ export class Front {
   #answer(incoming, response, port, redirectTo) {
     const { method, url: path, headers } = incoming;
     const { authorization, 'if-match': ifMatch, origin } = headers;
-    this.requests.push({ method, path, authorization, ifMatch, origin });
+    const made = { method, path, authorization, ifMatch, origin };
+    this.requests.push(made);
     if (redirectTo && method === 'POST') {
       incoming.resume();
+      made.status = 307;
       response.writeHead(307, { Location: `${redirectTo.url(path)}?ticket=for-one`, 'Access-Control-Allow-Origin': '*' }).end();
       return;
     }
     // The Host header goes along, so that the gateway's Location is a URL of this front.
     const onward = request({ host: '127.0.0.1', port, method, path, headers }, (answer) => {
+      made.status = answer.statusCode;
       response.writeHead(answer.statusCode, answer.headers);
       answer.pipe(response);
     });

@@ -68,6 +68,16 @@
     return { local: ufrag(selected?.localCandidateId), remote: ufrag(selected?.remoteCandidateId) };
   }
 
+  /** Every candidate pair, for an error text: its credentials, what it is and what went through it. */
+  async function pairs(number) {
+    const report = await peers.get(number).connection.getStats();
+    const ufrag = (id) => report.get(id)?.usernameFragment;
+    return [...report.values()].filter((entry) => entry.type === 'candidate-pair').map((entry) => {
+      const { localCandidateId, remoteCandidateId, state, nominated, writable, requestsSent, responsesReceived, bytesReceived } = entry;
+      return { local: ufrag(localCandidateId), remote: ufrag(remoteCandidateId), state, nominated, writable, requestsSent, responsesReceived, bytesReceived };
+    });
+  }
+
   /** Resolves when the element has shown its first frame. */
   function firstFrame(video) {
     return new Promise((resolve) => video.requestVideoFrameCallback(() => resolve(performance.now())));
@@ -155,6 +165,7 @@
     trickle,
     restart,
     pair,
+    pairs,
     leaveAll,
     stats,
     video: (number) => peers.get(number).video,

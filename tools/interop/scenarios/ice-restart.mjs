@@ -26,7 +26,9 @@ export async function run(t) {
     const { local, remote } = await page.evaluate((number) => globalThis.interop.restart(number), peer);
     const { seconds } = await until('the new credentials carry the media', 10, async () => {
       const pair = await page.evaluate((number) => globalThis.interop.pair(number), peer);
-      return pair.local === local && pair.remote === remote;
+      if (pair.local === local && pair.remote === remote) return true;
+      const pairs = await page.evaluate((number) => globalThis.interop.pairs(number), peer);
+      throw new Error(`${local}:${remote} is not selected, but ${JSON.stringify(pair)} of ${JSON.stringify(pairs)}`);
     });
     t.measure(`restart ${attempt}, until its pair carries the media`, seconds, 's');
     assert.notEqual(local, first.local);

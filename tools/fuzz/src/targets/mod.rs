@@ -5,6 +5,7 @@ pub(crate) mod channels;
 pub(crate) mod config;
 pub(crate) mod demux;
 pub(crate) mod dtls;
+pub(crate) mod frames;
 pub(crate) mod media;
 pub(crate) mod payload;
 pub(crate) mod rtcp;
