@@ -464,24 +464,6 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Raises the soft limit of open files to the hard one and returns it.
-///
-/// # Errors
-/// What the kernel says.
-pub(super) fn raise_open_files() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes to `limit` only.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the kernel reads `limit` only.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(limit.rlim_cur)
-}
-
 /// Waits for one datagram on a socket with `IP_RECVTOS` or `IPV6_RECVTCLASS` and says its traffic class octet.
 #[cfg(test)]
 pub(super) fn receive_traffic_class(socket: BorrowedFd<'_>) -> io::Result<u8> {

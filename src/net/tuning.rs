@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::sys;
+use super::process::raise_open_file_limit;
 use super::udp::UdpOptions;
 
 /// Every name that a [`Setting`] can have. Each is reported by [`verify_sysctls`], [`raise_open_files`] or
@@ -94,7 +94,7 @@ pub fn verify_sysctls(proc_sys: &Path, options: &UdpOptions) -> TuningReport {
 pub fn raise_open_files(wanted: u64) -> Setting {
     let advice =
         "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=), or lower media.tcp.max_connections_per_shard";
-    Setting::at_least("open_files", wanted, sys::raise_open_files(), advice)
+    Setting::at_least("open_files", wanted, raise_open_file_limit(), advice)
 }
 
 fn default_qdisc(found: io::Result<String>) -> Setting {

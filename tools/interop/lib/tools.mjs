@@ -15,6 +15,8 @@ export const TSHARK = onPath('tshark');
 export const CROWD = join(ROOT, 'target/debug/examples/crowd');
 /** Sends what a gateway has to drop; an example of the root package as well. */
 export const FLOOD = join(ROOT, 'target/debug/examples/flood');
+/** The load generator, which `cargo test --workspace` builds. */
+export const LOAD = join(ROOT, 'target/debug/tableside-load');
 const VENV = join(ROOT, 'target/tools-venv');
 export const FFMPEG = packagedFfmpeg();
 export const WHIP_CLIENT = onPath('whip-client');
@@ -29,6 +31,7 @@ export function missingTools(binary) {
   const examples = [
     [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
     [existsSync(FLOOD), `${FLOOD} (cargo build --example flood)`],
+    [existsSync(LOAD), `${LOAD} (cargo build -p tableside-load)`],
   ];
   return [...absent(examples), ...missingPeers(binary)];
 }

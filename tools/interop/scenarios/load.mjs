@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+
+import { Child } from '../lib/process.mjs';
+import { LOAD } from '../lib/tools.mjs';
+import { until } from '../lib/until.mjs';
+
+export const about = '200 players of two generated tables lose nothing while 100 more join at once; a simulcast is forwarded';
+
+const TABLES = 2;
+const PLAYERS = 200;
+const BURST = 100;
+const SECONDS = 15;
+const FPS = 30;
+/** Of players, with video of more than one packet a frame and 50 packets of sound a second. */
+const LEAST_PACKETS_PER_SECOND = FPS + 50;
+
+export async function run(t) {
+  const gateway = await t.demo();
+  const result = await load(t, gateway, 'two-tables', [
+    ...['--tables', TABLES, '--players', PLAYERS, '--burst', BURST, '--seconds', SECONDS, '--fps', FPS, '--no-loss'],
+  ]);
+  const [watching, joining] = result.players;
+  for (const players of [watching, joining]) {
+    const { group, delay_ms: delay, first_packet_ms: first } = players;
+    t.measure(`${group}: connected, without loss`, `${players.connected}, ${players.without_loss}`);
+    t.measure(`${group}: first packet, p50 and p99`, `${first.p50} and ${first.p99} ms`);
+    t.measure(`${group}: delay, p50 and p99`, `${delay.p50} and ${delay.p99} ms`);
+    assert.deepEqual(players.failures, {});
+    assert.equal(players.connected, players.requested);
+    assert.equal(players.without_loss, players.requested);
+    assert(players.frames > 0 && players.reports > 0, 'some open what they get, and all report');
+  }
+  assert.deepEqual([watching.requested, joining.requested], [PLAYERS, BURST]);
+  const perPlayer = watching.packets / PLAYERS / result.seconds;
+  assert(perPlayer > LEAST_PACKETS_PER_SECOND, `${perPlayer} packets a second for each player`);
+  assert.equal(result.publishers.late_frames, 0, 'the generator cannot keep up, this run says nothing');
+
+  const metrics = await gateway.metrics();
+  assert.equal(metrics.sum('tableside_sessions_created_total', { role: 'player' }), PLAYERS + BURST, 'players, as the gateway counts them');
+  await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
+
+  const layers = await load(t, gateway, 'simulcast', ['--simulcast', 3, '--players', 10, '--seconds', 3, '--verify', 1, '--no-loss']);
+  assert.equal(layers.players[0].without_loss, 10);
+  await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
+}
+
+/** Runs the generator to its end. @returns what it measured */
+async function load(t, gateway, name, options) {
+  const urls = ['--whip', gateway.url('/whip/{table}'), '--whep', gateway.url('/whep/{table}')];
+  const child = new Child(LOAD, [...urls, ...options, '--json', '-'].map(String), join(t.folder, `${name}.log`));
+  t.defer(async () => {
+    if (!child.ended) await child.end('SIGKILL', 5);
+  });
+  const { value } = await until(`${name} is over`, 60, () => child.ended);
+  assert.deepEqual(value, { code: 0, signal: null }, child.output());
+  return JSON.parse(child.output());
+}

@@ -1,0 +1,366 @@
+//! A load test from the first publisher to the last goodbye.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use reqwest::Url;
+use tableside::rtc::dtls::DtlsIdentity;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+
+use crate::answer::Answer;
+use crate::client::new_credentials;
+use crate::clock;
+use crate::offer;
+use crate::options::Options;
+use crate::publisher::sends;
+use crate::report::Report;
+use crate::signalling::{PostError, Signalling};
+use crate::tally::Times;
+use crate::worker::{Command, GroupTally, Join, Progress, Role, Tally, Worker};
+
+/// The players that watch from the beginning.
+const WATCHING: usize = 0;
+/// The players of `--burst`.
+const JOINING: usize = 1;
+const GROUPS: [&str; 2] = ["watching", "joining"];
+
+/// How long a table whose publisher has only just connected may answer "not live".
+const NOT_LIVE_FOR: Duration = Duration::from_secs(10);
+
+/// A player of a table that is not live asks again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// From the last answer until every peer is connected or has given up.
+const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+
+/// How often progress is looked at and shown.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Offers that failed, by cause.
+type Refused = BTreeMap<String, u64>;
+
+/// Runs it.
+///
+/// # Errors
+/// It could not begin, or the generator itself failed.
+pub async fn run(options: Options) -> anyhow::Result<Report> {
+    let mut test = Test::begin(options)?;
+    let result = tokio::select! {
+        seconds = test.measure() => seconds?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("cannot hear Ctrl-C")?;
+            anyhow::bail!("interrupted: peers are left to the server's own time-outs");
+        }
+    };
+    test.finish(result).await
+}
+
+struct Test {
+    options: Options,
+    signalling: Signalling,
+    fingerprint: [u8; 32],
+    workers: Vec<(Sender<Command>, JoinHandle<std::io::Result<Tally>>)>,
+    progress: Arc<Progress>,
+    sessions: Vec<(Url, Option<String>)>,
+    /// Peers whose answer went to a thread.
+    joined: u64,
+    refused: [Refused; 2],
+    publishers_refused: Refused,
+    answered: [Times; 2],
+}
+
+impl Test {
+    fn begin(options: Options) -> anyhow::Result<Self> {
+        // Thousands of sockets; whoever may not raise it hears of it when one cannot be opened.
+        let _ = tableside::net::raise_open_file_limit();
+        let cores = options.cores.clone();
+        if !cores.is_empty() {
+            // Also for this thread and what it starts: the server's CPU is not to be touched.
+            pin(&cores)?;
+        }
+        let identity = Arc::new(DtlsIdentity::generate()?);
+        let progress = Arc::new(Progress::default());
+        let cores: Vec<Option<usize>> =
+            if cores.is_empty() { vec![None] } else { cores.into_iter().map(Some).collect() };
+        let mut workers = Vec::new();
+        for (n, core) in cores.into_iter().enumerate() {
+            let (commands, inbox) = mpsc::channel();
+            let worker = Worker::new(inbox, progress.clone(), identity.clone(), options.bind, GROUPS.len())?;
+            let thread = std::thread::Builder::new().name(format!("peers-{n}")).spawn(move || {
+                if let Some(core) = core {
+                    pin(&[core]).map_err(std::io::Error::other)?;
+                }
+                worker.run()
+            })?;
+            workers.push((commands, thread));
+        }
+        Ok(Self {
+            signalling: Signalling::new(options.insecure)?,
+            fingerprint: identity.fingerprint(),
+            options,
+            workers,
+            progress,
+            sessions: Vec::new(),
+            joined: 0,
+            refused: Default::default(),
+            publishers_refused: Refused::new(),
+            answered: Default::default(),
+        })
+    }
+
+    /// Everything but the end. Returns how many seconds were measured.
+    async fn measure(&mut self) -> anyhow::Result<f64> {
+        self.publish().await?;
+        let rate = f64::from(self.options.join_rate);
+        self.watch(WATCHING, self.options.players, Some(rate)).await?;
+        self.connected().await?;
+        self.pass(Duration::from_secs(self.options.settle), "settling").await?;
+        self.tell_all(|| Command::Begin)?;
+        let began = clock::now();
+        let end = began + Duration::from_secs(self.options.seconds);
+        if self.options.burst > 0 {
+            let rate = self.options.burst_rate.map(f64::from);
+            self.watch(JOINING, self.options.burst, rate).await?;
+            self.connected().await?;
+        }
+        self.pass(end.saturating_duration_since(clock::now()), "measuring").await?;
+        self.tell_all(|| Command::End)?;
+        Ok(clock::now().saturating_duration_since(began).as_secs_f64())
+    }
+
+    async fn publish(&mut self) -> anyhow::Result<()> {
+        let Some(url) = self.options.whip.clone() else { return Ok(()) };
+        let programme = self.options.programme();
+        for n in 0..self.options.tables {
+            let url = url.replace("{table}", &self.options.table_name(n));
+            let (ice, sends) = (new_credentials(), sends(&programme));
+            let offer = offer::publisher(&ice, &self.fingerprint, &sends);
+            let key = self.options.publish_key.as_deref();
+            let posted_at = clock::now();
+            let phase = if self.options.in_phase { 0.0 } else { f64::from(n) / f64::from(self.options.tables) };
+            let session = match self.signalling.post(&url, key, offer).await {
+                Ok(session) => session,
+                Err(error) if n == 0 => return Err(error).with_context(|| format!("cannot publish at {url}")),
+                Err(error) => {
+                    *self.publishers_refused.entry(error.reason()).or_default() += 1;
+                    continue;
+                }
+            };
+            let answer = Answer::parse(&session.answer).with_context(|| format!("{url} answered what is of no use"))?;
+            self.sessions.extend(session.url.map(|url| (url, self.options.publish_key.clone())));
+            let role = Role::Publisher { sends, programme: programme.clone(), phase };
+            self.hand_over(n, Join { ice, answer: answer.into(), posted_at, answered_at: clock::now(), role })?;
+        }
+        self.connected().await
+    }
+
+    /// Posts the offers of `count` players of `group`, so many a second, or all at once.
+    async fn watch(&mut self, group: usize, count: u32, rate: Option<f64>) -> anyhow::Result<()> {
+        let Some(url) = self.options.whep.clone() else { return Ok(()) };
+        let began = clock::now();
+        let mut offers = JoinSet::new();
+        for n in 0..count {
+            let at = rate.map_or(began, |rate| began + Duration::from_secs_f64(f64::from(n) / rate));
+            let url = url.replace("{table}", &self.options.table_name(n % self.options.tables));
+            let ice = new_credentials();
+            let offer = offer::player(&ice, &self.fingerprint);
+            let (signalling, token) = (self.signalling.clone(), self.options.token.clone());
+            let patient = self.options.whip.is_some();
+            offers.spawn(async move {
+                sleep_until(at.into()).await;
+                let first = clock::now();
+                loop {
+                    let posted_at = clock::now();
+                    let result = signalling.post(&url, token.as_deref(), offer.clone()).await;
+                    let waited = posted_at.saturating_duration_since(first);
+                    if patient && waited < NOT_LIVE_FOR && result.as_ref().is_err_and(PostError::is_not_live) {
+                        tokio::time::sleep(ASK_AGAIN).await;
+                        continue;
+                    }
+                    return (n, ice, posted_at, clock::now(), result);
+                }
+            });
+        }
+        let mut shown = Shown::new("joining");
+        while let Some(answered) = offers.join_next().await {
+            let (n, ice, posted_at, answered_at, result) = answered?;
+            shown.show(|| format!("{} of {count} answered", self.joined));
+            let session = match result {
+                Ok(session) => session,
+                Err(error) => {
+                    *self.refused[group].entry(error.reason()).or_default() += 1;
+                    continue;
+                }
+            };
+            self.sessions.extend(session.url.map(|url| (url, self.options.token.clone())));
+            let answer = match Answer::parse(&session.answer) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    *self.refused[group].entry(error.to_string()).or_default() += 1;
+                    continue;
+                }
+            };
+            let role = Role::Player {
+                group,
+                verifies: verifies(n, self.options.verify),
+                feedback: Duration::from_millis(self.options.feedback_ms),
+            };
+            self.answered[group].record(answered_at.saturating_duration_since(posted_at).as_micros() as u64);
+            self.hand_over(n, Join { ice, answer: answer.into(), posted_at, answered_at, role })?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, n: u32, join: Join) -> anyhow::Result<()> {
+        self.joined += 1;
+        let (commands, _) = &self.workers[n as usize % self.workers.len()];
+        commands.send(Command::Join(Box::new(join))).map_err(|_| anyhow::anyhow!("a thread with peers has ended"))
+    }
+
+    fn tell_all(&self, command: fn() -> Command) -> anyhow::Result<()> {
+        for (commands, _) in &self.workers {
+            commands.send(command()).map_err(|_| anyhow::anyhow!("a thread with peers has ended"))?;
+        }
+        Ok(())
+    }
+
+    /// Until every peer is connected or has given up.
+    async fn connected(&self) -> anyhow::Result<()> {
+        let mut shown = Shown::new("connecting");
+        let all = async {
+            let mut ticks = interval(LOOK / 10);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let connected = self.progress.connected.load(Ordering::Relaxed);
+                let failed = self.progress.failed.load(Ordering::Relaxed);
+                shown.show(|| format!("{connected} of {} connected, {failed} failed", self.joined));
+                if connected + failed >= self.joined {
+                    return;
+                }
+            }
+        };
+        timeout(CONNECT_WITHIN, all).await.context("peers neither connected nor gave up: the generator is too slow")
+    }
+
+    /// Lets time pass, and shows how it goes.
+    async fn pass(&self, time: Duration, what: &'static str) -> anyhow::Result<()> {
+        let end = clock::now() + time;
+        let mut shown = Shown::new(what);
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while clock::now() < end {
+            tokio::select! {
+                () = sleep_until(end.into()) => {}
+                _ = ticks.tick() => {}
+            }
+            if self.workers.iter().any(|(_, thread)| thread.is_finished()) {
+                anyhow::bail!("a thread with peers has ended");
+            }
+            shown.show(|| {
+                let left = end.saturating_duration_since(clock::now()).as_secs();
+                let packets = self.progress.packets.load(Ordering::Relaxed);
+                let lost = self.progress.lost.load(Ordering::Relaxed);
+                format!("{left:>4} s left, {packets} packets, {lost} lost")
+            });
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, and puts the results together.
+    async fn finish(mut self, seconds: f64) -> anyhow::Result<Report> {
+        let mut deletions = JoinSet::new();
+        for (url, token) in std::mem::take(&mut self.sessions) {
+            let signalling = self.signalling.clone();
+            if deletions.len() >= 64 {
+                deletions.join_next().await;
+            }
+            deletions.spawn(async move { signalling.delete(url, token.as_deref()).await });
+        }
+        while deletions.join_next().await.is_some() {}
+
+        let mut tally = Tally { groups: vec![GroupTally::default(); GROUPS.len()], ..Tally::default() };
+        self.tell_all(|| Command::Stop)?;
+        for (_, thread) in self.workers {
+            let one = thread.join().map_err(|_| anyhow::anyhow!("a thread with peers panicked"))??;
+            tally.groups.iter_mut().zip(&one.groups).for_each(|(all, one)| all.add(one));
+            tally.sent += one.sent;
+            for (why, count) in one.publisher_failures {
+                *tally.publisher_failures.entry(why).or_default() += count;
+            }
+        }
+        let publishers = self.options.whip.as_ref().map(|_| (self.options.tables.into(), self.publishers_refused));
+        let requested = [self.options.players, self.options.burst].map(u64::from);
+        let players = GROUPS.into_iter().zip(requested).zip(self.refused);
+        let players = players.map(|((name, requested), refused)| (name, requested, refused)).collect();
+        Ok(Report::new(seconds, tally, publishers, players))
+    }
+}
+
+/// Whether player `n` opens its packets: the first of all, and then the share, evenly spread.
+fn verifies(n: u32, share: f64) -> bool {
+    let before = |n: u32| (f64::from(n) * share).ceil();
+    share > 0.0 && (n == 0 || before(n + 1) > before(n))
+}
+
+fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core).with_context(|| format!("--cores {core}: there is no such CPU"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("--cores {cores:?}: the kernel refuses"))
+}
+
+/// One line on a terminal, a few times a second; nothing elsewhere.
+struct Shown {
+    what: &'static str,
+    last: Option<Instant>,
+    terminal: bool,
+}
+
+impl Shown {
+    fn new(what: &'static str) -> Self {
+        Self { what, last: None, terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, text: impl FnOnce() -> String) {
+        let now = clock::now();
+        if !self.terminal || self.last.is_some_and(|last| now.saturating_duration_since(last) < LOOK) {
+            return;
+        }
+        self.last = Some(now);
+        // A terminal that is gone is no reason to end the test.
+        let _ = write!(std::io::stderr(), "\r\x1b[K{}: {}", self.what, text());
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if self.terminal && self.last.is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_that_verifies_is_spread() {
+        let which = |share| (0..20).filter(|n| verifies(*n, share)).collect::<Vec<_>>();
+        assert_eq!(which(0.1), [0, 10]);
+        assert_eq!(which(0.0), [] as [u32; 0]);
+        assert_eq!(which(1.0).len(), 20);
+        assert_eq!(which(0.01), [0]);
+    }
+}
