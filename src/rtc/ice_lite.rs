@@ -656,6 +656,21 @@ mod tests {
     }
 
     #[test]
+    fn time_at_a_proven_address_saves_up_no_packets_for_an_unproven_one() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        peer.check(&mut ice, now, source(1), true);
+        assert_eq!(ice.allowance(now), UNPROVEN_PACKETS as usize);
+        ice.handle_authenticated(now, source(1));
+        assert_eq!(ice.allowance(now), usize::MAX);
+        let later = now + 20 * SECOND;
+        assert_eq!(peer.check(&mut ice, later, source(2), true), respond(true, true));
+        assert_eq!(ice.allowance(later), UNPROVEN_PACKETS as usize);
+        ice.spend(later, 6);
+        assert_eq!(ice.allowance(later + UNPROVEN_INTERVAL), 3, "two are left, and one is earned");
+    }
+
+    #[test]
     fn credentials_are_long_enough_and_of_ice_chars() {
         let (ufrag, credentials) = new_credentials([0xFF; 21], u16::MAX, u32::MAX);
         assert_eq!(credentials.ufrag, "////////////");
