@@ -263,6 +263,26 @@ fn a_keyframe_that_never_becomes_whole_is_asked_for_again() {
     assert!(plis(&world, &studio, MIDDLE) >= 2);
 }
 
+/// A sender that stops a layer in the middle of a frame never ends it.
+#[test]
+fn a_frame_that_is_never_ended_is_not_waited_for_long() {
+    let (mut world, mut studio, player) = watched(1, 0);
+    let of = |d: &Datagram, ssrc: u32| d.bytes.len() > 12 && d.bytes[0] >= 128 && d.bytes[8..12] == ssrc.to_be_bytes();
+    let large = Studio::ssrc(LARGE);
+    world.network = Box::new(move |d| {
+        let is_end = of(d, large) && d.bytes[1] & 0x80 != 0;
+        (!is_end && !of(d, large + 0x100)).then_some(Duration::ZERO)
+    });
+    studio.send(&mut world, 1);
+    studio.active[LARGE] = false;
+    let cut = world.peers[player].received_on(VIDEO_SSRC).len();
+    studio.send(&mut world, 30);
+    let packets = world.peers[player].received_on(VIDEO_SSRC);
+    let first = packets.get(cut).map(|packet| Label::of(&packet.payload));
+    assert!(first.is_some_and(|label| (label.layer, label.at, label.keyframe) == (MIDDLE, 0, true)), "{first:?}");
+    assert!(packets.len() - cut > 30, "and it goes on: {}", packets.len() - cut);
+}
+
 #[test]
 fn losses_of_each_layer_are_asked_for_and_repaired_on_its_own_rtx() {
     let (mut world, mut studio, player) = watched(1, 0);
