@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::generate_simple_self_signed;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 const KEYS: &str = "\"*\" = \"0123456789abcdef0123456789abcdef\"\n";
 
@@ -108,10 +113,16 @@ fn a_port_in_use_is_named_with_the_key_to_change() {
     assert!(said.contains("in use"), "{said}");
 }
 
-/// The demo on ports of its own; killed if the test fails.
-struct Demo(Child);
+/// A node on ports of its own; killed if the test fails.
+struct Node(Child);
 
-impl Drop for Demo {
+impl Node {
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -123,12 +134,69 @@ fn the_demo_says_where_it_is_and_ends_when_told() {
     let first_port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().min(65_000).to_string();
     let mut command =
         tableside(&["demo", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--first-port", &first_port]);
-    let mut demo = Demo(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut demo = Node(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut first_line = String::new();
     BufReader::new(demo.0.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
     assert!(first_line.contains("http://127.0.0.1:") && first_line.ends_with("/play/demo\n"), "{first_line}");
 
-    let pid = demo.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    // Without a certificate there is nothing to read again, and it is no end either.
+    demo.signal("-HUP");
+    demo.signal("-TERM");
     assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+}
+
+/// Makes a certificate and writes it where [`a_hangup_has_the_certificate_read_again`] has configured it.
+fn write_certificate(files: &Files) -> CertificateDer<'static> {
+    let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(files.0.join("tls.crt"), made.cert.pem()).unwrap();
+    fs::write(files.0.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+/// Whether whoever listens at `address` has the key of `certificate`.
+fn is_served(address: &str, certificate: &CertificateDer<'static>) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    while client.is_handshaking() {
+        if client.complete_io(&mut stream).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn a_hangup_has_the_certificate_read_again() {
+    let first_port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let files = Files::new(&format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n[http.tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\nlisten = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n\
+         [publish]\nkeys_file = \"keys.toml\"\n[log]\nformat = \"json\"\n"
+    ));
+    let old = write_certificate(&files);
+    let mut command = tableside(&["gateway", "--config", &files.config()]);
+    let mut gateway = Node(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(gateway.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let listening = said.find(|line| line.contains("\"listening\"")).expect("it starts");
+    let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
+    let address = listening["public"].as_str().unwrap();
+    assert!(is_served(address, &old));
+
+    let new = write_certificate(&files);
+    gateway.signal("-HUP");
+    let mut heard = Vec::new();
+    while !heard.last().is_some_and(|line: &String| line.contains("a new certificate is served")) {
+        heard.push(said.next().expect("the signal is not the end of it"));
+    }
+    assert!(is_served(address, &new) && !is_served(address, &old));
+    gateway.signal("-TERM");
+    // It would have looked by itself after a while, without this.
+    heard.extend(said);
+    assert!(heard.iter().any(|line| line.contains("SIGHUP: reading the certificate again")), "{heard:#?}");
+    assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
 }

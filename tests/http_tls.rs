@@ -177,6 +177,53 @@ async fn the_streams_of_a_connection_are_limited() {
     stream.read_exact(&mut settings).await.unwrap();
     let most_streams = settings.chunks_exact(6).find(|pair| pair[..2] == [0, 3]).expect("MAX_CONCURRENT_STREAMS");
     assert_eq!(most_streams[2..], [0, 0, 0, 3]);
+
+    // §5.1.2: one more is refused. Requests whose offer never comes, in literal fields (RFC 7541 §6.2.2).
+    let literal = |name: &[u8], value: &str| [name, &[value.len() as u8], value.as_bytes()].concat();
+    let (path, kind) = (literal(&[0x04], "/whep/roulette"), literal(&[0x0f, 0x10], SDP));
+    let fields = [&[0x83, 0x87][..], &path, &literal(&[0x01], NAME), &kind].concat();
+    for number in [1, 3, 5, 7] {
+        let header = [0, 0, fields.len() as u8, 1, 4, 0, 0, 0, number];
+        stream.write_all(&[&header[..], &fields].concat()).await.unwrap();
+    }
+    let refused = async {
+        loop {
+            stream.read_exact(&mut header).await.unwrap();
+            let mut payload = vec![0; usize::from(header[2]) + 256 * usize::from(header[1])];
+            stream.read_exact(&mut payload).await.unwrap();
+            // §6.4: RST_STREAM.
+            if header[3] == 3 {
+                return (header[8], payload);
+            }
+        }
+    };
+    let (number, code) = tokio::time::timeout(LIMIT, refused).await.expect("in time");
+    assert_eq!((number, code), (7, vec![0, 0, 0, 7]), "REFUSED_STREAM");
+    assert!(server.sessions.asked.lock().unwrap().is_empty());
+}
+
+/// Takes an answer's head and gives no room for its body.
+#[tokio::test]
+async fn an_answer_that_is_never_taken_ends_the_connection() {
+    let (files, made) = (Files::new(), made());
+    files.write(&made);
+    let mut config = files.config();
+    let long = Duration::from_secs(3600);
+    (config.http.header_timeout, config.http.idle_timeout) = (long, long);
+    config.http.request_timeout = Duration::from_millis(100);
+    let server = Server::public_with(config, FakeSessions::default()).await;
+    let stream = connect_any(server.address, made.cert.der()).await.unwrap();
+    let client =
+        http2::Builder::new(TokioExecutor::new()).initial_stream_window_size(0).handshake(TokioIo::new(stream)).await;
+    let (mut client, connection) = client.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("https://edge.example.com/sdk/player.js").body(Full::<Bytes>::default()).unwrap();
+    let response = client.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let ended = tokio::time::timeout(LIMIT, connection).await;
+    assert!(ended.is_ok(), "the other end closes");
+    server.metric("tableside_http_limited_total{listener=\"public\",reason=\"answer_time\"} 1").await;
+    server.metric("tableside_http_connections{listener=\"public\"} 0").await;
 }
 
 #[tokio::test]

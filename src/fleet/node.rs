@@ -615,14 +615,99 @@ fn epoch() -> (Instant, NtpTime) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Waker};
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_end_of_a_shard_is_noticed() {
+    use super::*;
+    use crate::media::{Codec, MediaKind};
+
+    #[test]
+    fn each_kind_has_the_marking_that_is_configured_for_it() {
+        let mut config = Config::demo();
+        config.media.dscp = crate::config::Dscp { audio: 10, video: 20, data: 30 };
+        config.media.tcp.enabled = true;
+        let Markings { data, audio, video } = udp_options(&config).markings;
+        assert_eq!([audio, video, data].map(Dscp::traffic_class_octet), [10 << 2, 20 << 2, 30 << 2]);
+        let tcp = tcp_options(&config).expect("enabled");
+        assert_eq!(tcp.marking, video, "one byte stream, and most of it is video");
+    }
+
+    #[test]
+    fn tcp_has_the_limits_that_are_configured() {
+        let mut config = Config::demo();
+        config.media.tcp.enabled = true;
+        (config.media.tcp.max_connections_per_shard, config.media.tcp.max_connections_per_address) = (300, 4);
+        let options = tcp_options(&config).expect("enabled");
+        assert_eq!((options.max_connections, options.max_per_address), (300, 4));
+        config.media.tcp.enabled = false;
+        assert_eq!(tcp_options(&config), None);
+    }
+
+    const PUBLISHER: Bytes = Bytes::from_static(include_bytes!("../../tests/fixtures/offers/obs-publisher.sdp"));
+    const PLAYER: Bytes = Bytes::from_static(include_bytes!("../../tests/fixtures/offers/chromium-player.sdp"));
+
+    async fn node(change: impl FnOnce(&mut Config)) -> Node {
         let mut config = Config::demo();
         config.media.listen = IpAddr::from([127, 0, 0, 1]);
         (config.media.first_port, config.media.shards) = (0, 1);
-        let node = Node::start(&config).await.expect("one shard on a free port");
+        change(&mut config);
+        Node::start(&config).await.expect("one shard on a free port")
+    }
+
+    fn client() -> ClientNetwork {
+        ClientNetwork::of([192, 0, 2, 1].into())
+    }
+
+    /// Polls an offer once: from then on it is being judged.
+    fn begin(offer: Pin<&mut impl Future<Output = Result<Created, Refusal>>>) {
+        assert!(offer.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_offer_keeps_its_turn_until_it_is_answered() {
+        let node = node(|config| (config.sessions.offers_at_once, config.sessions.offers_waiting) = (1, 0)).await;
+        let others_are_refused = async || {
+            let publisher = node.publish(client(), "other", None, PUBLISHER).await;
+            let player = node.play(client(), "other", PLAYER).await;
+            matches!((publisher, player), (Err(Refusal::Busy { .. }), Err(Refusal::Busy { .. })))
+        };
+        let mut publisher = pin!(node.publish(client(), "one", None, PUBLISHER));
+        begin(publisher.as_mut());
+        assert!(others_are_refused().await);
+        publisher.await.expect("an answer");
+        let mut player = pin!(node.play(client(), "two", PLAYER));
+        begin(player.as_mut());
+        assert!(others_are_refused().await);
+        assert!(matches!(player.await, Err(Refusal::NotLive { .. })));
+        node.publish(client(), "other", None, PUBLISHER).await.expect("an answer");
+        node.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_player_that_is_refused_leaves_its_place() {
+        let limits = |config: &mut Config| {
+            (config.sessions.max_players_per_shard, config.sessions.max_half_open_per_shard) = (1, 0);
+        };
+        let node = node(limits).await;
+        let media = TableMedia { video: Some((Codec::Vp8, String::new())), ..TableMedia::default() };
+        let dealer = node.publish_local("watched", media).await.expect("nobody publishes it");
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while node.live("watched").is_err() {
+            let payload = Bytes::from_static(&[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 0, 0, 0, 0]);
+            let frame = LocalMedia { kind: MediaKind::Video, sequence_number: 1, timestamp: 1, marker: true, payload };
+            assert!(dealer.send(vec![frame]).await);
+            looks.tick().await;
+        }
+        for _ in 0..3 {
+            let refused = node.play(client(), "watched", PLAYER).await;
+            assert!(matches!(refused, Err(Refusal::HalfOpen { .. })), "{refused:?}");
+        }
+        node.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_end_of_a_shard_is_noticed() {
+        let node = node(|_| {}).await;
         let mut ended = std::pin::pin!(node.shard_ended());
         tokio::select! {
             biased;

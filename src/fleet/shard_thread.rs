@@ -326,3 +326,142 @@ async fn readable(tcp: Option<&IceTcp>) -> io::Result<()> {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::media::PlayoutDelay;
+    use crate::net::TcpEnd;
+    use crate::rtc::EndpointConfig;
+    use crate::rtc::data_channel::SctpConfig;
+    use crate::rtc::dtls::DtlsIdentity;
+    use crate::rtc::rtcp::NtpTime;
+    use crate::rtc::sdp::{Offer, negotiate_publisher};
+    use crate::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
+
+    const OFFER: &[u8] = include_bytes!("../../tests/fixtures/offers/obs-publisher.sdp");
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// The loop of a shard on loopback, which turns when a test says so.
+    fn turn() -> Turn {
+        let config = ShardConfig {
+            id: ShardId(0),
+            endpoint: EndpointConfig {
+                identity: Arc::new(DtlsIdentity::generate().expect("a certificate")),
+                sctp: SctpConfig::new(1024),
+                setup_timeout: LIMIT,
+                consent_timeout: LIMIT,
+            },
+            silence: LIMIT,
+            grace: LIMIT,
+            replay_bits_per_second: 1,
+            epoch: (now(), NtpTime::from_unix(Duration::from_secs(1_790_000_000))),
+        };
+        let seat = Seat {
+            config,
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            options: UdpOptions::default(),
+            tcp: Some(TcpOptions::default()),
+            commands: queue().1,
+            peers: Vec::new(),
+            events: mpsc::unbounded_channel().0,
+            report: watch::channel(ShardReport::default()).0,
+        };
+        let (socket, tcp, _) = bind(&seat).expect("loopback");
+        Turn::new(seat, socket, tcp)
+    }
+
+    fn publisher(turn: &mut Turn) -> IceCredentials {
+        let offer = Offer::parse(OFFER).expect("an offer");
+        let negotiated = negotiate_publisher(&offer).expect("a publisher's");
+        let spec = TableSpec {
+            id: TableId(0),
+            name: "roulette".into(),
+            home: ShardId(0),
+            video_ssrc: 1,
+            video_rtx_ssrc: 2,
+            audio_ssrc: 3,
+            playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
+            ring_packets: 64,
+        };
+        turn.shard.add_publisher(now(), &spec, &negotiated, &[7; 32]).ice
+    }
+
+    /// A framed check for a session, keyed by `pwd`.
+    fn check(ufrag: &str, pwd: &str) -> Vec<u8> {
+        let parameters = RequestParameters {
+            transaction_id: [3; 12],
+            local_ufrag: ufrag,
+            remote_ufrag: "them",
+            priority: Some(1),
+            role: Some((IceRole::Controlling, 1)),
+            use_candidate: true,
+        };
+        let mut message = [0; 256];
+        let len = write_request(&mut message, &parameters, &IntegrityKey::new(pwd));
+        [&(len as u16).to_be_bytes()[..], &message[..len]].concat()
+    }
+
+    async fn until(turn: &mut Turn, condition: impl Fn(&Turn) -> bool) {
+        let turns = async {
+            while !condition(turn) {
+                readable(turn.tcp.as_ref()).await.expect("runtime");
+                turn.take_frames(now());
+                turn.drain(now());
+            }
+        };
+        tokio::time::timeout(LIMIT, turns).await.expect("happens in time");
+    }
+
+    fn connect(turn: &Turn) -> TcpStream {
+        let listener = turn.tcp.as_ref().expect("enabled").local_address();
+        let stream = TcpStream::connect(listener).expect("loopback");
+        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        stream
+    }
+
+    fn ended(turn: &Turn, cause: TcpEnd) -> u64 {
+        turn.tcp.as_ref().expect("enabled").report().ended[cause as usize]
+    }
+
+    #[tokio::test]
+    async fn over_tcp_only_a_valid_check_keeps_a_connection() {
+        let mut turn = turn();
+        let ice = publisher(&mut turn);
+        let wrong =
+            [check(&ice.ufrag, "not the password of anybody"), check("AAAAAAAAAAAA", &ice.pwd), vec![0, 1, 128]];
+        for (n, first) in wrong.iter().enumerate() {
+            let mut stranger = connect(&turn);
+            stranger.write_all(first).expect("room");
+            until(&mut turn, |turn| ended(turn, TcpEnd::NoCheck) == n as u64 + 1).await;
+            assert!(matches!(stranger.read(&mut [0; 8]), Ok(0) | Err(_)), "closed without a word");
+        }
+        let mut peer = connect(&turn);
+        let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
+        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
+        until(&mut turn, |turn| turn.shard.knows(address)).await;
+        let mut prefix = [0; 2];
+        peer.read_exact(&mut prefix).expect("an answer");
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(prefix))];
+        peer.read_exact(&mut answer).expect("all of it");
+        assert!(BindingResponse::parse(&answer).expect("a response").verify(&IntegrityKey::new(&ice.pwd)));
+        assert_eq!(turn.tcp.as_ref().expect("enabled").report().connections, 1);
+    }
+
+    #[tokio::test]
+    async fn a_tcp_connection_that_is_gone_is_no_path_any_more() {
+        let mut turn = turn();
+        let ice = publisher(&mut turn);
+        let mut peer = connect(&turn);
+        let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
+        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
+        until(&mut turn, |turn| turn.shard.knows(address)).await;
+        drop(peer);
+        until(&mut turn, |turn| ended(turn, TcpEnd::Peer) == 1).await;
+        assert!(!turn.shard.knows(address));
+    }
+}

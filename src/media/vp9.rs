@@ -154,6 +154,27 @@ mod tests {
         }
     }
 
+    /// What stands in it looks like nothing else, so that a byte too many or too few shows.
+    #[test]
+    fn a_structure_is_stepped_over_whatever_it_has() {
+        let sizes = |layers: usize| vec![0xff; 4 * layers];
+        let group = [3, 0x00, 0x04, 0xff, 0x0c, 0xff, 0xff, 0xff];
+        for layers in 1..=8 {
+            let head = (layers as u8 - 1) << 5;
+            for structure in [
+                vec![head],
+                [&[head | 0x10][..], &sizes(layers)].concat(),
+                [&[head | 0x08][..], &group].concat(),
+                [&[head | 0x18][..], &sizes(layers), &group].concat(),
+            ] {
+                let payload = [&[0x0a][..], &structure, &[KEY]].concat();
+                assert!(facts(&payload).keyframe, "{structure:x?}");
+                let payload = [&[0x0a][..], &structure, &[INTER, KEY]].concat();
+                assert!(!facts(&payload).keyframe, "{structure:x?}");
+            }
+        }
+    }
+
     #[test]
     fn a_picture_of_three_spatial_layers_is_one_frame() {
         // Flexible mode; the upper layers depend on the one below, so P is 0 for them as well.

@@ -33,21 +33,24 @@ const NICE: libc::c_int = 5;
 /// # Errors
 /// The kernel refuses, which it does not for a thread's own priority if that was never lowered further.
 pub fn yield_to_shards() -> io::Result<()> {
+    // A process that was started with a lower priority than that: this is no reason to raise it.
+    let nice = nice().max(NICE);
     // SAFETY: takes and returns plain numbers. On Linux, process 0 is the calling thread (setpriority(2), BUGS).
-    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } {
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
+/// Of the calling thread.
+fn nice() -> libc::c_int {
+    // SAFETY: takes and returns plain numbers.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn nice() -> i32 {
-        // SAFETY: takes and returns plain numbers.
-        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-    }
 
     #[test]
     fn only_the_thread_that_yields_does() {

@@ -656,6 +656,50 @@ mod tests {
     }
 
     #[test]
+    fn time_at_a_proven_address_saves_up_no_packets_for_an_unproven_one() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        peer.check(&mut ice, now, source(1), true);
+        assert_eq!(ice.allowance(now), UNPROVEN_PACKETS as usize);
+        ice.handle_authenticated(now, source(1));
+        assert_eq!(ice.allowance(now), usize::MAX);
+        let later = now + 20 * SECOND;
+        assert_eq!(peer.check(&mut ice, later, source(2), true), respond(true, true));
+        assert_eq!(ice.allowance(later), UNPROVEN_PACKETS as usize);
+        ice.spend(later, 6);
+        assert_eq!(ice.allowance(later + UNPROVEN_INTERVAL), 3, "two are left, and one is earned");
+    }
+
+    #[test]
+    fn what_an_address_has_proved_is_forgotten_after_a_while() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        for address in [source(1), source(2)] {
+            peer.check(&mut ice, now, address, true);
+            ice.handle_authenticated(now, address);
+        }
+        let soon = now + PROOF_HOLD - Duration::from_nanos(1);
+        peer.check(&mut ice, soon, source(1), true);
+        assert_eq!((ice.nominated(), ice.proven()), (Some(source(1)), Some(source(1))));
+        let late = now + PROOF_HOLD;
+        peer.check(&mut ice, late, source(2), true);
+        assert_eq!((ice.nominated(), ice.proven()), (Some(source(2)), None), "somebody else may be there by now");
+    }
+
+    /// From the old network of a phone: what was on its way there, or is still sent there.
+    #[test]
+    fn a_late_packet_does_not_call_a_proven_path_back() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        for address in [source(1), source(2)] {
+            peer.check(&mut ice, now, address, true);
+            ice.handle_authenticated(now, address);
+        }
+        ice.handle_authenticated(now, source(1));
+        assert_eq!(ice.nominated(), Some(source(2)));
+    }
+
+    #[test]
     fn credentials_are_long_enough_and_of_ice_chars() {
         let (ufrag, credentials) = new_credentials([0xFF; 21], u16::MAX, u32::MAX);
         assert_eq!(credentials.ufrag, "////////////");

@@ -1,12 +1,13 @@
 //! One address, one session: who has it, and how it changes hands.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tableside::rtc::Transport;
+use tableside::rtc::stun::{IceRole, IntegrityKey, RequestParameters, write_request};
 use tableside::shard::EndCause;
 
 use crate::world::{Datagram, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
@@ -70,6 +71,50 @@ fn a_player_that_was_deleted_may_come_again_from_its_address() {
     world.publish_frame(publisher, 3, false);
     world.run(FRAME);
     assert!(is_heard(&mut world, again));
+}
+
+/// An offer is answered to anybody, and a check can be forged: the address of somebody who is still to come is not taken
+/// by that.
+#[test]
+fn a_session_that_is_not_connected_holds_no_address() {
+    let (mut world, publisher, _) = watched();
+    let squatter = world.add_player(0);
+    world.peers[squatter].sends_checks = false;
+    let victim = world.add_player(0);
+    // It gets the answer to a check that it never sent.
+    world.peers[victim].may_fail = true;
+    let address = world.peers[victim].address;
+    forge_check(&mut world, squatter, address);
+    world.connect(victim);
+    publish(&mut world, publisher, 1);
+    assert!(is_heard(&mut world, victim));
+}
+
+/// RFC 8445 §7.3.1.1: a peer that takes itself for controlled is told, so that it changes its mind.
+#[test]
+fn a_conflict_of_roles_is_answered() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Server);
+    let peer = &mut world.peers[publisher];
+    peer.sends_checks = false;
+    let ice = peer.remote_ice();
+    let parameters = RequestParameters {
+        transaction_id: [7; 12],
+        local_ufrag: &ice.ufrag,
+        remote_ufrag: "peer",
+        priority: Some(1),
+        role: Some((IceRole::Controlled, u64::MAX)),
+        use_candidate: false,
+    };
+    let mut message = [0; 256];
+    let len = write_request(&mut message, &parameters, &IntegrityKey::new(&ice.pwd));
+    peer.emit(message[..len].to_vec());
+    world.drain();
+    world.deliver();
+    assert_eq!(world.peers[publisher].refused_checks, 1);
+    world.peers[publisher].sends_checks = true;
+    world.connect(publisher);
+    assert_eq!(world.peers[publisher].refused_checks, 1);
 }
 
 /// A page that crashed says no goodbye, and a new one may get its port.
@@ -240,6 +285,35 @@ fn a_stream_cannot_be_aimed_at_a_stranger() {
     assert!((8..=8 + 42).contains(&media), "{media} packets");
     let other: usize = victims.iter().map(|v| hits[v].1).sum();
     assert!(other <= 300 + 2 * 11, "an answer to each check, and a report a second: {other}");
+}
+
+/// Neither does what looks like a sign of life there and has no keys.
+#[test]
+fn an_address_is_not_proved_by_what_does_not_authenticate() {
+    let mut media = Vec::new();
+    for first in [[0x80, 96], [0x81, 201], [23, 0xfe]] {
+        let (mut world, publisher, player) = watched();
+        let victim: SocketAddr = ([10, 66, 0, 1], 1).into();
+        let hits = Rc::new(Cell::new(0));
+        let seen = hits.clone();
+        world.network = Box::new(move |d| {
+            let is_media = (128..192).contains(&d.bytes[0]) && !(192..224).contains(&d.bytes[1]);
+            seen.set(seen.get() + usize::from(d.to == victim && is_media));
+            Some(Duration::ZERO)
+        });
+        world.peers[player].sends_checks = false;
+        forge_check(&mut world, player, victim);
+        let mut forged = [&first[..], &[0xfd; 98]].concat();
+        if first[0] == 23 {
+            forged[2..13].copy_from_slice(&[0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 87]);
+        }
+        world.send(Datagram { from: victim, to: World::shard_address(0), bytes: forged });
+        world.deliver();
+        publish(&mut world, publisher, 30);
+        media.push(hits.get());
+    }
+    // Eight, and four a second.
+    assert!(media.iter().all(|packets| (8..=12).contains(packets)), "packets after RTP, RTCP, DTLS: {media:?}");
 }
 
 /// One over TCP: its connection is its address.

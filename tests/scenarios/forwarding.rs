@@ -1,8 +1,14 @@
 //! What a publisher sends reaches every player, whole and in order, on the same shard and on others.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::world::{AUDIO_SSRC, Side, VIDEO_SSRC, World};
+use tableside::fanout::TrafficClass;
+use tableside::rtc::demux::{PacketKind, classify};
+
+use crate::world::{AUDIO_SSRC, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
 
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -91,4 +97,38 @@ fn packets_that_overtake_each_other_arrive_once() {
         assert_eq!(indices.len(), 30 * 9);
         assert!(indices.windows(2).all(|w| w[1] == w[0] + 1), "each number once");
     }
+}
+
+/// The marking in the IP header goes by the class.
+#[test]
+fn each_datagram_has_the_class_of_what_it_carries() {
+    let mut world = World::new(1);
+    let seen: Rc<RefCell<BTreeMap<&str, usize>>> = Rc::default();
+    let counted = seen.clone();
+    world.tap = Box::new(move |class, bytes| {
+        let ssrc = bytes.get(8..12).map(|ssrc| u32::from_be_bytes(ssrc.try_into().unwrap()));
+        let (what, expected) = match (classify(bytes), ssrc) {
+            (PacketKind::Stun, _) => ("STUN", TrafficClass::Control),
+            (PacketKind::Rtcp, _) => ("RTCP", TrafficClass::Control),
+            (PacketKind::Dtls, _) => ("DTLS", TrafficClass::Data),
+            (PacketKind::Rtp, Some(AUDIO_SSRC)) => ("audio", TrafficClass::Audio),
+            (PacketKind::Rtp, Some(VIDEO_SSRC)) => ("video", TrafficClass::Video),
+            (PacketKind::Rtp, Some(VIDEO_RTX_SSRC)) => ("repair", TrafficClass::Video),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(class, expected, "{what}");
+        *counted.borrow_mut().entry(what).or_default() += 1;
+    });
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    for n in 0..30 {
+        world.publish_frame(publisher, 3, n == 0);
+        world.run(FRAME);
+    }
+    let newest = world.peers[player].received_on(VIDEO_SSRC).last().unwrap().sequence_number;
+    world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, [newest]).unwrap());
+    world.run(FRAME);
+    assert_eq!(seen.borrow().keys().copied().collect::<Vec<_>>(), ["DTLS", "RTCP", "STUN", "audio", "repair", "video"]);
 }

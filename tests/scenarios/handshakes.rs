@@ -211,3 +211,18 @@ fn a_hello_that_never_gets_whole_ends_with_the_setup_time() {
     assert_eq!(world.heard.ended, [(world.peers[peer].key.unwrap(), EndCause::SetupTimeout)]);
     assert_eq!(world.report(0).ended[Role::Publisher as usize][EndCause::SetupTimeout as usize], 1);
 }
+
+/// RFC 8842 §5.1: the fingerprint of the offer is all that tells the peer from whoever else might answer.
+#[test]
+fn a_certificate_that_the_offer_did_not_name_ends_the_session() {
+    for (version, side) in kinds() {
+        let mut world = World::new(1);
+        world.only = Some(version);
+        let peer = world.add_publisher_with(side, |negotiated| negotiated.remote_fingerprints[0].digest[31] ^= 1);
+        world.peers[peer].may_fail = true;
+        world.run(Duration::from_secs(2));
+        let key = world.peers[peer].key.unwrap();
+        assert_eq!(world.heard.ended, [(key, EndCause::DtlsFailed)], "{version:?}, {side:?}");
+        assert_eq!(world.report(0).connected, [0, 0], "{version:?}, {side:?}");
+    }
+}

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use tableside::rtc::rtcp::{self, Packet};
+use tableside::media::{AbsCaptureTime, MediaKind};
+use tableside::rtc::rtcp::{self, NtpTime, Packet, SenderInfo};
+use tableside::rtc::sdp::Negotiated;
 
-use crate::world::{AUDIO_SSRC, Side, VIDEO_SSRC, World};
+use crate::world::{AUDIO_SSRC, Side, VIDEO_SSRC, World, stream_mut, vp8_payload};
 
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -65,4 +67,56 @@ fn a_publisher_gets_receiver_reports_and_transport_feedback() {
     let last = packets.iter().rev().map(blocks).find(|b| !b.is_empty()).expect("a report with blocks");
     assert_eq!(last.len(), 2, "one block a stream");
     assert!(last.iter().all(|b| b.cumulative_lost == 0 && b.fraction_lost == 0));
+}
+
+/// The id of abs-capture-time, for everybody.
+const CAPTURE: u8 = 12;
+
+fn with_capture_time(negotiated: &mut Negotiated) {
+    stream_mut(negotiated, MediaKind::Video).extensions.abs_capture_time = Some(CAPTURE);
+}
+
+/// A frame of one packet that names its time of capture; returns what the player is told of the offset between that clock
+/// and ours, in whole seconds.
+fn told_offset(world: &mut World, publisher: usize, player: usize) -> i64 {
+    let mut capture = [0; AbsCaptureTime::MAX_LEN];
+    let len = AbsCaptureTime { ntp: 1 << 40, offset: None }.encode(&mut capture).len();
+    let payload = vp8_payload(world.peers[publisher].timestamp, 0, true, 100);
+    let packets = [(&[(CAPTURE, &capture[..len])][..], &payload[..])];
+    let datagrams = world.peers[publisher].described_picture(&packets);
+    datagrams.into_iter().for_each(|datagram| world.send(datagram));
+    world.deliver();
+    world.run(FRAME);
+    let received = world.peers[player].received_on(VIDEO_SSRC);
+    let capture = AbsCaptureTime::decode(received.last().unwrap().extension(CAPTURE).unwrap()).unwrap();
+    (capture.offset.unwrap() as f64 / (1_u64 << 32) as f64).round() as i64
+}
+
+/// A studio whose clock is wrong says nothing about the one that comes after it.
+#[test]
+fn each_publisher_is_measured_by_its_own_clock() {
+    let mut world = World::new(1);
+    let begin = world.now;
+    let publisher = world.add_publisher_with(Side::Client, with_capture_time);
+    world.connect(publisher);
+    world.publish_frame(publisher, 1, true);
+    let player = world.add_player_with(0, with_capture_time);
+    world.connect(player);
+    let report = |world: &mut World, publisher: usize, ahead: i64| {
+        let ours = Duration::from_secs(1_790_000_000_u64.strict_add_signed(ahead)) + (world.now - begin);
+        let rtp_timestamp = world.peers[publisher].timestamp;
+        let info = SenderInfo { ntp: NtpTime::from_unix(ours), rtp_timestamp, packets: 1, octets: 1 };
+        let ssrc = stream_mut(&mut world.peers[publisher].negotiated, MediaKind::Video).remote_ssrc.unwrap();
+        world.peers[publisher].send_rtcp(|w| w.sender_report(ssrc, &info, &[]).unwrap());
+        world.run(Duration::from_millis(1));
+    };
+    assert_eq!(told_offset(&mut world, publisher, player), 0, "nothing is known");
+    report(&mut world, publisher, 1000);
+    assert_eq!(told_offset(&mut world, publisher, player).abs(), 1000);
+
+    let next = world.add_publisher_with(Side::Client, with_capture_time);
+    world.connect(next);
+    assert_eq!(told_offset(&mut world, next, player), 0, "nothing is known of this one");
+    report(&mut world, next, -30);
+    assert_eq!(told_offset(&mut world, next, player).abs(), 30);
 }

@@ -170,6 +170,25 @@ fn without_sender_reports_time_goes_on_by_the_arrivals() {
     assert!(off.abs() <= 900, "off by {off} ticks, 10 ms are 900");
 }
 
+/// A layer whose reports are by another clock: by them the picture would freeze, or jump by the difference.
+#[test]
+fn sender_reports_that_contradict_the_arrivals_are_not_believed() {
+    for ahead in [[0, 0, 5], [5, 5, 0]] {
+        let mut world = World::new(1);
+        let mut studio = Studio::connect(&mut world, &RIDS);
+        studio.ahead = ahead.map(Duration::from_secs).to_vec();
+        let player = world.add_player(0);
+        world.connect(player);
+        studio.send(&mut world, 60);
+        let frames = frames(&world, player);
+        assert_eq!(layers(&frames).last(), Some(&LARGE));
+        let (first, last) = (frames[0], frames[frames.len() - 1]);
+        let due = (last.label.frame - first.label.frame) * FRAME_TICKS;
+        let off = last.timestamp.wrapping_sub(first.timestamp).wrapping_sub(due) as i32;
+        assert!(off.abs() <= 900, "{ahead:?}: off by {off} ticks, 10 ms are 900");
+    }
+}
+
 /// Loses the packets of one SSRC that `lost` picks by their number of arrival, from now on.
 fn lose(world: &mut World, ssrc: u32, mut lost: impl FnMut(usize) -> bool + 'static) {
     let mut n = 0;
@@ -196,6 +215,35 @@ fn a_keyframe_that_is_lost_in_part_is_waited_for_and_repaired() {
     assert!(longest_gap(&frames) <= 20);
 }
 
+/// The way up: the old layer still comes, and what it lost of its last frame is on its way.
+#[test]
+fn a_switch_waits_for_what_is_being_repaired_of_the_old_layer() {
+    let mut world = World::new(1);
+    let mut studio = Studio::connect(&mut world, &RIDS);
+    studio.active[LARGE] = false;
+    let player = world.add_player(0);
+    world.connect(player);
+    studio.send(&mut world, 60);
+    assert_eq!(layers(&frames(&world, player)).last(), Some(&MIDDLE));
+    // Of each of its frames the second packet of four is lost, and comes again after the next frame has begun.
+    let middle = Studio::ssrc(MIDDLE);
+    let mut n = 0;
+    world.network = Box::new(move |d: &Datagram| {
+        let is_middle = d.bytes.len() > 12 && d.bytes[0] >= 128 && d.bytes[8..12] == middle.to_be_bytes();
+        let lost = is_middle && n % 4 == 1;
+        n += usize::from(is_middle);
+        (!lost).then_some(Duration::ZERO)
+    });
+    studio.active[LARGE] = true;
+    studio.force_keyframe(LARGE);
+    studio.send(&mut world, 60);
+    world.network = Box::new(|_| Some(Duration::ZERO));
+    studio.send(&mut world, 10);
+    let frames = frames(&world, player);
+    assert_eq!(layers(&frames).last(), Some(&LARGE));
+    assert!(longest_gap(&frames) <= 1, "{} frames without a picture", longest_gap(&frames));
+}
+
 #[test]
 fn a_keyframe_that_never_becomes_whole_is_asked_for_again() {
     let (mut world, mut studio, player) = watched(1, 0);
@@ -213,6 +261,26 @@ fn a_keyframe_that_never_becomes_whole_is_asked_for_again() {
     studio.send(&mut world, 60);
     assert_eq!(layers(&frames(&world, player)).last(), Some(&MIDDLE));
     assert!(plis(&world, &studio, MIDDLE) >= 2);
+}
+
+/// A sender that stops a layer in the middle of a frame never ends it.
+#[test]
+fn a_frame_that_is_never_ended_is_not_waited_for_long() {
+    let (mut world, mut studio, player) = watched(1, 0);
+    let of = |d: &Datagram, ssrc: u32| d.bytes.len() > 12 && d.bytes[0] >= 128 && d.bytes[8..12] == ssrc.to_be_bytes();
+    let large = Studio::ssrc(LARGE);
+    world.network = Box::new(move |d| {
+        let is_end = of(d, large) && d.bytes[1] & 0x80 != 0;
+        (!is_end && !of(d, large + 0x100)).then_some(Duration::ZERO)
+    });
+    studio.send(&mut world, 1);
+    studio.active[LARGE] = false;
+    let cut = world.peers[player].received_on(VIDEO_SSRC).len();
+    studio.send(&mut world, 30);
+    let packets = world.peers[player].received_on(VIDEO_SSRC);
+    let first = packets.get(cut).map(|packet| Label::of(&packet.payload));
+    assert!(first.is_some_and(|label| (label.layer, label.at, label.keyframe) == (MIDDLE, 0, true)), "{first:?}");
+    assert!(packets.len() - cut > 30, "and it goes on: {}", packets.len() - cut);
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tableside::media::{Codec, MediaKind};
 use tableside::shard::{EndCause, TableState};
 
-use crate::world::{Side, VIDEO_SSRC, World};
+use crate::world::{Side, VIDEO_SSRC, World, stream_mut};
 
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -111,4 +112,21 @@ fn a_new_publisher_that_sends_nothing_pauses_the_table() {
     world.run(Duration::from_secs(20));
     assert_eq!(world.heard.states.last(), Some(&TableState::Absent));
     assert!(world.peers[new].closed, "and is let go with the grace time");
+}
+
+/// Players have negotiated the old one, and what they would get under its payload type is noise.
+#[test]
+fn a_new_publisher_with_another_codec_ends_the_players() {
+    let Watched { mut world, publisher: old, players } = watched();
+    let before = players.map(|player| world.peers[player].received_on(VIDEO_SSRC).len());
+    let new = world.add_publisher_with(Side::Client, |n| stream_mut(n, MediaKind::Video).codec = Codec::Vp9);
+    world.connect(new);
+    frames(&mut world, new, 5);
+    let key = |peer: usize| world.peers[peer].key.unwrap();
+    let mut expected = vec![(key(old), EndCause::Replaced)];
+    expected.extend(players.map(|player| (key(player), EndCause::TableEnded)));
+    assert_eq!(world.heard.ended, expected);
+    assert!(players.iter().all(|player| world.peers[*player].closed), "they are told");
+    assert_eq!(players.map(|player| world.peers[player].received_on(VIDEO_SSRC).len()), before);
+    assert_eq!(world.heard.states, [TableState::Live, TableState::Absent, TableState::Live]);
 }

@@ -1,5 +1,8 @@
 //! The examples of RFC 9725 and of the WHEP draft, sent as they are printed, to a whole node.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use crate::gateway::{Gateway, Session, assert_strong};
 use crate::http_support::{FRAGMENT, ROULETTE_KEY, SDP, assert_problem, header};
 
@@ -102,6 +105,36 @@ fn assert_same_agent(fragment: &str, answer: &str) {
     let tagged = answer.split("\r\nm=").nth(1).unwrap();
     assert!(!candidates(tagged).is_empty());
     assert_eq!(candidates(fragment), candidates(tagged));
+}
+
+/// Its precondition held when the head came, and another restart was quicker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_restarts_at_once_the_one_whose_body_is_late_is_refused() {
+    let gateway = Gateway::start().await;
+    let created = Session::read(gateway.post("/whep/watched", WHEP_OFFER).send().await.unwrap()).await;
+    let url: reqwest::Url = created.url.parse().unwrap();
+    let (host, path) = (format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()), url.path());
+    let head = format!(
+        "PATCH {path} HTTP/1.1\r\nHost: {host}\r\nIf-Match: {}\r\nContent-Type: {FRAGMENT}\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        created.etag,
+        RESTART.len()
+    );
+    let mut late = TcpStream::connect(&host).await.unwrap();
+    late.write_all(head.as_bytes()).await.unwrap();
+    // RFC 9110 §10.1.1: from here on nothing but the body is waited for.
+    let mut go_on = [0; 25];
+    late.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    let quick = gateway.patch(&created, RESTART.replace("ysXw", "ysXx")).header("if-match", &created.etag);
+    let (etag, _) = restarted(quick.send().await.unwrap()).await;
+    late.write_all(RESTART.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 412 ") && answer.contains("other-ice-session"), "{answer}");
+    let trickled = gateway.patch(&created, RESTART.replace("ysXw", "ysXx")).header("if-match", &etag);
+    assert_eq!(trickled.send().await.unwrap().status(), 204, "the quick one's credentials hold");
 }
 
 /// RFC 9725 §4.3.3: a restart that cannot be done MUST NOT end the session.

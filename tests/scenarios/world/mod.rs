@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tableside::fanout::SendBatch;
+use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
 use tableside::rtc::dtls::{DtlsIdentity, DtlsVersion};
@@ -52,6 +52,9 @@ pub struct Datagram {
 /// Says what happens to a datagram on its way: how late it is, or that it is lost.
 pub type Network = Box<dyn FnMut(&Datagram) -> Option<Duration>>;
 
+/// Sees what the shards send, with its class.
+pub type Tap = Box<dyn FnMut(TrafficClass, &[u8])>;
+
 /// What the control plane would have heard.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -68,6 +71,7 @@ pub struct World {
     pub table: TableSpec,
     pub heard: Heard,
     pub network: Network,
+    pub tap: Tap,
     /// Everything arrives a second time, so much later.
     pub echo: Option<Duration>,
     /// The only version of DTLS that new peers speak, if they do not speak all.
@@ -125,6 +129,7 @@ impl World {
             },
             heard: Heard::default(),
             network: Box::new(|_| Some(Duration::ZERO)),
+            tap: Box::new(|_, _| {}),
             echo: None,
             only: None,
             fingerprint,
@@ -315,6 +320,7 @@ impl World {
                         break;
                     }
                     quiet = false;
+                    self.batch.datagrams().for_each(|(_, class, bytes)| (self.tap)(class, bytes));
                     let datagrams: Vec<Datagram> = self
                         .batch
                         .datagrams()

@@ -26,6 +26,8 @@ pub struct Studio {
     pub active: Vec<bool>,
     /// Whether it sends sender reports, every half second.
     pub reports: bool,
+    /// By how much the clock of each layer's reports is ahead.
+    pub ahead: Vec<Duration>,
     /// Whether packets carry mid, rid and repaired rid.
     pub names: bool,
     layers: Vec<Layer>,
@@ -64,6 +66,7 @@ impl Studio {
             peer,
             active: vec![true; rids.len()],
             reports: true,
+            ahead: vec![Duration::ZERO; rids.len()],
             names: true,
             layers: rids.iter().enumerate().map(layer).collect(),
             frames: 0,
@@ -119,7 +122,7 @@ impl Studio {
                 layer.next += 1;
             }
             if self.reports && self.frames.is_multiple_of(15) {
-                let ntp = NtpTime::from_unix(STUDIO_EPOCH).plus(FRAME * self.frames);
+                let ntp = NtpTime::from_unix(STUDIO_EPOCH).plus(FRAME * self.frames + self.ahead[n]);
                 let info = SenderInfo { ntp, rtp_timestamp: timestamp, packets: 1, octets: 1 };
                 peer.send_rtcp(|w| w.sender_report(layer.ssrc, &info, &[]).unwrap());
             }
