@@ -616,7 +616,8 @@ fn epoch() -> (Instant, NtpTime) {
 #[cfg(test)]
 mod tests {
     use std::pin::{Pin, pin};
-    use std::task::{Context, Waker};
+    use std::sync::mpsc;
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
     use crate::media::{Codec, MediaKind};
@@ -658,29 +659,43 @@ mod tests {
         ClientNetwork::of([192, 0, 2, 1].into())
     }
 
-    /// Polls an offer once: from then on it is being judged.
-    fn begin(offer: Pin<&mut impl Future<Output = Result<Created, Refusal>>>) {
-        assert!(offer.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_offer_keeps_its_turn_until_it_is_answered() {
-        let node = node(|config| (config.sessions.offers_at_once, config.sessions.offers_waiting) = (1, 0)).await;
-        let others_are_refused = async || {
-            let publisher = node.publish(client(), "other", None, PUBLISHER).await;
-            let player = node.play(client(), "other", PLAYER).await;
-            matches!((publisher, player), (Err(Refusal::Busy { .. }), Err(Refusal::Busy { .. })))
-        };
-        let mut publisher = pin!(node.publish(client(), "one", None, PUBLISHER));
-        begin(publisher.as_mut());
-        assert!(others_are_refused().await);
-        publisher.await.expect("an answer");
-        let mut player = pin!(node.play(client(), "two", PLAYER));
-        begin(player.as_mut());
-        assert!(others_are_refused().await);
-        assert!(matches!(player.await, Err(Refusal::NotLive { .. })));
-        node.publish(client(), "other", None, PUBLISHER).await.expect("an answer");
-        node.shutdown().await;
+    /// Keeps the runtime's only thread for blocking work until it is dropped: offers wait to be judged.
+    fn nothing_is_judged() -> mpsc::Sender<()> {
+        let (until, dropped) = mpsc::channel();
+        tokio::task::spawn_blocking(move || dropped.recv());
+        until
+    }
+
+    #[test]
+    fn an_offer_keeps_its_turn_until_it_is_answered() {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let node = node(|config| (config.sessions.offers_at_once, config.sessions.offers_waiting) = (1, 0)).await;
+            let others_are_refused = || {
+                let publisher = poll_once(pin!(node.publish(client(), "other", None, PUBLISHER)));
+                let player = poll_once(pin!(node.play(client(), "other", PLAYER)));
+                let busy = |answer| matches!(answer, Poll::Ready(Err(Refusal::Busy { .. })));
+                busy(publisher) && busy(player)
+            };
+            let judging = nothing_is_judged();
+            let mut publisher = pin!(node.publish(client(), "one", None, PUBLISHER));
+            assert!(poll_once(publisher.as_mut()).is_pending() && others_are_refused());
+            drop(judging);
+            publisher.await.expect("an answer");
+
+            let judging = nothing_is_judged();
+            let mut player = pin!(node.play(client(), "two", PLAYER));
+            assert!(poll_once(player.as_mut()).is_pending() && others_are_refused());
+            drop(judging);
+            assert!(matches!(player.await, Err(Refusal::NotLive { .. })));
+            node.publish(client(), "other", None, PUBLISHER).await.expect("an answer");
+            node.shutdown().await;
+        });
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -39,8 +39,6 @@ fn main() -> ExitCode {
     let secret = |given: Option<String>, variable| given.or_else(|| std::env::var(variable).ok());
     options.publish_key = secret(options.publish_key.take(), "TABLESIDE_LOAD_KEY");
     options.token = secret(options.token.take(), "TABLESIDE_LOAD_TOKEN");
-    // Fails only where somebody else has installed one already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match load(&options) {
         Ok(report) => match report.complaint(options.no_loss) {
             None => ExitCode::SUCCESS,

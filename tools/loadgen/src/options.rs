@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use url::Url;
 
 use crate::publisher::Programme;
 use crate::source::Sizes;
@@ -144,6 +145,14 @@ impl Options {
         if self.tables == 1 { self.table.clone() } else { format!("{}-{n}", self.table) }
     }
 
+    /// The endpoint of table `n`.
+    ///
+    /// # Errors
+    /// It is no URL.
+    pub fn url(&self, template: &str, n: u32) -> Result<Url, url::ParseError> {
+        Url::parse(&template.replace("{table}", &self.table_name(n)))
+    }
+
     /// What each publisher sends.
     pub fn programme(&self) -> Programme {
         Programme {
@@ -179,10 +188,7 @@ impl Options {
                 if self.tables > 1 && !url.contains("{table}") {
                     return Err(format!("{name} {url}: with --tables {} it needs {{table}} for the name", self.tables));
                 }
-                let example = url.replace("{table}", "load");
-                if let Err(error) = reqwest::Url::parse(&example) {
-                    return Err(format!("{name} {url} is no URL: {error}"));
-                }
+                self.url(url, 0).map_err(|error| format!("{name} {url} is no URL: {error}"))?;
             }
         }
         if !(self.keyframe_interval > 0.0 && self.keyframe_interval < 3600.0) {

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use reqwest::Url;
 use tableside::rtc::dtls::DtlsIdentity;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use url::Url;
 
 use crate::answer::Answer;
 use crate::client::new_credentials;
@@ -141,7 +141,7 @@ impl Test {
         let Some(url) = self.options.whip.clone() else { return Ok(()) };
         let programme = self.options.programme();
         for n in 0..self.options.tables {
-            let url = url.replace("{table}", &self.options.table_name(n));
+            let url = self.options.url(&url, n)?;
             let (ice, sends) = (new_credentials(), sends(&programme));
             let offer = offer::publisher(&ice, &self.fingerprint, &sends);
             let key = self.options.publish_key.as_deref();
@@ -170,7 +170,7 @@ impl Test {
         let mut offers = JoinSet::new();
         for n in 0..count {
             let at = rate.map_or(began, |rate| began + Duration::from_secs_f64(f64::from(n) / rate));
-            let url = url.replace("{table}", &self.options.table_name(n % self.options.tables));
+            let url = self.options.url(&url, n % self.options.tables)?;
             let ice = new_credentials();
             let offer = offer::player(&ice, &self.fingerprint);
             let (signalling, token) = (self.signalling.clone(), self.options.token.clone());
@@ -284,7 +284,7 @@ impl Test {
             if deletions.len() >= 64 {
                 deletions.join_next().await;
             }
-            deletions.spawn(async move { signalling.delete(url, token.as_deref()).await });
+            deletions.spawn(async move { signalling.delete(&url, token.as_deref()).await });
         }
         while deletions.join_next().await.is_some() {}
 

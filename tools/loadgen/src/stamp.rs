@@ -89,7 +89,7 @@ pub enum PayloadError {
     Changed,
 }
 
-/// Reads and checks what [`write`] wrote. A server may have rewritten the payload descriptor, with extensions or without.
+/// Reads and checks what [`write()`] wrote. A server may have rewritten the payload descriptor, with extensions or without.
 ///
 /// # Errors
 /// [`PayloadError`].
