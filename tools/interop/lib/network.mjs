@@ -45,34 +45,49 @@ export class Network {
     const [inside, peer] = [this.#namespace, `${this.device}c`];
     run('ip', ['netns', 'add', inside]);
     run('ip', ['link', 'add', this.device, 'type', 'veth', 'peer', 'name', peer, 'netns', inside]);
-    const link = (address, side, ...where) => {
-      run('ip', [...where, 'address', 'add', `${address.ipv4}/30`, 'dev', side]);
-      run('ip', [...where, 'address', 'add', `${address.ipv6}/64`, 'dev', side, 'nodad']);
-      run('ip', [...where, 'link', 'set', side, 'up']);
+    const link = (at, address, side) => {
+      at('ip', ['address', 'add', `${address.ipv4}/30`, 'dev', side]);
+      at('ip', ['address', 'add', `${address.ipv6}/64`, 'dev', side, 'nodad']);
+      at('ip', ['link', 'set', side, 'up']);
     };
-    run('ip', ['-n', inside, 'link', 'set', 'lo', 'up']);
-    link(this.gateway, this.device);
-    link(this.client, peer, '-n', inside);
+    const atClient = (command, args) => this.#run(command, args);
+    atClient('ip', ['link', 'set', 'lo', 'up']);
+    link(run, this.gateway, this.device);
+    link(atClient, this.client, peer);
     // Browsers offer the addresses of the interface that leads to the world.
-    run('ip', ['-n', inside, 'route', 'add', 'default', 'via', this.gateway.ipv4]);
-    run('ip', ['-n', inside, '-6', 'route', 'add', 'default', 'via', this.gateway.ipv6]);
+    atClient('ip', ['route', 'add', 'default', 'via', this.gateway.ipv4]);
+    atClient('ip', ['-6', 'route', 'add', 'default', 'via', this.gateway.ipv6]);
+  }
+
+  /**
+   * What runs a command at the client's end. `ip netns exec` would do more, a mount namespace and /sys, which nobody here
+   * needs and which fails where the root directory is no mount point, as in a chroot.
+   */
+  get #enter() {
+    return ['nsenter', `--net=/var/run/netns/${this.#namespace}`];
+  }
+
+  /** Runs a command at the client's end. */
+  #run(command, args) {
+    const [nsenter, ...where] = this.#enter;
+    return run(nsenter, [...where, command, ...args]);
   }
 
   /** Drops what the client sends and matches this nft expression, such as `meta l4proto udp`. */
   drop(match) {
     const rules = `table inet tableside { chain out { type filter hook output priority 0; ${match} drop; }; }`;
-    run('ip', ['netns', 'exec', this.#namespace, 'nft', rules]);
+    this.#run('nft', [rules]);
   }
 
   /** Drops nothing any more. */
   open() {
-    run('ip', ['netns', 'exec', this.#namespace, 'nft', 'flush ruleset']);
+    this.#run('nft', ['flush ruleset']);
   }
 
   /** A program that runs `program` at the client's end. */
   program(program) {
     const file = join(this.folder, `at-client-${program.split('/').at(-1)}`);
-    writeFileSync(file, `#!/bin/sh\nexec ip netns exec ${this.#namespace} ${program} "$@"\n`, { mode: 0o755 });
+    writeFileSync(file, `#!/bin/sh\nexec ${this.#enter.join(' ')} ${program} "$@"\n`, { mode: 0o755 });
     return file;
   }
 

@@ -45,6 +45,7 @@ export function missingPeers(binary) {
     [FIREFOX, 'firefox-esr (tools/setup)'],
     [TSHARK, 'tshark (tools/setup)'],
     [onPath('ip'), 'ip of iproute2 (tools/setup)'],
+    [onPath('nsenter'), 'nsenter of util-linux (tools/setup)'],
     [onPath('nft'), 'nft of nftables (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
     [sitePackage('aiortc'), 'aiortc in target/tools-venv (tools/setup)'],

@@ -5,7 +5,7 @@ import { Child } from '../lib/process.mjs';
 import { LOAD } from '../lib/tools.mjs';
 import { until } from '../lib/until.mjs';
 
-export const about = '200 players of two generated tables lose nothing while 100 more join at once; a simulcast is forwarded';
+export const about = '200 players of two generated tables lose nothing while 100 more join at once; a simulcast is forwarded; Ctrl-C says goodbye';
 
 const TABLES = 2;
 const PLAYERS = 200;
@@ -43,15 +43,27 @@ export async function run(t) {
   const layers = await load(t, gateway, 'simulcast', ['--simulcast', 3, '--players', 10, '--seconds', 3, '--verify', 1, '--no-loss']);
   assert.equal(layers.players[0].without_loss, 10);
   await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
+
+  const stopped = start(t, gateway, 'stopped', ['--players', 10, '--settle', 0, '--seconds', 600]);
+  await gateway.sessionsAre({ players: 10, publishers: 1 }, 15);
+  const { code } = await stopped.end('SIGINT', 10);
+  assert.match(stopped.output(), /interrupted/);
+  assert.notEqual(code, 2, stopped.output());
+  await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
 }
 
-/** Runs the generator to its end. @returns what it measured */
-async function load(t, gateway, name, options) {
+function start(t, gateway, name, options) {
   const urls = ['--whip', gateway.url('/whip/{table}'), '--whep', gateway.url('/whep/{table}')];
   const child = new Child(LOAD, [...urls, ...options, '--json', '-'].map(String), join(t.folder, `${name}.log`));
   t.defer(async () => {
     if (!child.ended) await child.end('SIGKILL', 5);
   });
+  return child;
+}
+
+/** Runs the generator to its end. @returns what it measured */
+async function load(t, gateway, name, options) {
+  const child = start(t, gateway, name, options);
   const { value } = await until(`${name} is over`, 60, () => child.ended);
   assert.deepEqual(value, { code: 0, signal: null }, child.output());
   return JSON.parse(child.output());

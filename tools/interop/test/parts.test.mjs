@@ -166,6 +166,7 @@ test('a relay gives its clients other ports when it rebinds, and answers find th
 
 test('a network is gone after the scenario, and after a run that was killed', async () => {
   const namespaces = () => execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' });
+  let reached = false;
   const run = async (t) => {
     // Of a process that there is not.
     execFileSync('ip', ['netns', 'add', 'tableside-999999999']);
@@ -173,8 +174,10 @@ test('a network is gone after the scenario, and after a run that was killed', as
     const inside = execFileSync(network.program('ip'), ['-o', 'address'], { encoding: 'utf8' });
     assert(inside.includes(network.client.ipv4) && inside.includes(network.client.ipv6), inside);
     assert(!namespaces().includes('tableside-999999999'), 'it tidies up after others');
+    reached = true;
     throw new Error('as a scenario that fails');
   };
   assert.equal(await runScenario('network', { about: 'fails', run }, 'none'), false);
+  assert(reached, 'it failed before it was to: see above');
   assert(!namespaces().includes(`tableside-${process.pid}`), namespaces());
 });

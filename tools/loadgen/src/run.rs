@@ -24,7 +24,6 @@ use crate::options::Options;
 use crate::publisher::sends;
 use crate::report::Report;
 use crate::signalling::{PostError, Signalling};
-use crate::tally::Times;
 use crate::worker::{Command, GroupTally, Join, Progress, Role, Tally, Worker};
 
 /// The players that watch from the beginning.
@@ -54,14 +53,14 @@ type Refused = BTreeMap<String, u64>;
 /// It could not begin, or the generator itself failed.
 pub async fn run(options: Options) -> anyhow::Result<Report> {
     let mut test = Test::begin(options)?;
-    let result = tokio::select! {
-        seconds = test.measure() => seconds?,
+    tokio::select! {
+        measured = test.measure() => measured?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted.context("cannot hear Ctrl-C")?;
-            anyhow::bail!("interrupted: peers are left to the server's own time-outs");
+            eprintln!("tableside-load: interrupted: saying goodbye; what was measured so far follows");
         }
-    };
-    test.finish(result).await
+    }
+    test.finish().await
 }
 
 struct Test {
@@ -75,7 +74,7 @@ struct Test {
     joined: u64,
     refused: [Refused; 2],
     publishers_refused: Refused,
-    answered: [Times; 2],
+    measuring_since: Option<Instant>,
 }
 
 impl Test {
@@ -113,12 +112,12 @@ impl Test {
             joined: 0,
             refused: Default::default(),
             publishers_refused: Refused::new(),
-            answered: Default::default(),
+            measuring_since: None,
         })
     }
 
-    /// Everything but the end. Returns how many seconds were measured.
-    async fn measure(&mut self) -> anyhow::Result<f64> {
+    /// Everything but the end.
+    async fn measure(&mut self) -> anyhow::Result<()> {
         self.publish().await?;
         let rate = f64::from(self.options.join_rate);
         self.watch(WATCHING, self.options.players, Some(rate)).await?;
@@ -126,15 +125,14 @@ impl Test {
         self.pass(Duration::from_secs(self.options.settle), "settling").await?;
         self.tell_all(|| Command::Begin)?;
         let began = clock::now();
+        self.measuring_since = Some(began);
         let end = began + Duration::from_secs(self.options.seconds);
         if self.options.burst > 0 {
             let rate = self.options.burst_rate.map(f64::from);
             self.watch(JOINING, self.options.burst, rate).await?;
             self.connected().await?;
         }
-        self.pass(end.saturating_duration_since(clock::now()), "measuring").await?;
-        self.tell_all(|| Command::End)?;
-        Ok(clock::now().saturating_duration_since(began).as_secs_f64())
+        self.pass(end.saturating_duration_since(clock::now()), "measuring").await
     }
 
     async fn publish(&mut self) -> anyhow::Result<()> {
@@ -214,7 +212,6 @@ impl Test {
                 verifies: verifies(n, self.options.verify),
                 feedback: Duration::from_millis(self.options.feedback_ms),
             };
-            self.answered[group].record(answered_at.saturating_duration_since(posted_at).as_micros() as u64);
             self.hand_over(n, Join { ice, answer: answer.into(), posted_at, answered_at, role })?;
         }
         Ok(())
@@ -277,7 +274,10 @@ impl Test {
     }
 
     /// Says goodbye, and puts the results together.
-    async fn finish(mut self, seconds: f64) -> anyhow::Result<Report> {
+    async fn finish(mut self) -> anyhow::Result<Report> {
+        self.tell_all(|| Command::End)?;
+        let measured = self.measuring_since.map(|began| clock::now().saturating_duration_since(began));
+        let seconds = measured.unwrap_or_default().as_secs_f64();
         let mut deletions = JoinSet::new();
         for (url, token) in std::mem::take(&mut self.sessions) {
             let signalling = self.signalling.clone();
