@@ -31,6 +31,8 @@ export async function run(t) {
   await camera.getByRole('button', { name: 'Go on air' }).click();
   await until('the camera page publishes', 15, () => live('redirected'));
   await camera.getByRole('button', { name: 'Go off air' }).click();
+  const ended = () => node.by('DELETE').filter(({ path }) => path.startsWith('/whip/redirected/')).map(({ status }) => status);
+  await until('the camera page ends its session before its connection says goodbye', 5, () => ended().includes(200));
   await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
 
   await tokenStaysAtHome(t, gateway, browser, { node, balancer });

@@ -79,8 +79,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// # Errors
-    /// No certificate can be made.
+    /// With this certificate.
     pub fn new(identity: Arc<DtlsIdentity>) -> Self {
         Self { identity, scratch: DtlsScratch::default() }
     }

@@ -45,7 +45,7 @@ pub struct Player {
     /// Chromium's feedback is periodic; the recorder alone would answer at once what we read late.
     next_feedback: Instant,
     next_report: Instant,
-    /// When it was connected: what was sent before is a joiner's replay, and says nothing of the delay.
+    /// When the first packet came: what was sent before is a joiner's replay, and says nothing of the delay.
     live_from: Option<u64>,
     frames: OpenFrames,
     counted: Received,

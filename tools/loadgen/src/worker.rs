@@ -94,9 +94,7 @@ pub struct Progress {
 /// What a group of players measured.
 #[derive(Clone, Debug, Default)]
 pub struct GroupTally {
-    /// Players.
-    pub players: u64,
-    /// Players that were connected when the measurement began or later.
+    /// Players that connected.
     pub connected: u64,
     /// Players of whose packets none was lost while it was measured.
     pub without_loss: u64,
@@ -119,7 +117,6 @@ pub struct GroupTally {
 impl GroupTally {
     /// Adds another thread's.
     pub fn add(&mut self, other: &Self) {
-        self.players += other.players;
         self.connected += other.connected;
         self.without_loss += other.without_loss;
         self.received += other.received;
@@ -289,7 +286,6 @@ impl Worker {
         }
         let peer = match join.role {
             Role::Player { group, verifies, feedback } => {
-                self.tally.groups[group].players += 1;
                 let player = Player::new(now, join.ice, join.answer, verifies, feedback);
                 Peer::Player(Box::new(Watching { player, group, baseline: Received::default(), counted: None }))
             }
@@ -313,10 +309,7 @@ impl Worker {
 
     fn refuse(&mut self, group: Option<usize>, why: String) {
         let failures = match group {
-            Some(group) => {
-                self.tally.groups[group].players += 1;
-                &mut self.tally.groups[group].failures
-            }
+            Some(group) => &mut self.tally.groups[group].failures,
             None => &mut self.tally.publisher_failures,
         };
         *failures.entry(why).or_default() += 1;
@@ -347,7 +340,7 @@ impl Worker {
         }
     }
 
-    /// Reads a socket until it is empty, or others have waited long enough.
+    /// Reads once from a socket that is ready.
     fn read(&mut self, n: usize, buffer: &mut [u8], control: &mut Vec<u8>) {
         let Self { slots, shared, delays, measuring, .. } = self;
         let slot = &mut slots[n];
