@@ -45,7 +45,7 @@ const scenario = {
     if (options.write) writeFileSync(join(ROOT, 'docs/interop.md'), document(cells, versions));
   },
 };
-process.exit((await runScenario('matrix', scenario, options.binary)) ? 0 : 1);
+process.exit((await runScenario('matrix', scenario, options.binary)) ? 1 : 0);
 
 function parse() {
   try {

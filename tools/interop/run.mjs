@@ -29,13 +29,15 @@ if (options.list) {
 const missing = missingTools(options.binary);
 if (missing.length > 0) stop(`missing: ${missing.join('; ')}`);
 
-let failed = 0;
+const failures = [];
 for (const name of chosen) {
-  const passed = await runScenario(name, await load(name), options.binary);
-  if (!passed) failed += 1;
+  const error = await runScenario(name, await load(name), options.binary);
+  if (error) failures.push(`FAIL ${name}: ${String(error.message ?? error).split('\n')[0]}`);
 }
-console.log(`\n${chosen.length - failed} passed, ${failed} failed`);
-process.exit(failed === 0 ? 0 : 1);
+// Once more at the end: what is kept of a long log is often its end.
+if (failures.length > 0) console.log(`\n${failures.join('\n')}`);
+console.log(`\n${chosen.length - failures.length} passed, ${failures.length} failed`);
+process.exit(failures.length === 0 ? 0 : 1);
 
 async function load(name) {
   return import(new URL(`scenarios/${name}.mjs`, import.meta.url));

@@ -99,7 +99,7 @@ export class Scenario {
   }
 }
 
-/** Runs one scenario, prints PASS or FAIL, and returns which. */
+/** Runs one scenario and prints PASS or FAIL. @returns why it failed, or nothing */
 export async function runScenario(name, module, binary) {
   console.log(`\n=== ${name}: ${module.about}`);
   const begin = performance.now();
@@ -112,12 +112,12 @@ export async function runScenario(name, module, binary) {
   const seconds = ((performance.now() - begin) / 1000).toFixed(1);
   if (!error) {
     console.log(`PASS ${name} (${seconds} s)`);
-    return true;
+    return undefined;
   }
   console.log(`FAIL ${name} (${seconds} s)\n    ${error.stack ?? error}`);
   evidence.forEach((line) => console.log(`    | ${line}`));
   console.log(`    logs and pictures: ${scenario.folder}`);
-  return false;
+  return error;
 }
 
 async function inTime(running, seconds) {
