@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
+#[path = "harness/gateway.rs"]
+mod gateway;
 mod harness;
 #[path = "../tests/scenarios/world/mod.rs"]
 mod world;
@@ -12,9 +14,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use harness::gateway::Gateway;
+use gateway::Gateway;
 use harness::path::{self, Path};
-use harness::reference::{self, ReferenceLoop};
+use harness::reference::{self, Frame, ReferenceLoop};
 use harness::viewer::{Aead, Viewer, sealed_len};
 use harness::{Contender, Schedule};
 use tableside::fanout::{SendBatch, TrafficClass};
@@ -67,6 +69,10 @@ impl Options {
     fn frame(&self) -> Vec<Vec<u8>> {
         vec![vec![0x5a; usize::from(self.bytes) - 12]; self.packets.into()]
     }
+
+    fn reference_frame(&self) -> Frame {
+        Frame::new(&vec![usize::from(self.bytes) - 12; self.packets.into()], &[])
+    }
 }
 
 fn main() -> ExitCode {
@@ -89,7 +95,7 @@ fn run(options: &Options) -> io::Result<()> {
     let path = Path::open()?;
     let addresses = || (0..options.players).map(|number| path.player(number));
     let viewers = || addresses().map(|address| Viewer::new(address, options.aead)).collect::<Vec<_>>();
-    let mut reference = ReferenceLoop::new(viewers(), options.frame())?;
+    let mut reference = ReferenceLoop::new(viewers(), vec![options.reference_frame()])?;
     let mut batched = BatchLoop::new(viewers(), options.frame())?;
     let mut gateway = Gateway::new(addresses(), options.packets, options.bytes)?;
 

@@ -4,7 +4,6 @@
 //! each turn of one with the turn of the other beside it.
 
 pub mod allocations;
-pub mod gateway;
 pub mod path;
 pub mod reference;
 pub mod viewer;

@@ -78,6 +78,8 @@ pub struct Shard {
     /// Tracks with something to send, in the order in which they got it.
     pub(super) ready: VecDeque<(TableId, MediaKind)>,
     pub(super) flush: Option<Flush>,
+    /// When the first of the tracks that wait for the rest of a frame is sent all the same.
+    pub(super) held_until: Option<Instant>,
     pub(super) catching_up: Vec<u32>,
     pub(super) catch_up_due: Option<Instant>,
     pub(super) catch_up_next: usize,
@@ -152,6 +154,7 @@ impl Shard {
             report: ShardReport::default(),
             ready: VecDeque::new(),
             flush: None,
+            held_until: None,
             catching_up: Vec::new(),
             catch_up_due: None,
             catch_up_next: 0,
@@ -303,7 +306,7 @@ impl Shard {
 
     /// When to call [`Shard::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.next_table_tick, self.catch_up_due].into_iter().flatten().min()
+        [self.timers.next(), self.next_table_tick, self.catch_up_due, self.held_until].into_iter().flatten().min()
     }
 
     /// Everything that time brings.

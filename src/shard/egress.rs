@@ -20,6 +20,11 @@ const FLUSH_PACKETS: usize = 256;
 /// of a large keyframe as much as one message takes.
 const RUN: usize = 32;
 
+/// How long a flush waits for the rest of a frame that has begun to arrive: its packets come as fast as the publisher's
+/// network lets them, and each flush costs every player a run of its own. With the runtime's timers, which tick once in a
+/// millisecond, it is between this and that much more.
+const FRAME_HOLD: Duration = Duration::from_micros(500);
+
 /// How often joiners get their next share of the cached GOP.
 const CATCH_UP_TICK: Duration = Duration::from_millis(2);
 
@@ -158,9 +163,11 @@ impl Shard {
     /// Takes the next track that has something to send, and lays out its headers for every class.
     fn begin_flush(&mut self, now: Instant) -> bool {
         let send_time = self.send_time(now);
-        while let Some(&(id, kind)) = self.ready.front() {
+        self.held_until = None;
+        let mut held = 0;
+        while let Some(&(id, kind)) = self.ready.get(held) {
             let Some(table) = self.tables.get_mut(&id) else {
-                self.ready.pop_front();
+                self.ready.remove(held);
                 continue;
             };
             let no_players = table.players.is_empty();
@@ -172,10 +179,15 @@ impl Shard {
                     if let Some(track) = track {
                         track.queued = false;
                     }
-                    self.ready.pop_front();
+                    self.ready.remove(held);
                     continue;
                 }
             };
+            if let Some(until) = track.unfinished_since().map(|at| at + FRAME_HOLD).filter(|until| now < *until) {
+                self.held_until = Some(self.held_until.map_or(until, |earlier| earlier.min(until)));
+                held += 1;
+                continue;
+            }
             let head = track.ring.head();
             if no_players {
                 track.flushed = Some(head);

@@ -250,6 +250,14 @@ impl Track {
         !self.late.is_empty() || !self.ending.is_empty() || self.flushed.is_some_and(|f| f < self.ring.head())
     }
 
+    /// When the first of the packets arrived that wait to be flushed, if the newest of them does not end a frame: then
+    /// the rest is on its way. `None` if nothing is to be waited for.
+    pub(super) fn unfinished_since(&self) -> Option<Instant> {
+        let waits = self.codec.kind() == MediaKind::Video && self.late.is_empty() && self.ending.is_empty();
+        let newest = self.ring.get(self.ring.head().checked_sub(1)?).filter(|newest| waits && !newest.marker)?;
+        Some(self.flushed.and_then(|first| self.ring.get(first)).map_or(newest.arrival, |first| first.arrival))
+    }
+
     /// The class of a player that negotiated `stream`, which counts as one of its members until
     /// [`Table::leave_classes`].
     pub(super) fn join_class(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {

@@ -14,6 +14,7 @@ mod player;
 mod publisher;
 mod report;
 mod run;
+mod server;
 mod signalling;
 mod socket;
 mod source;

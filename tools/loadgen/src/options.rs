@@ -114,6 +114,10 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS")]
     pub bind: Option<IpAddr>,
 
+    /// The server's process, if it runs on this machine: its CPU time and memory are reported.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+
     /// CPUs to run on, one thread with peers on each: 1 or 2,3.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cores: Vec<usize>,

@@ -5,12 +5,15 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::server::Cost;
 use crate::tally::{Figures, Received, Sent};
 use crate::worker::{GroupTally, Tally};
 
 /// The results.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// When the measurement began, in seconds since 1970.
+    pub began: f64,
     /// How long was measured, in seconds.
     pub seconds: f64,
     /// Publishers, if any.
@@ -19,6 +22,8 @@ pub struct Report {
     pub players: Vec<Players>,
     /// Bits a second to players, UDP payload.
     pub bits_per_second: f64,
+    /// What the server's process used, if it was named.
+    pub server: Option<Cost>,
 }
 
 /// All publishers, from their first packet to the last.
@@ -62,12 +67,14 @@ pub struct Players {
 }
 
 impl Report {
-    /// Puts together what the threads counted and what the offers met with.
+    /// Puts together what the threads counted and what the offers met with. `began` and `seconds` as in [`Report`].
     pub fn new(
+        began: f64,
         seconds: f64,
         tally: Tally,
         publishers: Option<(u64, BTreeMap<String, u64>)>,
         players: Vec<(&'static str, u64, BTreeMap<String, u64>)>,
+        server: Option<Cost>,
     ) -> Self {
         let bytes: u64 = tally.groups.iter().map(|group| group.received.bytes).sum();
         let publishers = publishers.map(|(requested, refused)| Publishers {
@@ -80,7 +87,8 @@ impl Report {
             .zip(tally.groups)
             .map(|((name, requested, refused), group)| Players::new(name, requested, refused, &group))
             .collect();
-        Self { seconds, publishers, players, bits_per_second: 8.0 * bytes as f64 / seconds.max(0.001) }
+        let bits_per_second = 8.0 * bytes as f64 / seconds.max(0.001);
+        Self { began, seconds, publishers, players, bits_per_second, server }
     }
 
     /// What went wrong, `None` if nothing did.
@@ -162,6 +170,14 @@ impl Report {
             row(&mut text, "RTCP packets sent", &received.reports.to_string());
             failures(&mut text, &players.failures);
         }
+        if let Some(Cost { cpu_nanoseconds_per_packet, cores, resident_bytes, .. }) = self.server {
+            heading(&mut text, "the server's process");
+            row(&mut text, "CPU, of one", &format!("{:.1} %", 100.0 * cores));
+            if let Some(nanoseconds) = cpu_nanoseconds_per_packet {
+                row(&mut text, "CPU for each packet to a player", &format!("{:.2} µs", nanoseconds / 1e3));
+            }
+            row(&mut text, "memory", &format!("{:.1} MiB", resident_bytes as f64 / f64::from(1 << 20)));
+        }
         heading(&mut text, &format!("in {:.1} s to players: {:.1} Mbit/s", self.seconds, self.bits_per_second / 1e6));
         text
     }
@@ -216,7 +232,7 @@ mod tests {
         let refused = refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect();
         let group = GroupTally { connected: 3, received, ..GroupTally::default() };
         let tally = Tally { groups: vec![group], ..Tally::default() };
-        Report::new(10.0, tally, None, vec![("watching", 3, refused)])
+        Report::new(0.0, 10.0, tally, None, vec![("watching", 3, refused)], None)
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::offer;
 use crate::options::Options;
 use crate::publisher::sends;
 use crate::report::Report;
+use crate::server::{Accounts, Process};
 use crate::signalling::{PostError, Signalling};
 use crate::worker::{Command, GroupTally, Join, Progress, Role, Tally, Worker};
 
@@ -75,6 +76,11 @@ struct Test {
     refused: [Refused; 2],
     publishers_refused: Refused,
     measuring_since: Option<Instant>,
+    /// The same by the wall clock, in nanoseconds since 1970.
+    measuring_since_unix: u64,
+    server: Option<Process>,
+    /// The server's, when the measurement began.
+    accounts: Option<Accounts>,
 }
 
 impl Test {
@@ -103,6 +109,8 @@ impl Test {
             workers.push((commands, thread));
         }
         Ok(Self {
+            server: options.server_pid.map(Process::new).transpose()?,
+            accounts: None,
             signalling: Signalling::new(options.insecure)?,
             fingerprint: identity.fingerprint(),
             options,
@@ -113,6 +121,7 @@ impl Test {
             refused: Default::default(),
             publishers_refused: Refused::new(),
             measuring_since: None,
+            measuring_since_unix: 0,
         })
     }
 
@@ -124,8 +133,10 @@ impl Test {
         self.connected().await?;
         self.pass(Duration::from_secs(self.options.settle), "settling").await?;
         self.tell_all(|| Command::Begin)?;
+        self.accounts = self.server.as_ref().map(Process::accounts).transpose().context("the server is gone")?;
         let began = clock::now();
         self.measuring_since = Some(began);
+        self.measuring_since_unix = clock::unix_nanoseconds();
         let end = began + Duration::from_secs(self.options.seconds);
         if self.options.burst > 0 {
             let rate = self.options.burst_rate.map(f64::from);
@@ -278,6 +289,8 @@ impl Test {
         self.tell_all(|| Command::End)?;
         let measured = self.measuring_since.map(|began| clock::now().saturating_duration_since(began));
         let seconds = measured.unwrap_or_default().as_secs_f64();
+        // Before the goodbyes, which cost the server something too.
+        let accounts = self.server.as_ref().map(Process::accounts).transpose().context("the server is gone")?;
         let mut deletions = JoinSet::new();
         for (url, token) in std::mem::take(&mut self.sessions) {
             let signalling = self.signalling.clone();
@@ -302,7 +315,10 @@ impl Test {
         let requested = [self.options.players, self.options.burst].map(u64::from);
         let players = GROUPS.into_iter().zip(requested).zip(self.refused);
         let players = players.map(|((name, requested), refused)| (name, requested, refused)).collect();
-        Ok(Report::new(seconds, tally, publishers, players))
+        let packets = tally.groups.iter().map(|group| group.received.packets).sum();
+        let server = self.accounts.zip(accounts).map(|(before, after)| after.since(before, seconds, packets));
+        let began = self.measuring_since_unix as f64 / 1e9;
+        Ok(Report::new(began, seconds, tally, publishers, players, server))
     }
 }
 

@@ -1,0 +1,134 @@
+//! Two hosts on one machine: network namespaces with a cable between them, one CPU for each.
+//!
+//! What one sends, the kernel hands to the other on the other's CPU (receive packet steering), so that nobody is billed
+//! for the receiving half of the stack of somebody else, as with two machines. Both namespaces end with the processes
+//! in them and take the cable along: there is nothing to clean up, even after SIGKILL.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+/// What the process in the near namespace finds in its environment.
+const INSIDE: &str = "TABLESIDE_BENCH_LAB";
+
+/// The address of the node's end.
+pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+/// The address of the players' end.
+pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
+
+/// Runs this program again in a network namespace of its own. `None` if this is that other run.
+pub fn enter() -> Option<ExitCode> {
+    if env::var_os(INSIDE).is_some() {
+        return None;
+    }
+    let again = || {
+        let program = env::current_exe()?;
+        let mut command = Command::new("unshare");
+        // Of its own too: `/sys` shows the devices of the namespace that it was mounted in.
+        command.args(["--net", "--mount"]).arg(program).args(env::args_os().skip(1)).env(INSIDE, "1");
+        command.status()
+    };
+    match again() {
+        Ok(status) if status.success() => Some(ExitCode::SUCCESS),
+        Ok(_) => Some(ExitCode::FAILURE),
+        Err(error) => {
+            eprintln!("cannot run unshare (of Debian's util-linux): {error}");
+            Some(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The namespaces and which CPU belongs to which.
+pub struct Lab {
+    /// Holds the far namespace open; ends when its standard input closes, that is with us.
+    holder: Child,
+    near_cpu: usize,
+    far_cpu: usize,
+}
+
+impl Lab {
+    /// Lays the cable. Needs root.
+    ///
+    /// # Errors
+    /// Says which step failed.
+    pub fn new(near_cpu: usize, far_cpu: usize) -> io::Result<Self> {
+        let holder = Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).spawn()?;
+        let lab = Self { holder, near_cpu, far_cpu };
+        lab.await_namespace()?;
+        let there = lab.holder.id().to_string();
+        let steps: [&[&str]; 6] = [
+            &["mount", "-t", "sysfs", "none", "/sys"],
+            &["ip", "link", "set", "lo", "up"],
+            &["ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", &there],
+            &["ip", "address", "add", "10.88.0.1/24", "dev", "near"],
+            &["ip", "link", "set", "near", "up"],
+            &["sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=1024 65000"],
+        ];
+        for step in steps {
+            run(Command::new(step[0]).args(&step[1..]))?;
+        }
+        let steps: [&[&str]; 4] = [
+            &["ip", "link", "set", "lo", "up"],
+            &["ip", "address", "add", "10.88.0.2/24", "dev", "far"],
+            &["ip", "link", "set", "far", "up"],
+            &["sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=1024 65000"],
+        ];
+        for step in steps {
+            run(lab.far(step[0]).args(&step[1..]))?;
+        }
+        let steer = |device: &str, cpu: usize| {
+            format!("echo {:x} > /sys/class/net/{device}/queues/rx-0/rps_cpus", 1_u64 << cpu)
+        };
+        run(Command::new("sh").args(["-c", &steer("near", near_cpu)]))?;
+        let far = format!("mount -t sysfs none /sys && {}", steer("far", far_cpu));
+        run(lab.far("unshare").args(["--mount", "sh", "-c", &far]))?;
+        Ok(lab)
+    }
+
+    /// A command at the node's end, on its CPU.
+    pub fn near(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &self.near_cpu.to_string()]).arg(program);
+        command
+    }
+
+    /// A command at the players' end, on theirs.
+    pub fn far(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id()));
+        command.args(["taskset", "-c", &self.far_cpu.to_string()]).arg(program);
+        command
+    }
+
+    /// Until the holder is in a namespace of its own.
+    fn await_namespace(&self) -> io::Result<()> {
+        let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/net"));
+        let (ours, holder) = (of("self")?, self.holder.id().to_string());
+        while of(&holder)? == ours {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+/// # Errors
+/// It cannot be run, or failed; with what it printed.
+fn run(command: &mut Command) -> io::Result<()> {
+    let shown = format!("{command:?}");
+    let output = command.output().map_err(|error| io::Error::other(format!("{shown}: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{shown}: {} {} (the bench needs root and Linux's veth)", output.status, said.trim())))
+}

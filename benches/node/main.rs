@@ -1,0 +1,125 @@
+//! The whole node against the reference loop: same machine, same path, same load, by turns. See `docs/benchmarks.md`.
+
+#![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod lab;
+mod load;
+mod measure;
+mod node;
+mod reference;
+mod results;
+#[path = "../../tools/loadgen/src/source.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the generator's own; not all of it is needed here")]
+mod source;
+#[path = "../../tools/loadgen/src/stamp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "as above")]
+mod stamp;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use load::Load;
+use measure::Plan;
+
+/// Measures what a forwarded packet costs the whole node, and what it costs the reference loop.
+#[derive(Parser)]
+#[command(after_help = "Needs root. The node, the players and the cable between them are gone when it ends.\n\n\
+    Examples:\n  cargo bench --bench node\n  cargo bench --bench node -- --players 500 --load paced --rounds 1\n  \
+    cargo bench --bench node -- --accept")]
+struct Options {
+    #[command(subcommand)]
+    role: Option<Part>,
+    /// Numbers of players.
+    #[arg(long, value_delimiter = ',', default_value = "1,40,100,500,1000,2000", value_name = "LIST")]
+    players: Vec<u32>,
+    /// What the tables send.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "paced,trace", value_name = "LIST")]
+    load: Vec<Load>,
+    /// Tables, in spread phases; players are spread over them.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    tables: u32,
+    /// Turns of the node and of the loop for each row.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
+    rounds: u32,
+    /// How long a turn of the node is measured.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    seconds: u64,
+    /// The CPU of the node and of the reference loop.
+    #[arg(long, default_value_t = 0, value_name = "CPU")]
+    node_cpu: usize,
+    /// The CPU of the players and of all else.
+    #[arg(long, default_value_t = 1, value_name = "CPU")]
+    players_cpu: usize,
+    /// Keep the results as the accepted ones, which later runs are compared with.
+    #[arg(long)]
+    accept: bool,
+    /// Cargo passes it.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What the bench's own processes are.
+#[derive(Subcommand)]
+enum Part {
+    /// The node, with its allocations counted.
+    #[command(hide = true)]
+    Node {
+        /// Its configuration.
+        config: PathBuf,
+        /// Where it tells how often it has allocated.
+        allocations: PathBuf,
+    },
+    /// The reference loop; takes orders on standard input.
+    #[command(hide = true)]
+    Reference {
+        /// How many it sends to.
+        players: u16,
+        /// What.
+        #[arg(value_enum)]
+        load: Load,
+    },
+    /// Who receives what the reference loop sends.
+    #[command(hide = true)]
+    Sink {
+        /// How many sockets.
+        players: u16,
+    },
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match options.role {
+        Some(Part::Node { config, allocations }) => node::run(&config, &allocations),
+        Some(Part::Reference { players, load }) => reference::run(players, load),
+        Some(Part::Sink { players }) => reference::sink(players),
+        None => match lab::enter() {
+            Some(code) => return code,
+            None => measure(options),
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("node bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: Options) -> anyhow::Result<()> {
+    let plan = Plan {
+        players: options.players,
+        loads: options.load,
+        tables: options.tables,
+        rounds: options.rounds,
+        seconds: options.seconds,
+        cpus: [options.node_cpu, options.players_cpu],
+    };
+    let rows = plan.run()?;
+    results::print(&rows);
+    if options.accept { results::accept(&rows) } else { results::compare(&rows) }
+}

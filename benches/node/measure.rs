@@ -1,0 +1,186 @@
+//! The plan: for each load and number of players, turns of the loop and of the node.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::load::Load;
+use crate::node::{Allocations, KEY, Node};
+use crate::reference::{Reference, Turn};
+use crate::results::Row;
+
+/// Of a turn of the loop, once with the sealing alone and once with all.
+const REFERENCE_TURN: Duration = Duration::from_secs(3);
+
+/// Players that open and check what they get: the delay is theirs.
+const CHECKING_PLAYERS: f64 = 20.0;
+
+const JOINS_PER_SECOND: u32 = 300;
+
+/// What is to be measured.
+pub struct Plan {
+    /// Numbers of players.
+    pub players: Vec<u32>,
+    /// What they watch.
+    pub loads: Vec<Load>,
+    /// How many tables.
+    pub tables: u32,
+    /// Turns.
+    pub rounds: u32,
+    /// Length of a turn of the node.
+    pub seconds: u64,
+    /// The node's, the players'.
+    pub cpus: [usize; 2],
+}
+
+impl Plan {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Something does not start or fails; packets that are lost are a result and no error.
+    pub fn run(&self) -> anyhow::Result<Vec<Row>> {
+        let generator = build_generator()?;
+        let lab = Lab::new(self.cpus[0], self.cpus[1])?;
+        let folder = std::env::temp_dir().join(format!("tableside-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let rows = self.rows(&lab, &generator, &folder);
+        std::fs::remove_dir_all(&folder)?;
+        rows
+    }
+
+    fn rows(&self, lab: &Lab, generator: &Path, folder: &Path) -> anyhow::Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for &load in &self.loads {
+            for &players in &self.players {
+                eprintln!("{load:?}, {players} players …");
+                let mut reference = Reference::start(lab, players, load)?;
+                let node = Node::start(lab, folder, self.tables)?;
+                let mut turns = Vec::new();
+                for _ in 0..self.rounds {
+                    let loop_turn = reference.turn(REFERENCE_TURN)?;
+                    turns.push((loop_turn, self.node_turn(lab, generator, &node, load, players)?));
+                }
+                turns.push((reference.turn(REFERENCE_TURN)?, turns[turns.len() - 1].1.clone()));
+                node.stop()?;
+                let row = Row::new(load, players, &turns);
+                eprintln!("  {row}");
+                rows.push(row);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn node_turn(&self, lab: &Lab, generator: &Path, node: &Node, load: Load, players: u32) -> anyhow::Result<NodeTurn> {
+        let mut command = lab.far(generator);
+        command
+            .args(["--whip", &Node::url("whip"), "--whep", &Node::url("whep"), "--publish-key", KEY])
+            .args(["--tables", &self.tables.to_string(), "--players", &players.to_string()])
+            .args(["--join-rate", &JOINS_PER_SECOND.to_string(), "--seconds", &self.seconds.to_string()])
+            .args(["--verify", &(CHECKING_PLAYERS / f64::from(players)).min(1.0).to_string()])
+            .args(["--server-pid", &node.pid().to_string(), "--json", "-"])
+            .args(load.arguments());
+        let sampler = Sampler::start(node.allocations());
+        let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output()?;
+        let samples = sampler.stop()?;
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("the generator ended with {}", output.status))?;
+        NodeTurn::read(&report, &samples).with_context(|| format!("the generator's report has not all that is needed: {report}"))
+    }
+}
+
+/// What the generator reports of the node in one turn.
+#[derive(Clone, Debug)]
+pub struct NodeTurn {
+    /// CPU for each packet that reached a player, in nanoseconds.
+    pub nanoseconds: f64,
+    /// Of one CPU.
+    pub cores: f64,
+    /// To players, UDP payload.
+    pub bits_per_second: f64,
+    /// From the publisher's send call to the player's kernel, in milliseconds: p50, p99.
+    pub delay_ms: [f64; 2],
+    /// Packets that did not reach a player.
+    pub lost: u64,
+    /// Times that the generator itself lost some.
+    pub overflowed: u64,
+    /// Memory of the node.
+    pub resident_bytes: u64,
+    /// Allocations for each packet.
+    pub allocations: f64,
+}
+
+impl NodeTurn {
+    fn read(report: &Value, samples: &[Sample]) -> Option<Self> {
+        let (server, players) = (&report["server"], &report["players"][0]);
+        let (began, seconds) = (report["began"].as_f64()?, report["seconds"].as_f64()?);
+        // Those within: what joining and leaving allocate is none of it.
+        let within = |sample: &&Sample| (began..began + seconds).contains(&sample.unix_seconds);
+        let (first, last) = (samples.iter().find(within)?, samples.iter().rev().find(within)?);
+        let share = (last.unix_seconds - first.unix_seconds) / seconds;
+        let packets = players["packets"].as_f64()? * share;
+        Some(Self {
+            nanoseconds: server["cpu_nanoseconds_per_packet"].as_f64()?,
+            cores: server["cores"].as_f64()?,
+            bits_per_second: report["bits_per_second"].as_f64()?,
+            delay_ms: [players["delay_ms"]["p50"].as_f64()?, players["delay_ms"]["p99"].as_f64()?],
+            lost: players["lost"].as_u64()? + players["recovered"].as_u64()?,
+            overflowed: players["overflowed"].as_u64()?,
+            resident_bytes: server["resident_bytes"].as_u64()?,
+            allocations: (last.allocations - first.allocations) as f64 / packets,
+        })
+    }
+}
+
+/// How often the node had allocated at some time.
+struct Sample {
+    unix_seconds: f64,
+    allocations: u64,
+}
+
+/// Asks the node four times a second.
+struct Sampler {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<anyhow::Result<Vec<Sample>>>,
+}
+
+impl Sampler {
+    fn start(allocations: Allocations) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut samples = Vec::new();
+            while stopped.recv_timeout(Duration::from_millis(250)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+                samples.push(Sample { unix_seconds, allocations: allocations.ask()? });
+            }
+            Ok(samples)
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> anyhow::Result<Vec<Sample>> {
+        drop(self.stop);
+        self.thread.join().expect("it does not panic")
+    }
+}
+
+/// The load generator in its newest state.
+fn build_generator() -> anyhow::Result<PathBuf> {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let arguments = ["build", "--release", "--locked", "-p", "tableside-load", "--message-format=json"];
+    let output = Command::new(env!("CARGO")).current_dir(root).args(arguments).stderr(Stdio::inherit()).output()?;
+    anyhow::ensure!(output.status.success(), "the load generator does not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter(|message| message["target"]["name"] == "tableside-load");
+    let program = programs.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    program.context("cargo does not say where the load generator is")
+}
+
+/// The loop's turns and the node's.
+pub type Turns = [(Turn, NodeTurn)];

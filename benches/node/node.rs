@@ -1,0 +1,140 @@
+//! The node as a process of the bench's own: what `tableside gateway` runs, with its allocations counted.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tableside::config::Config;
+
+use crate::harness::allocations;
+use crate::lab::{self, Lab};
+
+/// Who may publish. The network it works in ends with the bench.
+pub const KEY: &str = "only-for-this-benchmark";
+
+const HTTP_PORT: u16 = 8080;
+const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
+
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs a node until it is told to end.
+///
+/// # Errors
+/// It cannot start.
+pub fn run(config: &Path, allocations: &Path) -> anyhow::Result<()> {
+    let listener = UnixListener::bind(allocations)?;
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let told = connection.and_then(|mut to| write!(to, "{}", allocations::of_all_threads()));
+            told.expect("the bench listens");
+        }
+    });
+    tableside::run::gateway(Config::load(config)?)
+}
+
+/// The running node.
+pub struct Node {
+    process: Child,
+    allocations: Allocations,
+}
+
+/// Where the node tells how often it has allocated.
+#[derive(Clone)]
+pub struct Allocations(PathBuf);
+
+impl Allocations {
+    /// Since it began.
+    ///
+    /// # Errors
+    /// The node has ended.
+    pub fn ask(&self) -> anyhow::Result<u64> {
+        let mut text = String::new();
+        UnixStream::connect(&self.0)?.read_to_string(&mut text)?;
+        Ok(text.parse()?)
+    }
+}
+
+impl Node {
+    /// Starts it at its end of the cable, with one shard and `tables` tables, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn start(lab: &Lab, folder: &Path, tables: u32) -> anyhow::Result<Self> {
+        let config = folder.join("gateway.toml");
+        let names = (0..tables).map(|n| if tables == 1 { "[tables.load]\n".into() } else { format!("[tables.load-{n}]\n") });
+        let text = format!(
+            "[http]\nlisten = \"{near}:{HTTP_PORT}\"\nrequests_per_second_per_address = 0\nmax_connections_per_address = 10000\n\
+             [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"{near}\"\nshards = 1\n\
+             [sessions]\nmax_players_per_shard = 100000\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
+             [publish]\nkeys_file = \"keys.toml\"\n[log]\nlevel = \"warn\"\n{}",
+            ADMIN.0,
+            ADMIN.1,
+            names.collect::<String>(),
+            near = lab::NEAR,
+        );
+        fs::write(&config, text)?;
+        fs::write(folder.join("keys.toml"), format!("\"*\" = \"{KEY}\"\n"))?;
+        let allocations = folder.join("allocations");
+        let _ = fs::remove_file(&allocations);
+        let program = std::env::current_exe()?;
+        let process = lab.near(program).arg("node").arg(config).arg(&allocations).spawn()?;
+        let mut node = Self { process, allocations: Allocations(allocations) };
+        let begin = Instant::now();
+        while !ready() {
+            let ended = node.process.try_wait()?;
+            anyhow::ensure!(ended.is_none() && begin.elapsed() < START_WITHIN, "the node does not get ready: {ended:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(node)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Tells how often it has allocated.
+    pub fn allocations(&self) -> Allocations {
+        self.allocations.clone()
+    }
+
+    /// Where WHIP and WHEP are, up to the table's name.
+    pub fn url(kind: &str) -> String {
+        format!("http://{}:{HTTP_PORT}/{kind}/{{table}}", lab::NEAR)
+    }
+
+    /// Tells it to end and waits.
+    ///
+    /// # Errors
+    /// It did not end well.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        std::process::Command::new("kill").arg(self.pid().to_string()).status()?;
+        let status = self.process.wait().context("the node")?;
+        anyhow::ensure!(status.success(), "the node ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Ended already, unless the bench has failed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn ready() -> bool {
+    let ask = || {
+        let mut connection = TcpStream::connect(SocketAddr::from(ADMIN))?;
+        connection.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.lines().next().is_some_and(|line| line.contains(" 200 ")))
+}

@@ -1,0 +1,169 @@
+//! The figures: a table, and what has changed since the accepted ones.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::load::Load;
+use crate::measure::Turns;
+
+/// Smaller changes of a ratio are noise on a machine with neighbours.
+const NOISE: f64 = 0.08;
+
+/// One load with one number of players. Medians over the turns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    load: Load,
+    players: u32,
+    /// CPU for each packet in nanoseconds: the sealing alone, the reference loop, the node.
+    seal: f64,
+    reference: f64,
+    node: f64,
+    /// Node to loop, each turn to the mean of the loop's before and after it.
+    ratio: f64,
+    /// The smallest and the largest.
+    ratios: [f64; 2],
+    /// Of one CPU.
+    cores: f64,
+    gigabits_per_second: f64,
+    /// From the publisher's send call to the player's kernel: p50 and p99, milliseconds.
+    delay_ms: [f64; 2],
+    /// What the loop needs for one frame to all.
+    reference_frame_ms: f64,
+    allocations_per_packet: f64,
+    resident_mib: f64,
+    lost: u64,
+    overflowed: u64,
+}
+
+impl Row {
+    /// # Panics
+    /// Without turns.
+    pub fn new(load: Load, players: u32, turns: &Turns) -> Self {
+        // The last entry is there for its loop alone.
+        let (loops, nodes) = (turns, &turns[..turns.len() - 1]);
+        let mut ratios: Vec<f64> = loops
+            .windows(2)
+            .zip(nodes)
+            .map(|(loops, (_, node))| 2.0 * node.nanoseconds / (loops[0].0.nanoseconds + loops[1].0.nanoseconds))
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let of_loops = |value: fn(&crate::reference::Turn) -> f64| median(loops.iter().map(|(turn, _)| value(turn)));
+        let of_nodes = |value: fn(&crate::measure::NodeTurn) -> f64| median(nodes.iter().map(|(_, turn)| value(turn)));
+        Self {
+            load,
+            players,
+            seal: of_loops(|turn| turn.seal_nanoseconds),
+            reference: of_loops(|turn| turn.nanoseconds),
+            node: of_nodes(|turn| turn.nanoseconds),
+            ratio: ratios[ratios.len() / 2],
+            ratios: [ratios[0], ratios[ratios.len() - 1]],
+            cores: of_nodes(|turn| turn.cores),
+            gigabits_per_second: of_nodes(|turn| turn.bits_per_second) / 1e9,
+            delay_ms: [of_nodes(|turn| turn.delay_ms[0]), of_nodes(|turn| turn.delay_ms[1])],
+            reference_frame_ms: of_loops(|turn| turn.frame_ms),
+            allocations_per_packet: of_nodes(|turn| turn.allocations),
+            resident_mib: of_nodes(|turn| turn.resident_bytes as f64) / f64::from(1 << 20),
+            lost: nodes.iter().map(|(_, turn)| turn.lost).sum(),
+            overflowed: nodes.iter().map(|(_, turn)| turn.overflowed).sum(),
+        }
+    }
+}
+
+const HEADING: &str = "load   players    seal  kernel    loop    node    ours   ratio (min..max)     CPU  packets/core  Gbit/s   \
+                       delay p50    p99  loop's frame  allocations  memory";
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let load = format!("{:?}", self.load).to_lowercase();
+        write!(
+            f,
+            "{load:<6} {:>7} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>7.2} ({:.2}..{:.2}) {:>6.1} % {:>12.0} {:>7.2} {:>8.2} ms {:>6.2} {:>10.2} ms {:>12.4} {:>6.0} M",
+            self.players,
+            self.seal,
+            self.reference - self.seal,
+            self.reference,
+            self.node,
+            self.node - self.reference,
+            self.ratio,
+            self.ratios[0],
+            self.ratios[1],
+            100.0 * self.cores,
+            1e9 / self.node,
+            self.gigabits_per_second,
+            self.delay_ms[0],
+            self.delay_ms[1],
+            self.reference_frame_ms,
+            self.allocations_per_packet,
+            self.resident_mib,
+        )?;
+        if self.lost > 0 {
+            write!(f, "   LOST {}", self.lost)?;
+        }
+        if self.overflowed > 0 {
+            write!(f, "   the generator lost some itself: {}", self.overflowed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints them all.
+pub fn print(rows: &[Row]) {
+    println!("CPU in nanoseconds for each packet to a player; kernel: loop without the sealing; ours: node without the loop");
+    println!("{HEADING}");
+    rows.iter().for_each(|row| println!("{row}"));
+    for load in [Load::Paced, Load::Trace] {
+        let with = |players| rows.iter().find(|row| row.load == load && row.players == players);
+        if let (Some(few), Some(many)) = (with(500), with(2000)) {
+            let kibibytes = (many.resident_mib - few.resident_mib) * 1024.0 / 1500.0;
+            println!("{load:?}: memory for each player from 500 to 2000: {kibibytes:.1} KiB");
+        }
+    }
+}
+
+fn accepted() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "benches", "node", "accepted.json"].iter().collect()
+}
+
+/// Keeps these results.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn accept(rows: &[Row]) -> anyhow::Result<()> {
+    std::fs::write(accepted(), serde_json::to_string_pretty(rows)? + "\n").context("accepted.json")
+}
+
+/// Says where the ratio has left the accepted one by more than noise.
+///
+/// # Errors
+/// The accepted results cannot be read.
+pub fn compare(rows: &[Row]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(accepted()).context("accepted.json; --accept writes it")?;
+    let accepted: Vec<Row> = serde_json::from_str(&text).context("accepted.json")?;
+    for row in rows {
+        let Some(before) = accepted.iter().find(|b| (b.load, b.players) == (row.load, row.players)) else { continue };
+        let change = row.ratio / before.ratio - 1.0;
+        let verdict = match change {
+            change if change > NOISE => "WORSE",
+            change if change < -NOISE => "better",
+            _ => "as before",
+        };
+        println!(
+            "{:?}, {} players: ratio {:.2}, accepted {:.2}: {verdict} ({:+.0} %)",
+            row.load,
+            row.players,
+            row.ratio,
+            before.ratio,
+            100.0 * change
+        );
+    }
+    Ok(())
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
