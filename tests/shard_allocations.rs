@@ -6,7 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "virtual time begins at some instant")]
 
-#[path = "../benches/harness/allocations.rs"]
+#[path = "../benches/allocations.rs"]
 mod allocations;
 #[path = "scenarios/world/mod.rs"]
 mod world;

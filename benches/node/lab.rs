@@ -1,7 +1,7 @@
 //! Two hosts on one machine: network namespaces with a cable between them, one CPU for each.
 //!
-//! What one sends, the kernel hands to the other on the other's CPU (receive packet steering), so that nobody is billed
-//! for the receiving half of the stack of somebody else, as with two machines. Both namespaces end with the processes
+//! What the node sends, the kernel hands to the players on their CPU (receive packet steering), so that the node is not
+//! billed for their half of the stack, as with two machines. Both namespaces end with the processes
 //! in them and take the cable along: there is nothing to clean up, even after SIGKILL.
 
 use std::env;
@@ -10,6 +10,8 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, ExitCode, Stdio};
+
+use clap::ValueEnum;
 
 /// What the process in the near namespace finds in its environment.
 const INSIDE: &str = "TABLESIDE_BENCH_LAB";
@@ -41,6 +43,15 @@ pub fn enter() -> Option<ExitCode> {
     }
 }
 
+/// Where the kernel handles what players send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// On their CPU, billed to them.
+    Players,
+    /// On the node's, after an interrupt from theirs.
+    Node,
+}
+
 /// The namespaces and which CPU belongs to which.
 pub struct Lab {
     /// Holds the far namespace open; ends when its standard input closes, that is with us.
@@ -54,7 +65,7 @@ impl Lab {
     ///
     /// # Errors
     /// Says which step failed.
-    pub fn new(near_cpu: usize, far_cpu: usize) -> io::Result<Self> {
+    pub fn new(near_cpu: usize, far_cpu: usize, arrivals: Arrivals) -> io::Result<Self> {
         let holder = Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).spawn()?;
         let lab = Self { holder, near_cpu, far_cpu };
         lab.await_namespace()?;
@@ -82,7 +93,9 @@ impl Lab {
         let steer = |device: &str, cpu: usize| {
             format!("echo {:x} > /sys/class/net/{device}/queues/rx-0/rps_cpus", 1_u64 << cpu)
         };
-        run(Command::new("sh").args(["-c", &steer("near", near_cpu)]))?;
+        if arrivals == Arrivals::Node {
+            run(Command::new("sh").args(["-c", &steer("near", near_cpu)]))?;
+        }
         let far = format!("mount -t sysfs none /sys && {}", steer("far", far_cpu));
         run(lab.far("unshare").args(["--mount", "sh", "-c", &far]))?;
         Ok(lab)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::harness::reference::Frame;
+use crate::reference::Frame;
 use crate::source::{Sizes, Source};
 
 /// Frames a second of either load.

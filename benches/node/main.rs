@@ -2,19 +2,21 @@
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-#[path = "../harness/mod.rs"]
-mod harness;
+#[path = "../allocations.rs"]
+mod allocations;
 mod lab;
 mod load;
+mod loop_process;
 mod measure;
 mod node;
+#[path = "../reference/mod.rs"]
 mod reference;
 mod results;
 #[path = "../../tools/loadgen/src/source.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the generator's own; not all of it is needed here")]
+#[allow(dead_code, unused_imports, reason = "the generator's own: not all of it is needed here")]
 mod source;
 #[path = "../../tools/loadgen/src/stamp.rs"]
-#[allow(dead_code, unreachable_pub, reason = "as above")]
+#[allow(dead_code, unused_imports, reason = "as above")]
 mod stamp;
 
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use lab::Arrivals;
 use load::Load;
 use measure::Plan;
 
@@ -54,6 +57,10 @@ struct Options {
     /// The CPU of the players and of all else.
     #[arg(long, default_value_t = 1, value_name = "CPU")]
     players_cpu: usize,
+    /// Where the kernel handles what players send: on their CPU, as a network card does whose interrupts are steered away
+    /// from the shards' cores, or on the node's.
+    #[arg(long, value_enum, default_value_t = Arrivals::Players)]
+    arrivals: Arrivals,
     /// Keep the results as the accepted ones, which later runs are compared with.
     #[arg(long)]
     accept: bool,
@@ -94,8 +101,8 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match options.role {
         Some(Part::Node { config, allocations }) => node::run(&config, &allocations),
-        Some(Part::Reference { players, load }) => reference::run(players, load),
-        Some(Part::Sink { players }) => reference::sink(players),
+        Some(Part::Reference { players, load }) => loop_process::run(players, load),
+        Some(Part::Sink { players }) => loop_process::sink(players),
         None => match lab::enter() {
             Some(code) => return code,
             None => measure(options),
@@ -118,6 +125,7 @@ fn measure(options: Options) -> anyhow::Result<()> {
         rounds: options.rounds,
         seconds: options.seconds,
         cpus: [options.node_cpu, options.players_cpu],
+        arrivals: options.arrivals,
     };
     let rows = plan.run()?;
     results::print(&rows);

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Arrivals, Lab};
 use crate::load::Load;
+use crate::loop_process::{Reference, Turn};
 use crate::node::{Allocations, KEY, Node};
-use crate::reference::{Reference, Turn};
 use crate::results::Row;
 
 /// Of a turn of the loop, once with the sealing alone and once with all.
@@ -37,6 +37,8 @@ pub struct Plan {
     pub seconds: u64,
     /// The node's, the players'.
     pub cpus: [usize; 2],
+    /// Where the kernel handles what players send.
+    pub arrivals: Arrivals,
 }
 
 impl Plan {
@@ -46,7 +48,7 @@ impl Plan {
     /// Something does not start or fails; packets that are lost are a result and no error.
     pub fn run(&self) -> anyhow::Result<Vec<Row>> {
         let generator = build_generator()?;
-        let lab = Lab::new(self.cpus[0], self.cpus[1])?;
+        let lab = Lab::new(self.cpus[0], self.cpus[1], self.arrivals)?;
         let folder = std::env::temp_dir().join(format!("tableside-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let rows = self.rows(&lab, &generator, &folder);
@@ -76,7 +78,14 @@ impl Plan {
         Ok(rows)
     }
 
-    fn node_turn(&self, lab: &Lab, generator: &Path, node: &Node, load: Load, players: u32) -> anyhow::Result<NodeTurn> {
+    fn node_turn(
+        &self,
+        lab: &Lab,
+        generator: &Path,
+        node: &Node,
+        load: Load,
+        players: u32,
+    ) -> anyhow::Result<NodeTurn> {
         let mut command = lab.far(generator);
         command
             .args(["--whip", &Node::url("whip"), "--whep", &Node::url("whep"), "--publish-key", KEY])
@@ -90,7 +99,8 @@ impl Plan {
         let samples = sampler.stop()?;
         let report: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("the generator ended with {}", output.status))?;
-        NodeTurn::read(&report, &samples).with_context(|| format!("the generator's report has not all that is needed: {report}"))
+        NodeTurn::read(&report, &samples)
+            .with_context(|| format!("the generator's report has not all that is needed: {report}"))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tableside::config::Config;
 
-use crate::harness::allocations;
+use crate::allocations;
 use crate::lab::{self, Lab};
 
 /// Who may publish. The network it works in ends with the bench.
@@ -66,11 +66,12 @@ impl Node {
     /// It does not get ready.
     pub fn start(lab: &Lab, folder: &Path, tables: u32) -> anyhow::Result<Self> {
         let config = folder.join("gateway.toml");
-        let names = (0..tables).map(|n| if tables == 1 { "[tables.load]\n".into() } else { format!("[tables.load-{n}]\n") });
+        let names =
+            (0..tables).map(|n| if tables == 1 { "[tables.load]\n".into() } else { format!("[tables.load-{n}]\n") });
         let text = format!(
             "[http]\nlisten = \"{near}:{HTTP_PORT}\"\nrequests_per_second_per_address = 0\nmax_connections_per_address = 10000\n\
              [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"{near}\"\nshards = 1\n\
-             [sessions]\nmax_players_per_shard = 100000\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
+             [sessions]\nmax_players_per_shard = 100000\nmax_shard_utilisation_percent = 100\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
              [publish]\nkeys_file = \"keys.toml\"\n[log]\nlevel = \"warn\"\n{}",
             ADMIN.0,
             ADMIN.1,
@@ -87,7 +88,10 @@ impl Node {
         let begin = Instant::now();
         while !ready() {
             let ended = node.process.try_wait()?;
-            anyhow::ensure!(ended.is_none() && begin.elapsed() < START_WITHIN, "the node does not get ready: {ended:?}");
+            anyhow::ensure!(
+                ended.is_none() && begin.elapsed() < START_WITHIN,
+                "the node does not get ready: {ended:?}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(node)

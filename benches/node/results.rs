@@ -50,7 +50,7 @@ impl Row {
             .map(|(loops, (_, node))| 2.0 * node.nanoseconds / (loops[0].0.nanoseconds + loops[1].0.nanoseconds))
             .collect();
         ratios.sort_by(f64::total_cmp);
-        let of_loops = |value: fn(&crate::reference::Turn) -> f64| median(loops.iter().map(|(turn, _)| value(turn)));
+        let of_loops = |value: fn(&crate::loop_process::Turn) -> f64| median(loops.iter().map(|(turn, _)| value(turn)));
         let of_nodes = |value: fn(&crate::measure::NodeTurn) -> f64| median(nodes.iter().map(|(_, turn)| value(turn)));
         Self {
             load,
@@ -111,7 +111,9 @@ impl fmt::Display for Row {
 
 /// Prints them all.
 pub fn print(rows: &[Row]) {
-    println!("CPU in nanoseconds for each packet to a player; kernel: loop without the sealing; ours: node without the loop");
+    println!(
+        "CPU in nanoseconds for each packet to a player; kernel: loop without the sealing; ours: node without the loop"
+    );
     println!("{HEADING}");
     rows.iter().for_each(|row| println!("{row}"));
     for load in [Load::Paced, Load::Trace] {

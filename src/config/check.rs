@@ -119,6 +119,7 @@ fn sessions(config: &Config) -> Checked {
     within("sessions.consent_timeout_s", sessions.consent_timeout.as_secs().into(), 5..=120)?;
     within("sessions.publisher_grace_s", sessions.publisher_grace.as_secs().into(), 0..=3600)?;
     within("sessions.max_players_per_shard", sessions.max_players_per_shard as u128, 1..=1_000_000)?;
+    within("sessions.max_shard_utilisation_percent", sessions.max_shard_utilisation_percent.into(), 10..=100)?;
     within("sessions.offers_at_once", sessions.offers_at_once as u128, 0..=1024)?;
     within("sessions.offers_waiting", sessions.offers_waiting as u128, 0..=100_000)?;
     within("sessions.offer_wait_ms", sessions.offer_wait.as_millis(), 0..=60_000)?;

@@ -117,6 +117,8 @@ pub struct Sessions {
     pub publisher_grace: Duration,
     /// Players beyond this are refused with 503.
     pub max_players_per_shard: usize,
+    /// Players who would make every shard use more of its core than this are refused with 503; 100 for no limit.
+    pub max_shard_utilisation_percent: u8,
     /// Offers that are judged and answered at once; 0 for two a core.
     pub offers_at_once: usize,
     /// Offers that wait for that, beyond which 503 is the answer.
@@ -137,6 +139,7 @@ impl Default for Sessions {
             consent_timeout: Duration::from_secs(30),
             publisher_grace: Duration::from_secs(30),
             max_players_per_shard: 2000,
+            max_shard_utilisation_percent: 85,
             offers_at_once: 0,
             offers_waiting: 1024,
             offer_wait: Duration::from_secs(3),

@@ -27,7 +27,11 @@ impl fmt::Display for Summary<'_> {
             )?,
             n => writeln!(f, "  media        UDP on {} from port {}, {n} shards", media.listen, media.first_port)?,
         }
-        writeln!(f, "  players      at most {} per shard", sessions.max_players_per_shard)?;
+        let core = match sessions.max_shard_utilisation_percent {
+            100.. => String::new(),
+            percent => format!(" and while it uses at most {percent} % of its core"),
+        };
+        writeln!(f, "  players      at most {} per shard{core}", sessions.max_players_per_shard)?;
         self.tables(f)
     }
 }

@@ -22,15 +22,21 @@ pub enum RefusedOffer {
     HalfOpenShard,
     /// Too many sessions of the client's address have not connected.
     HalfOpenAddress,
+    /// Every shard has as many players as it may have.
+    PlayersShard,
+    /// Every shard uses as much of its core as it may.
+    ShardUtilisation,
 }
 
 impl RefusedOffer {
     /// Every reason with its label value, in the order of the discriminants.
-    pub const ALL: [(RefusedOffer, &'static str); 4] = [
+    pub const ALL: [(RefusedOffer, &'static str); 6] = [
         (RefusedOffer::QueueFull, "queue_full"),
         (RefusedOffer::QueueTime, "queue_time"),
         (RefusedOffer::HalfOpenShard, "half_open_shard"),
         (RefusedOffer::HalfOpenAddress, "half_open_address"),
+        (RefusedOffer::PlayersShard, "players_shard"),
+        (RefusedOffer::ShardUtilisation, "shard_utilisation"),
     ];
 }
 
@@ -47,6 +53,9 @@ pub struct AdmissionReport {
 
 /// When whoever found no room should ask again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Room comes when players leave.
+pub(super) const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
 
 /// The queue. First come, first served.
 #[derive(Debug)]
@@ -95,6 +104,9 @@ impl Admission {
             RefusedOffer::QueueFull | RefusedOffer::QueueTime => Refusal::Busy { retry_after: RETRY_AFTER },
             RefusedOffer::HalfOpenShard | RefusedOffer::HalfOpenAddress => {
                 Refusal::HalfOpen { retry_after: RETRY_AFTER }
+            }
+            RefusedOffer::PlayersShard | RefusedOffer::ShardUtilisation => {
+                Refusal::Full { retry_after: RETRY_WHEN_FULL }
             }
         }
     }

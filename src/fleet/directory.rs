@@ -8,9 +8,11 @@ use crate::media::PlayoutDelay;
 use crate::rtc::sdp::{FragmentTemplate, TableMedia};
 use crate::shard::{Budget, Role, ShardId, SlotKey, TableId, TableSpec, TableState};
 
+use super::admission::RefusedOffer;
 use super::client::ClientNetwork;
 use super::half_open::HalfOpen;
 use super::session::SessionId;
+use super::utilisation::Load;
 
 /// Tables and sessions.
 #[derive(Debug, Default)]
@@ -197,14 +199,33 @@ impl Directory {
         }
     }
 
-    /// Takes a player's place on the shard with the fewest of them; `None` if each of the `shards` has `limit`.
+    /// Takes a player's place on the shard that will then have the least load, of those with fewer than `most_players`;
+    /// with equal load on the one with the fewest players. `loads` has one entry for each shard.
     ///
     /// The place is held until [`Directory::end_session`], or [`Directory::release_place`] if no session came of it.
-    pub(super) fn take_place(&mut self, shards: u16, limit: usize) -> Option<ShardId> {
-        let players = |shard: &ShardId| self.players.get(shard).copied().unwrap_or(0);
-        let shard = (0..shards).map(ShardId).min_by_key(players).filter(|shard| players(shard) < limit)?;
-        *self.players.entry(shard).or_default() += 1;
-        Some(shard)
+    ///
+    /// # Errors
+    /// Every shard has `most_players`, or would use more than `most_utilisation` of its core.
+    pub(super) fn take_place(
+        &mut self,
+        loads: &[Load],
+        most_players: usize,
+        most_utilisation: f64,
+    ) -> Result<ShardId, RefusedOffer> {
+        let players = |shard: ShardId| self.players.get(&shard).copied().unwrap_or(0);
+        let (_, places, shard) = (0..)
+            .map(ShardId)
+            .zip(loads)
+            .map(|(shard, load)| (load.with(players(shard) + 1), players(shard), shard))
+            .filter(|(_, places, _)| *places < most_players)
+            .min_by(|(one, few, _), (other, many, _)| one.total_cmp(other).then(few.cmp(many)))
+            .filter(|(load, ..)| *load <= most_utilisation)
+            .ok_or_else(|| {
+                let full = (0..).map(ShardId).take(loads.len()).all(|shard| players(shard) >= most_players);
+                if full { RefusedOffer::PlayersShard } else { RefusedOffer::ShardUtilisation }
+            })?;
+        self.players.insert(shard, places + 1);
+        Ok(shard)
     }
 
     /// Gives back a place that no session took.
@@ -243,17 +264,34 @@ mod tests {
     #[test]
     fn players_go_to_the_emptiest_shard_until_all_are_full() {
         let mut directory = Directory::default();
-        let placed: Vec<_> = (0..5).map(|_| directory.take_place(2, 2)).collect();
-        assert_eq!(placed, [Some(ShardId(0)), Some(ShardId(1)), Some(ShardId(0)), Some(ShardId(1)), None]);
+        let place = |directory: &mut Directory| directory.take_place(&[Load::default(); 2], 2, 1.0);
+        let placed: Vec<_> = (0..5).map(|_| place(&mut directory)).collect();
+        let (first, second) = (Ok(ShardId(0)), Ok(ShardId(1)));
+        assert_eq!(placed, [first, second, first, second, Err(RefusedOffer::PlayersShard)]);
         directory.release_place(ShardId(1));
-        assert_eq!(directory.take_place(2, 2), Some(ShardId(1)), "a place that no session took is free again");
+        assert_eq!(place(&mut directory), Ok(ShardId(1)), "a place that no session took is free again");
         let ended = session(Role::Player, ShardId(0), 4);
         let (shard, key) = (ended.shard, ended.key);
         directory.add_session(SessionId([1; 16]), ended, None);
         directory.end_session(shard, key);
         directory.end_session(shard, key);
-        assert_eq!(directory.take_place(2, 2), Some(ShardId(0)), "a session gives its place back");
-        assert_eq!(directory.take_place(2, 2), None, "once");
+        assert_eq!(place(&mut directory), Ok(ShardId(0)), "a session gives its place back");
+        assert_eq!(place(&mut directory), Err(RefusedOffer::PlayersShard), "once");
+    }
+
+    #[test]
+    fn players_go_where_the_least_load_is_until_the_cores_are_used() {
+        let mut directory = Directory::default();
+        let mut place = |loads: &[Load]| directory.take_place(loads, 1000, 0.853);
+        let measured = [Load::new(0.6, 100), Load::new(0.3, 0)];
+        assert_eq!(place(&measured), Ok(ShardId(1)), "the measured load decides, not the number of players");
+        // A crowd between two measurements: each of them counts at once.
+        let crowd: Vec<_> = (0..1000).map(|_| place(&[Load::new(0.6, 100), Load::new(0.5, 100)])).collect();
+        let taken = |shard| crowd.iter().filter(|placed| **placed == Ok(ShardId(shard))).count();
+        // (0.853 - 0.6) / 0.006 beyond the 100 that were measured, and (0.853 - 0.5) / 0.005, one of whom is there.
+        assert_eq!((taken(0), taken(1)), (142, 169));
+        assert_eq!(crowd.last(), Some(&Err(RefusedOffer::ShardUtilisation)));
+        assert_eq!(place(&[Load::new(0.9, 300), Load::new(0.1, 20)]), Ok(ShardId(1)), "load that goes makes room");
     }
 
     const OLD: (SessionId, u32) = (SessionId([1; 16]), 1);

@@ -13,6 +13,7 @@ mod peers;
 mod refusal;
 mod session;
 mod shard_thread;
+mod utilisation;
 
 pub use admission::{AdmissionReport, RefusedOffer};
 pub use client::ClientNetwork;

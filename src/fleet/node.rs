@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, PublishKeyId, TableName};
+use crate::config::{Config, PublishKeyId, Sessions, TableName};
 use crate::media::{MediaKind, PlayoutDelay};
 use crate::net::{Dscp, Markings, Setting, TcpOptions, UdpOptions, host_addresses, raise_open_files, verify_sysctls};
 use crate::rtc::EndpointConfig;
@@ -23,13 +23,14 @@ use crate::shard::{
     Added, EndCause, LocalMedia, Role, ShardConfig, ShardEvent, ShardId, ShardReport, TableId, TableSpec, TableState,
 };
 
-use super::admission::{Admission, AdmissionReport};
+use super::admission::{Admission, AdmissionReport, RETRY_WHEN_FULL};
 use super::client::ClientNetwork;
 use super::directory::{Directory, IceSession, Session, TableSeed};
 use super::half_open::HalfOpenLimits;
 use super::refusal::Refusal;
 use super::session::{Created, SessionId};
 use super::shard_thread::{self, Command, Seat, ShardHandle};
+use super::utilisation::Load;
 
 /// The largest data channel message we accept.
 const MAX_MESSAGE_SIZE: u32 = 65_536;
@@ -40,10 +41,6 @@ const SILENCE: Duration = Duration::from_millis(1200);
 
 /// The least rate of a joiner's replay: eight times a table of 2.5 Mbit/s.
 const REPLAY_BITS_PER_SECOND: u64 = 20_000_000;
-
-/// When a player who found the node full should ask again.
-const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
-
 /// The demo takes any name: this many of them.
 const MOST_DEMO_TABLES: usize = 256;
 
@@ -225,11 +222,7 @@ impl Node {
             Ok((spec, negotiate_player(&offer, &media)?))
         })
         .await?;
-        let limit = self.inner.config.sessions.max_players_per_shard;
-        let shard = self
-            .directory()
-            .take_place(self.inner.shards.len() as u16, limit)
-            .ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
+        let shard = self.take_place()?;
         let node = self.clone();
         let created = tokio::spawn(async move {
             let created = node.create(Role::Player, client, &spec, negotiated, shard, None).await;
@@ -377,6 +370,19 @@ impl Node {
         let live = directory.table(table).filter(|entry| entry.state == TableState::Live);
         let found = live.map(|entry| (entry.spec.clone(), entry.media.clone()));
         found.ok_or(Refusal::NotLive { retry_after: Duration::from_secs(2) })
+    }
+
+    /// A place for a player, by the shards' load.
+    fn take_place(&self) -> Result<ShardId, Refusal> {
+        let Sessions { max_players_per_shard, max_shard_utilisation_percent, .. } = self.inner.config.sessions;
+        let loads: Vec<Load> = self.inner.shards.iter().map(|shard| Load::of(&shard.report.borrow())).collect();
+        // All of it is no limit: what has come since the measurement may be counted as more.
+        let utilisation = match max_shard_utilisation_percent {
+            100.. => f64::INFINITY,
+            percent => f64::from(percent) / 100.0,
+        };
+        let place = self.directory().take_place(&loads, max_players_per_shard, utilisation);
+        place.map_err(|reason| self.inner.admission.refuse(reason))
     }
 
     /// The right to publish, for one.

@@ -75,6 +75,7 @@ fn shard((index, report): (usize, &ShardReport)) -> Value {
         "datagramsSent": report.datagrams_sent,
         "packetsDropped": report.dropped.iter().sum::<u64>(),
         "cpuSeconds": report.cpu_seconds,
+        "utilisation": report.utilisation,
     })
 }
 

@@ -203,6 +203,8 @@ pub struct ShardReport {
     pub tcp_ended: [u64; 8],
     /// Thread CPU seconds of the shard.
     pub cpu_seconds: f64,
+    /// Gauge: the share of its core that the shard's thread used over the last seconds.
+    pub utilisation: f64,
     /// By table name.
     pub tables: BTreeMap<String, TableReport>,
 }

@@ -181,6 +181,12 @@ pub(super) const FAMILIES: &[Family] = &[
         t.shards().iter().enumerate().map(|(index, shard)| (vec![index.to_string()], shard.cpu_seconds)).collect()
     }),
     gauge(
+        "tableside_shard_utilisation_ratio",
+        "Share of its core that the shard's thread used over the last seconds; above a limit players are refused.",
+        &["shard"],
+        |t| t.shards().iter().enumerate().map(|(index, shard)| (vec![index.to_string()], shard.utilisation)).collect(),
+    ),
+    gauge(
         "tableside_node_tuning_ok",
         "1 where the node is set up as the gateway wants it and the kernel granted what was asked, else 0.",
         &["setting"],

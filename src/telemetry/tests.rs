@@ -116,7 +116,8 @@ fn every_number_goes_where_its_label_says() {
     shard.sessions = [3, 4];
     shard.created = [5, 6];
     shard.connected = [7, 8];
-    (shard.bytes_received, shard.bytes_sent, shard.runs_sent, shard.cpu_seconds) = (9, 10, 13, 1.5);
+    (shard.bytes_received, shard.bytes_sent, shard.runs_sent) = (9, 10, 13);
+    (shard.cpu_seconds, shard.utilisation) = (1.5, 0.25);
     metrics.replace_reports(vec![ShardReport::default(), shard]);
     for line in [
         "tableside_packets_dropped_total{reason=\"srtp_replay\"} 1",
@@ -129,6 +130,7 @@ fn every_number_goes_where_its_label_says() {
         "tableside_datagram_bytes_total{direction=\"sent\"} 10",
         "tableside_send_runs_total 13",
         "tableside_shard_cpu_seconds_total{shard=\"1\"} 1.5",
+        "tableside_shard_utilisation_ratio{shard=\"1\"} 0.25",
         "tableside_ingest_bytes_per_second{table=\"roulette\"} 100",
         "tableside_keyframe_requests_total{table=\"roulette\",direction=\"received\"} 11",
         "tableside_keyframe_requests_total{table=\"roulette\",direction=\"sent\"} 12",
@@ -140,7 +142,7 @@ fn every_number_goes_where_its_label_says() {
 #[test]
 fn admission_and_listeners_are_counted() {
     let metrics = metrics();
-    metrics.replace_admission(AdmissionReport { refused: [1, 2, 3, 4], waiting: 5, half_open: 6 });
+    metrics.replace_admission(AdmissionReport { refused: [1, 2, 3, 4, 9, 10], waiting: 5, half_open: 6 });
     metrics.listeners.opened(Listener::Public);
     metrics.listeners.opened(Listener::Public);
     metrics.listeners.closed(Listener::Public);
@@ -154,6 +156,7 @@ fn admission_and_listeners_are_counted() {
     for line in [
         "tableside_offers_refused_total{reason=\"queue_full\"} 1",
         "tableside_offers_refused_total{reason=\"half_open_address\"} 4",
+        "tableside_offers_refused_total{reason=\"shard_utilisation\"} 10",
         "tableside_offers_waiting 5",
         "tableside_sessions_half_open 6",
         "tableside_http_connections{listener=\"public\"} 1",

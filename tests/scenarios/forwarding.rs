@@ -132,3 +132,38 @@ fn each_datagram_has_the_class_of_what_it_carries() {
     world.run(FRAME);
     assert_eq!(seen.borrow().keys().copied().collect::<Vec<_>>(), ["DTLS", "RTCP", "STUN", "audio", "repair", "video"]);
 }
+
+/// A frame comes as fast as its publisher's network lets it; each flush costs every player a run of its own.
+#[test]
+fn the_rest_of_a_frame_is_waited_for_and_not_for_long() {
+    let mut world = World::new(2);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let players = [world.add_player(0), world.add_player(1)];
+    players.iter().for_each(|p| world.connect(*p));
+    world.publish_frame(publisher, 9, true);
+    world.run(Duration::from_millis(100));
+    let received = |world: &World| players.map(|player| world.peers[player].received_on(VIDEO_SSRC).len());
+    assert_eq!(received(&world), [9, 9]);
+
+    // A whole frame within an instant: its first half alone goes nowhere, and with the second half all is sent at once.
+    let mut frame = world.peers[publisher].frame(9, false);
+    let rest = frame.split_off(4);
+    for (part, has_come) in [(frame, [9, 9]), (rest, [18, 18])] {
+        part.into_iter().for_each(|datagram| world.send(datagram));
+        world.deliver();
+        assert_eq!(received(&world), has_come);
+    }
+
+    // A frame that stays in pieces: what has come is sent a moment later.
+    let mut frame = world.peers[publisher].frame(9, false);
+    let rest = frame.split_off(4);
+    frame.into_iter().for_each(|datagram| world.send(datagram));
+    world.deliver();
+    assert_eq!(received(&world), [18, 18]);
+    world.run(Duration::from_millis(2));
+    assert_eq!(received(&world), [22, 22]);
+    rest.into_iter().for_each(|datagram| world.send(datagram));
+    world.deliver();
+    assert_eq!(received(&world), [27, 27]);
+}

@@ -11,11 +11,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tableside::net::{RecvBatch, ShardSocket, UdpOptions, thread_cpu_time};
 
-use crate::harness::Contender as _;
-use crate::harness::reference::ReferenceLoop;
-use crate::harness::viewer::{Aead, Viewer};
 use crate::lab::{self, Lab};
 use crate::load::{FPS, Load};
+use crate::reference::ReferenceLoop;
+use crate::reference::viewer::{Aead, Viewer};
 
 /// Of the first receiver.
 const FIRST_PORT: u16 = 20_000;
@@ -58,7 +57,7 @@ fn turn(contender: &mut ReferenceLoop, time: Duration) -> (f64, f64) {
     let (mut due, mut packets, mut frames) = (start, 0, Vec::new());
     while due.duration_since(start) < time {
         let begin = Instant::now();
-        packets += contender.frame(begin);
+        packets += contender.send_frame();
         frames.push(begin.elapsed());
         due += interval;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));

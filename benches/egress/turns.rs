@@ -1,17 +1,14 @@
-//! What the benches share: contenders that take turns in one run, and a network that takes packets for nothing.
+//! Contenders that take turns in one run.
 //!
 //! Absolute times mean nothing on a shared machine, so a bench runs its contenders by turns, A B A B, and compares
 //! each turn of one with the turn of the other beside it.
-
-pub mod allocations;
-pub mod path;
-pub mod reference;
-pub mod viewer;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tableside::net::thread_cpu_time;
+
+use crate::allocations;
 
 /// Something that forwards a frame to all of its players.
 pub trait Contender {

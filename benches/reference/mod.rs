@@ -10,10 +10,10 @@ use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::time::Instant;
 
-use super::Contender;
-use super::viewer::{Viewer, sealed_len};
+pub mod viewer;
+
+use viewer::{Viewer, sealed_len};
 
 /// Runs for each system call: between 8 and 32 it makes no difference.
 pub const RUNS: usize = 16;
@@ -93,8 +93,7 @@ impl ReferenceLoop {
     /// Prepares message `slot`: what is in `out[begin..end]`, in packets of `segment_size`.
     fn prepare(&mut self, slot: usize, begin: usize, end: usize, segment_size: usize, to: SocketAddr) {
         self.addresses[slot] = ipv4(to);
-        self.iovecs[slot] =
-            libc::iovec { iov_base: self.out[begin..].as_mut_ptr().cast(), iov_len: end - begin };
+        self.iovecs[slot] = libc::iovec { iov_base: self.out[begin..].as_mut_ptr().cast(), iov_len: end - begin };
         self.controls[slot].segment_size = segment_size as u16;
         let header = &mut self.headers[slot].msg_hdr;
         header.msg_name = (&raw mut self.addresses[slot]).cast();
@@ -119,12 +118,9 @@ impl ReferenceLoop {
     }
 }
 
-impl Contender for ReferenceLoop {
-    fn name(&self) -> &str {
-        "reference loop"
-    }
-
-    fn frame(&mut self, _now: Instant) -> usize {
+impl ReferenceLoop {
+    /// Sends the next frame to all and says how many packets that were.
+    pub fn send_frame(&mut self) -> usize {
         let frames = mem::take(&mut self.frames);
         let mut viewers = mem::take(&mut self.viewers);
         let frame = &frames[self.next];

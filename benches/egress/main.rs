@@ -2,10 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-#[path = "harness/gateway.rs"]
+#[path = "../allocations.rs"]
+mod allocations;
 mod gateway;
-mod harness;
-#[path = "../tests/scenarios/world/mod.rs"]
+mod path;
+#[path = "../reference/mod.rs"]
+mod reference;
+mod turns;
+#[path = "../../tests/scenarios/world/mod.rs"]
 mod world;
 
 use std::io;
@@ -15,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use gateway::Gateway;
-use harness::path::{self, Path};
-use harness::reference::{self, Frame, ReferenceLoop};
-use harness::viewer::{Aead, Viewer, sealed_len};
-use harness::{Contender, Schedule};
+use path::Path;
+use reference::viewer::{Aead, Viewer, sealed_len};
+use reference::{Frame, ReferenceLoop};
 use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
 use tableside::rtc::TransportAddress;
+use turns::{Contender, Schedule};
 
 /// Measures what it costs to send a frame to many players.
 #[derive(Parser)]
@@ -109,12 +113,12 @@ fn run(options: &Options) -> io::Result<()> {
         path.describe(),
     );
     if options.profile {
-        harness::print(&harness::take_turns(&mut [&mut gateway], options.schedule()));
+        turns::print(&turns::take_turns(&mut [&mut gateway], options.schedule()));
         return Ok(());
     }
     let (before, first, forwarded) = (path.swallowed(), gateway.outcome(), gateway.packets_forwarded());
-    let series = harness::take_turns(&mut [&mut reference, &mut batched, &mut gateway], options.schedule());
-    harness::print(&series);
+    let series = turns::take_turns(&mut [&mut reference, &mut batched, &mut gateway], options.schedule());
+    turns::print(&series);
     if let (Some(before), Some(after)) = (before, path.swallowed()) {
         let packets = series[..2].iter().map(|one| one.warm_up + one.packets).sum::<usize>();
         let runs = (packets / usize::from(options.packets)) as u64 + gateway.outcome().runs - first.runs;
@@ -129,6 +133,16 @@ fn run(options: &Options) -> io::Result<()> {
         return Err(io::Error::other("not every player got every packet: the figures are worth nothing"));
     }
     Ok(())
+}
+
+impl Contender for ReferenceLoop {
+    fn name(&self) -> &str {
+        "reference loop"
+    }
+
+    fn frame(&mut self, _now: Instant) -> usize {
+        self.send_frame()
+    }
 }
 
 /// The work of the reference loop through [`SendBatch`] and [`ShardSocket`]: what our own container costs.

@@ -8,7 +8,7 @@ use tableside::fanout::SendBatch;
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
 use tableside::shard::{Shard, TableId};
 
-use crate::harness::Contender;
+use crate::turns::Contender;
 use crate::world::{Dealer, World};
 
 /// Longer than any bench: the players answer nothing and send no checks once they are connected.
