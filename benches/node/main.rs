@@ -61,6 +61,9 @@ struct Options {
     /// from the shards' cores, or on the node's.
     #[arg(long, value_enum, default_value_t = Arrivals::Players)]
     arrivals: Arrivals,
+    /// Refuse players beyond this utilisation of the node's core, in percent (`sessions.max_shard_utilisation_percent`).
+    #[arg(long, default_value_t = 100, value_name = "PERCENT")]
+    max_utilisation: u8,
     /// Keep the results as the accepted ones, which later runs are compared with.
     #[arg(long)]
     accept: bool,
@@ -126,6 +129,7 @@ fn measure(options: Options) -> anyhow::Result<()> {
         seconds: options.seconds,
         cpus: [options.node_cpu, options.players_cpu],
         arrivals: options.arrivals,
+        max_utilisation: options.max_utilisation,
     };
     let rows = plan.run()?;
     results::print(&rows);

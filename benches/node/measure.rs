@@ -39,6 +39,8 @@ pub struct Plan {
     pub cpus: [usize; 2],
     /// Where the kernel handles what players send.
     pub arrivals: Arrivals,
+    /// Players beyond it are refused; percent.
+    pub max_utilisation: u8,
 }
 
 impl Plan {
@@ -62,7 +64,7 @@ impl Plan {
             for &players in &self.players {
                 eprintln!("{load:?}, {players} players …");
                 let mut reference = Reference::start(lab, players, load)?;
-                let node = Node::start(lab, folder, self.tables)?;
+                let node = Node::start(lab, folder, self.tables, self.max_utilisation)?;
                 let mut turns = Vec::new();
                 for _ in 0..self.rounds {
                     let loop_turn = reference.turn(REFERENCE_TURN)?;
@@ -115,6 +117,8 @@ pub struct NodeTurn {
     pub bits_per_second: f64,
     /// From the publisher's send call to the player's kernel, in milliseconds: p50, p99.
     pub delay_ms: [f64; 2],
+    /// Players that were refused.
+    pub refused: u64,
     /// Packets that did not reach a player.
     pub lost: u64,
     /// Times that the generator itself lost some.
@@ -139,6 +143,7 @@ impl NodeTurn {
             cores: server["cores"].as_f64()?,
             bits_per_second: report["bits_per_second"].as_f64()?,
             delay_ms: [players["delay_ms"]["p50"].as_f64()?, players["delay_ms"]["p99"].as_f64()?],
+            refused: players["requested"].as_u64()? - players["connected"].as_u64()?,
             lost: players["lost"].as_u64()? + players["recovered"].as_u64()?,
             overflowed: players["overflowed"].as_u64()?,
             resident_bytes: server["resident_bytes"].as_u64()?,

@@ -64,14 +64,14 @@ impl Node {
     ///
     /// # Errors
     /// It does not get ready.
-    pub fn start(lab: &Lab, folder: &Path, tables: u32) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, folder: &Path, tables: u32, max_utilisation: u8) -> anyhow::Result<Self> {
         let config = folder.join("gateway.toml");
         let names =
             (0..tables).map(|n| if tables == 1 { "[tables.load]\n".into() } else { format!("[tables.load-{n}]\n") });
         let text = format!(
             "[http]\nlisten = \"{near}:{HTTP_PORT}\"\nrequests_per_second_per_address = 0\nmax_connections_per_address = 10000\n\
              [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"{near}\"\nshards = 1\n\
-             [sessions]\nmax_players_per_shard = 100000\nmax_shard_utilisation_percent = 100\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
+             [sessions]\nmax_players_per_shard = 100000\nmax_shard_utilisation_percent = {max_utilisation}\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
              [publish]\nkeys_file = \"keys.toml\"\n[log]\nlevel = \"warn\"\n{}",
             ADMIN.0,
             ADMIN.1,

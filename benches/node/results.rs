@@ -34,6 +34,8 @@ pub struct Row {
     reference_frame_ms: f64,
     allocations_per_packet: f64,
     resident_mib: f64,
+    #[serde(default)]
+    refused: u64,
     lost: u64,
     overflowed: u64,
 }
@@ -66,6 +68,7 @@ impl Row {
             reference_frame_ms: of_loops(|turn| turn.frame_ms),
             allocations_per_packet: of_nodes(|turn| turn.allocations),
             resident_mib: of_nodes(|turn| turn.resident_bytes as f64) / f64::from(1 << 20),
+            refused: nodes.iter().map(|(_, turn)| turn.refused).sum(),
             lost: nodes.iter().map(|(_, turn)| turn.lost).sum(),
             overflowed: nodes.iter().map(|(_, turn)| turn.overflowed).sum(),
         }
@@ -99,6 +102,9 @@ impl fmt::Display for Row {
             self.allocations_per_packet,
             self.resident_mib,
         )?;
+        if self.refused > 0 {
+            write!(f, "   refused {}", self.refused)?;
+        }
         if self.lost > 0 {
             write!(f, "   LOST {}", self.lost)?;
         }
@@ -129,12 +135,20 @@ fn accepted() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "benches", "node", "accepted.json"].iter().collect()
 }
 
-/// Keeps these results.
+/// Keeps these results, and those accepted ones that were not measured this time.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The file cannot be read or written.
 pub fn accept(rows: &[Row]) -> anyhow::Result<()> {
-    std::fs::write(accepted(), serde_json::to_string_pretty(rows)? + "\n").context("accepted.json")
+    let is_new = |row: &&Row| rows.iter().all(|new| (new.load, new.players) != (row.load, row.players));
+    let mut all: Vec<Row> = read_accepted()?.iter().filter(is_new).chain(rows).cloned().collect();
+    all.sort_by_key(|row| (row.load as u8, row.players));
+    std::fs::write(accepted(), serde_json::to_string_pretty(&all)? + "\n").context("accepted.json")
+}
+
+fn read_accepted() -> anyhow::Result<Vec<Row>> {
+    let text = std::fs::read_to_string(accepted()).context("accepted.json")?;
+    serde_json::from_str(&text).context("accepted.json")
 }
 
 /// Says where the ratio has left the accepted one by more than noise.
@@ -142,8 +156,7 @@ pub fn accept(rows: &[Row]) -> anyhow::Result<()> {
 /// # Errors
 /// The accepted results cannot be read.
 pub fn compare(rows: &[Row]) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(accepted()).context("accepted.json; --accept writes it")?;
-    let accepted: Vec<Row> = serde_json::from_str(&text).context("accepted.json")?;
+    let accepted = read_accepted()?;
     for row in rows {
         let Some(before) = accepted.iter().find(|b| (b.load, b.players) == (row.load, row.players)) else { continue };
         let change = row.ratio / before.ratio - 1.0;
