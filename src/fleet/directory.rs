@@ -283,15 +283,15 @@ mod tests {
     fn players_go_where_the_least_load_is_until_the_cores_are_used() {
         let mut directory = Directory::default();
         let mut place = |loads: &[Load]| directory.take_place(loads, 1000, 0.853);
-        let measured = [Load::new(0.6, 100), Load::new(0.3, 0)];
+        let measured = [Load::new(0.6, 100.0), Load::new(0.3, 0.0)];
         assert_eq!(place(&measured), Ok(ShardId(1)), "the measured load decides, not the number of players");
         // A crowd between two measurements: each of them counts at once.
-        let crowd: Vec<_> = (0..1000).map(|_| place(&[Load::new(0.6, 100), Load::new(0.5, 100)])).collect();
+        let crowd: Vec<_> = (0..1000).map(|_| place(&[Load::new(0.6, 100.0), Load::new(0.5, 100.0)])).collect();
         let taken = |shard| crowd.iter().filter(|placed| **placed == Ok(ShardId(shard))).count();
         // (0.853 - 0.6) / 0.006 beyond the 100 that were measured, and (0.853 - 0.5) / 0.005, one of whom is there.
         assert_eq!((taken(0), taken(1)), (142, 169));
         assert_eq!(crowd.last(), Some(&Err(RefusedOffer::ShardUtilisation)));
-        assert_eq!(place(&[Load::new(0.9, 300), Load::new(0.1, 20)]), Ok(ShardId(1)), "load that goes makes room");
+        assert_eq!(place(&[Load::new(0.9, 300.0), Load::new(0.1, 20.0)]), Ok(ShardId(1)), "load that goes makes room");
     }
 
     const OLD: (SessionId, u32) = (SessionId([1; 16]), 1);

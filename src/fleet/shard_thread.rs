@@ -12,7 +12,7 @@ use crate::rtc::TransportAddress;
 use crate::rtc::ice_lite::Ufrag;
 use crate::rtc::sdp::{IceCredentials, Negotiated, TableMedia};
 use crate::shard::{
-    Added, DropReason, EndCause, LocalMedia, PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
+    Added, DropReason, EndCause, LocalMedia, PeerMessage, Role, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
     SlotKey, TableId, TableSpec,
 };
 
@@ -341,7 +341,8 @@ impl Turn {
         self.receive_drops = drops;
         let mut report = self.shard.report(now);
         report.cpu_seconds = thread_cpu_time().as_secs_f64();
-        report.utilisation = self.utilisation.sample(now, report.cpu_seconds);
+        let players = report.sessions[Role::Player as usize];
+        (report.utilisation, report.utilisation_players) = self.utilisation.sample(now, report.cpu_seconds, players);
         if let Some(tcp) = self.tcp.as_ref().map(IceTcp::report) {
             (report.tcp_connections, report.tcp_accepted, report.tcp_ended) =
                 (tcp.connections, tcp.accepted, tcp.ended);

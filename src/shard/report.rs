@@ -205,6 +205,8 @@ pub struct ShardReport {
     pub cpu_seconds: f64,
     /// Gauge: the share of its core that the shard's thread used over the last seconds.
     pub utilisation: f64,
+    /// Gauge: players it had over the same time, on average.
+    pub utilisation_players: f64,
     /// By table name.
     pub tables: BTreeMap<String, TableReport>,
 }
