@@ -142,6 +142,8 @@ struct Turn {
     /// When the last turn began, and whether soon after the one before.
     begun: Instant,
     dense: bool,
+    /// The turn's share of datagrams was less than what waits.
+    more_waits: bool,
     /// What the kernel has dropped for want of room, as far as it was counted.
     receive_drops: u32,
 }
@@ -163,6 +165,7 @@ impl Turn {
             utilisation: Utilisation::new(now()),
             begun: now(),
             dense: false,
+            more_waits: false,
             receive_drops: 0,
         }
     }
@@ -215,8 +218,11 @@ impl Turn {
     /// Where turns follow each other closely, lets datagrams gather, as a network card holds back its interrupts: to wake
     /// the thread costs more than most of what players send.
     fn gather(&self) {
+        if !self.dense || self.more_waits {
+            return;
+        }
         let rest = (self.begun + GATHER).saturating_duration_since(now());
-        if self.dense && !rest.is_zero() {
+        if !rest.is_zero() {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the shard's own thread; the runtime's timers tick too slowly"
@@ -273,9 +279,13 @@ impl Turn {
 
     fn take_datagrams(&mut self) {
         let mut taken = 0;
+        self.more_waits = true;
         for _ in 0..BATCHES_PER_TURN {
             match self.socket.recv_batch(&mut self.arrivals) {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => {
+                    self.more_waits = false;
+                    break;
+                }
                 Ok(datagrams) => taken += datagrams,
             }
             let now = now();
