@@ -1,8 +1,8 @@
 //! Two hosts on one machine: network namespaces with a cable between them, one CPU for each.
 //!
 //! What the node sends, the kernel hands to the players on their CPU (receive packet steering), so that the node is not
-//! billed for their half of the stack, as with two machines. Both namespaces end with the processes
-//! in them and take the cable along: there is nothing to clean up, even after SIGKILL.
+//! billed for their half of the stack, as with two machines. Both namespaces end with the processes in them and take the
+//! cable along: there is nothing to clean up, even after SIGKILL.
 
 use std::env;
 use std::ffi::OsStr;

@@ -21,8 +21,9 @@ const TRACE: (u64, Duration) = (2_500_000, Duration::from_secs(2));
 /// payloads are so much longer.
 const EXTENSION_LEN: usize = 8;
 
-/// An Opus packet of the generator's, without that block; and how many there are for three frames at 50 a second.
-const AUDIO_LEN: usize = 80;
+/// Payload bytes of the generator's Opus packets (`AUDIO_BYTES`); and how many there are with each of three frames, at 50 a
+/// second.
+const AUDIO_LEN: usize = 100;
 const AUDIO: [usize; 3] = [2, 2, 1];
 
 /// What is sent.

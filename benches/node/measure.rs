@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::lab::{Arrivals, Lab};
 use crate::load::Load;
-use crate::loop_process::{Reference, Turn};
+use crate::loop_process::Reference;
 use crate::node::{Allocations, KEY, Node};
 use crate::results::Row;
 
@@ -65,14 +65,13 @@ impl Plan {
                 eprintln!("{load:?}, {players} players …");
                 let mut reference = Reference::start(lab, players, load)?;
                 let node = Node::start(lab, folder, self.tables, self.max_utilisation)?;
-                let mut turns = Vec::new();
+                let (mut loops, mut nodes) = (vec![reference.turn(REFERENCE_TURN)?], Vec::new());
                 for _ in 0..self.rounds {
-                    let loop_turn = reference.turn(REFERENCE_TURN)?;
-                    turns.push((loop_turn, self.node_turn(lab, generator, &node, load, players)?));
+                    nodes.push(self.node_turn(lab, generator, &node, load, players)?);
+                    loops.push(reference.turn(REFERENCE_TURN)?);
                 }
-                turns.push((reference.turn(REFERENCE_TURN)?, turns[turns.len() - 1].1.clone()));
                 node.stop()?;
-                let row = Row::new(load, players, &turns);
+                let row = Row::new(load, players, &loops, &nodes);
                 eprintln!("  {row}");
                 rows.push(row);
             }
@@ -196,6 +195,3 @@ fn build_generator() -> anyhow::Result<PathBuf> {
     let program = programs.find_map(|message| message["executable"].as_str().map(PathBuf::from));
     program.context("cargo does not say where the load generator is")
 }
-
-/// The loop's turns and the node's.
-pub type Turns = [(Turn, NodeTurn)];

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::load::Load;
-use crate::measure::Turns;
+use crate::loop_process::Turn;
+use crate::measure::NodeTurn;
 
 /// Smaller changes of a ratio are noise on a machine with neighbours.
 const NOISE: f64 = 0.08;
@@ -34,33 +35,32 @@ pub struct Row {
     reference_frame_ms: f64,
     allocations_per_packet: f64,
     resident_mib: f64,
-    #[serde(default)]
     refused: u64,
     lost: u64,
     overflowed: u64,
 }
 
 impl Row {
+    /// Of the node's turns and the loop's: one before the first of the node, and one after each.
+    ///
     /// # Panics
     /// Without turns.
-    pub fn new(load: Load, players: u32, turns: &Turns) -> Self {
-        // The last entry is there for its loop alone.
-        let (loops, nodes) = (turns, &turns[..turns.len() - 1]);
+    pub fn new(load: Load, players: u32, loops: &[Turn], nodes: &[NodeTurn]) -> Self {
         let mut ratios: Vec<f64> = loops
             .windows(2)
             .zip(nodes)
-            .map(|(loops, (_, node))| 2.0 * node.nanoseconds / (loops[0].0.nanoseconds + loops[1].0.nanoseconds))
+            .map(|(loops, node)| 2.0 * node.nanoseconds / (loops[0].nanoseconds + loops[1].nanoseconds))
             .collect();
         ratios.sort_by(f64::total_cmp);
-        let of_loops = |value: fn(&crate::loop_process::Turn) -> f64| median(loops.iter().map(|(turn, _)| value(turn)));
-        let of_nodes = |value: fn(&crate::measure::NodeTurn) -> f64| median(nodes.iter().map(|(_, turn)| value(turn)));
+        let of_loops = |value: fn(&Turn) -> f64| median(loops.iter().map(value));
+        let of_nodes = |value: fn(&NodeTurn) -> f64| median(nodes.iter().map(value));
         Self {
             load,
             players,
             seal: of_loops(|turn| turn.seal_nanoseconds),
             reference: of_loops(|turn| turn.nanoseconds),
             node: of_nodes(|turn| turn.nanoseconds),
-            ratio: ratios[ratios.len() / 2],
+            ratio: median(ratios.iter().copied()),
             ratios: [ratios[0], ratios[ratios.len() - 1]],
             cores: of_nodes(|turn| turn.cores),
             gigabits_per_second: of_nodes(|turn| turn.bits_per_second) / 1e9,
@@ -68,9 +68,9 @@ impl Row {
             reference_frame_ms: of_loops(|turn| turn.frame_ms),
             allocations_per_packet: of_nodes(|turn| turn.allocations),
             resident_mib: of_nodes(|turn| turn.resident_bytes as f64) / f64::from(1 << 20),
-            refused: nodes.iter().map(|(_, turn)| turn.refused).sum(),
-            lost: nodes.iter().map(|(_, turn)| turn.lost).sum(),
-            overflowed: nodes.iter().map(|(_, turn)| turn.overflowed).sum(),
+            refused: nodes.iter().map(|turn| turn.refused).sum(),
+            lost: nodes.iter().map(|turn| turn.lost).sum(),
+            overflowed: nodes.iter().map(|turn| turn.overflowed).sum(),
         }
     }
 }
@@ -177,6 +177,7 @@ pub fn compare(rows: &[Row]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Of an even number the upper one of the two in the middle: nothing looks better than it was.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

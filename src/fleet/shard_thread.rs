@@ -40,7 +40,7 @@ const DATAGRAMS_PER_TURN: usize = 1024;
 const DENSE: Duration = Duration::from_millis(1);
 
 /// The least time from one dense turn to the next. It delays a packet by half of that on average, and saves a busy shard
-/// about a tenth of its CPU (`docs/benchmarks.md`).
+/// about 8 % of its CPU (`docs/benchmarks.md`).
 const GATHER: Duration = Duration::from_micros(500);
 
 /// How often a shard reports.
