@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tableside::net::{RecvBatch, ShardSocket, UdpOptions, thread_cpu_time};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::lab::{self, Lab};
 use crate::load::{FPS, Load};
@@ -80,10 +82,14 @@ pub fn sink(players: u16) -> anyhow::Result<()> {
         let batch = Rc::clone(&batch);
         tasks.spawn_local(async move {
             let options = UdpOptions { receive_buffer: 1 << 20, ..UdpOptions::default() };
-            let (mut socket, _) = ShardSocket::bind((lab::FAR, FIRST_PORT + n).into(), &options)?;
+            let (socket, _) = ShardSocket::bind((lab::FAR, FIRST_PORT + n).into(), &options)?;
+            #[expect(unsafe_code, reason = "tokio cannot know whether a foreign type closes its descriptor early")]
+            // SAFETY: a `ShardSocket` owns its descriptor: it stays open, and the same, until the `AsyncFd` drops it.
+            let mut socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
             loop {
-                socket.readable().await?;
-                while socket.recv_batch(&mut batch.borrow_mut())? > 0 {}
+                let mut ready = socket.readable_mut().await?;
+                while ready.get_inner_mut().recv_batch(&mut batch.borrow_mut())? {}
+                ready.clear_ready();
             }
         })
     });

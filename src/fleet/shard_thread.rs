@@ -1,19 +1,20 @@
 //! A shard's thread: the thin shell that moves bytes between sockets and a [`Shard`].
 
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fanout::SendBatch;
-use crate::net::{IceTcp, RecvBatch, ShardSocket, TcpOptions, TuningReport, UdpOptions, thread_cpu_time};
+use crate::net::{IceTcp, RecvBatch, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time};
 use crate::rtc::TransportAddress;
 use crate::rtc::ice_lite::Ufrag;
 use crate::rtc::sdp::{IceCredentials, Negotiated, TableMedia};
 use crate::shard::{
     Added, DropReason, EndCause, LocalMedia, PeerMessage, Role, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
-    SlotKey, TableId, TableSpec,
+    SlotKey, TICK, TableId, TableSpec,
 };
 
 use super::peers::Peers;
@@ -42,6 +43,11 @@ const DENSE: Duration = Duration::from_millis(1);
 /// The least time from one dense turn to the next. It delays a packet by half of that on average, and saves a busy shard
 /// about 8 % of its CPU (`docs/benchmarks.md`).
 const GATHER: Duration = Duration::from_micros(500);
+
+/// Receive batches of RTCP taken before all else is looked at again, and how large they are: a report is a packet.
+const FEEDBACK_BATCHES_PER_TURN: usize = 4;
+const FEEDBACK_MESSAGES: usize = 64;
+const FEEDBACK_BYTES: usize = 2048;
 
 /// How often a shard reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
@@ -93,32 +99,30 @@ pub(super) fn queue() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> {
     let (bound, outcome) = oneshot::channel();
     thread::Builder::new().name(format!("shard-{}", seat.config.id.0)).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(bound.send(Err(error))),
-        };
-        runtime.block_on(async {
-            match bind(&seat) {
-                Ok((socket, tcp, tuning)) => {
-                    let _ = bound.send(Ok((socket.local_address(), tuning)));
-                    Turn::new(seat, socket, tcp).run().await;
-                }
-                Err(error) => drop(bound.send(Err(error))),
+        match bind(&seat) {
+            Ok((socket, tcp, waiter, tuning)) => {
+                let _ = bound.send(Ok((socket.local_address(), tuning)));
+                // Without its descriptors the shard is of no use: its end shows in readiness.
+                let _ = Turn::new(seat, socket, tcp, waiter).run();
             }
-        });
+            Err(error) => drop(bound.send(Err(error))),
+        }
     })?;
     outcome.await.unwrap_or_else(|_| Err(io::Error::other("the shard's thread ended")))
 }
 
-/// Both sockets, on one number.
-fn bind(seat: &Seat) -> io::Result<(ShardSocket, Option<IceTcp>, TuningReport)> {
+/// The sockets, on one number, and what waits for them.
+fn bind(seat: &Seat) -> io::Result<(ShardSocket, Option<IceTcp>, Waiter, TuningReport)> {
     let mut choices = if seat.address.port() == 0 { PORT_CHOICES } else { 1 };
     loop {
         let (socket, tuning) = ShardSocket::bind(seat.address, &seat.options)?;
-        let Some(options) = seat.tcp else { return Ok((socket, None, tuning)) };
         choices -= 1;
-        match IceTcp::bind(socket.local_address(), options) {
-            Ok(tcp) => return Ok((socket, Some(tcp), tuning)),
+        let tcp = seat.tcp.map(|options| IceTcp::bind(socket.local_address(), options)).transpose();
+        match tcp {
+            Ok(tcp) => {
+                let waiter = Waiter::new(&socket, tcp.as_ref())?;
+                return Ok((socket, tcp, waiter, tuning));
+            }
             Err(error) if choices == 0 => return Err(io::Error::new(error.kind(), format!("TCP: {error}"))),
             Err(_) => {}
         }
@@ -131,7 +135,12 @@ struct Turn {
     id: ShardId,
     socket: ShardSocket,
     tcp: Option<IceTcp>,
+    waiter: Waiter,
     arrivals: RecvBatch,
+    reports: RecvBatch,
+    /// When RTCP is read next. Where it comes seldom, there is no such time: it is watched for.
+    feedback_due: Option<Instant>,
+    feedback_read: Instant,
     departures: SendBatch,
     commands: mpsc::Receiver<Command>,
     peers: Peers,
@@ -149,13 +158,17 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(seat: Seat, socket: ShardSocket, tcp: Option<IceTcp>) -> Self {
+    fn new(seat: Seat, socket: ShardSocket, tcp: Option<IceTcp>, waiter: Waiter) -> Self {
         Self {
             id: seat.config.id,
             shard: Shard::new(seat.config),
             socket,
             tcp,
+            waiter,
             arrivals: RecvBatch::new(),
+            reports: RecvBatch::with_capacity(FEEDBACK_MESSAGES, FEEDBACK_BYTES),
+            feedback_due: None,
+            feedback_read: now(),
             departures: Shard::send_batch(),
             commands: seat.commands,
             peers: Peers::new(seat.peers),
@@ -171,41 +184,48 @@ impl Turn {
     }
 
     /// Until the control plane is gone or says so.
-    async fn run(mut self) {
+    fn run(mut self) -> io::Result<()> {
+        let waker = self.waiter.waker();
+        let mut context = Context::from_waker(&waker);
         loop {
             self.gather();
-            let wakes = [self.shard.poll_timeout(), self.tcp.as_ref().and_then(IceTcp::poll_timeout)];
-            let wake = wakes.into_iter().flatten().fold(self.report_due, Instant::min);
-            let first = tokio::select! {
-                biased;
-                command = self.commands.recv() => match command {
-                    Some(command) => Some(command),
-                    None => return,
-                },
-                readable = self.socket.readable() => match readable {
-                    Ok(()) => None,
-                    // The descriptor itself failed: without it the shard is of no use; its end shows in readiness.
-                    Err(_) => return,
-                },
-                readable = readable(self.tcp.as_ref()) => match readable {
-                    Ok(()) => None,
-                    Err(_) => return,
-                },
-                () = tokio::time::sleep_until(wake.into()) => None,
+            let first = match self.commands.poll_recv(&mut context) {
+                Poll::Ready(Some(command)) => Some(command),
+                Poll::Ready(None) => return Ok(()),
+                Poll::Pending => None,
             };
+            let wait = if first.is_some() { Duration::ZERO } else { self.next_wake().saturating_duration_since(now()) };
+            let arrivals = self.waiter.wait(wait)?;
             self.begin();
             if self.take_commands(first).is_break() {
-                return;
+                return Ok(());
             }
-            self.take_datagrams();
+            if arrivals.datagrams {
+                self.take_datagrams();
+            }
             let now = now();
-            self.take_frames(now);
+            if arrivals.feedback || self.feedback_due.is_some_and(|at| now >= at) {
+                self.take_feedback(now);
+            }
+            if arrivals.tcp {
+                self.take_frames(now);
+            }
+            if let Some(tcp) = &mut self.tcp {
+                tcp.handle_timeout(now);
+            }
             self.shard.handle_timeout(now);
             self.drain(now);
             if now >= self.report_due {
                 self.send_report(now);
             }
         }
+    }
+
+    /// When there is something to do, if nothing arrives.
+    fn next_wake(&self) -> Instant {
+        let tcp = self.tcp.as_ref().and_then(IceTcp::poll_timeout);
+        let wakes = [self.shard.poll_timeout(), tcp, self.feedback_due];
+        wakes.into_iter().flatten().fold(self.report_due, Instant::min)
     }
 
     /// A turn begins.
@@ -223,10 +243,7 @@ impl Turn {
         }
         let rest = (self.begun + GATHER).saturating_duration_since(now());
         if !rest.is_zero() {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the shard's own thread; the runtime's timers tick too slowly"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "the shard's own thread, which serves nobody else")]
             thread::sleep(rest);
         }
     }
@@ -279,31 +296,48 @@ impl Turn {
 
     fn take_datagrams(&mut self) {
         let mut taken = 0;
-        self.more_waits = true;
         for _ in 0..BATCHES_PER_TURN {
-            match self.socket.recv_batch(&mut self.arrivals) {
-                Ok(0) | Err(_) => {
-                    self.more_waits = false;
-                    break;
-                }
-                Ok(datagrams) => taken += datagrams,
-            }
+            self.more_waits = self.socket.recv_batch(&mut self.arrivals).unwrap_or(false);
             let now = now();
             for (source, datagram) in self.arrivals.datagrams_mut() {
                 self.shard.handle_datagram(now, source, datagram);
             }
-            self.shard.dropped(DropReason::Unrecognised, self.arrivals.unusable());
+            taken += self.arrivals.len();
+            self.shard.dropped(DropReason::Unrecognised, self.arrivals.take_unusable());
             self.drain(now);
-            if taken >= DATAGRAMS_PER_TURN {
+            if !self.more_waits || taken >= DATAGRAMS_PER_TURN {
                 break;
             }
+        }
+    }
+
+    /// RTCP over UDP. Where it comes seldom, each packet wakes the thread. Where it comes densely, nothing but time does, as
+    /// many packets at once: thousands of players report ten times a second each, and none of it hurries.
+    fn take_feedback(&mut self, now: Instant) {
+        let (mut any, mut more_waits) = (false, false);
+        for _ in 0..FEEDBACK_BATCHES_PER_TURN {
+            more_waits = self.socket.recv_feedback(&mut self.reports).unwrap_or(false);
+            any |= !self.reports.is_empty();
+            for (source, datagram) in self.reports.datagrams_mut() {
+                self.shard.handle_datagram(now, source, datagram);
+            }
+            self.shard.dropped(DropReason::Unrecognised, self.reports.take_unusable());
+            if !more_waits {
+                break;
+            }
+        }
+        let dense = any && (self.feedback_due.is_some() || now.saturating_duration_since(self.feedback_read) < TICK);
+        self.feedback_read = now;
+        let next = self.shard.next_tick(now);
+        self.feedback_due = if more_waits { Some(now) } else { dense.then_some(next) };
+        if self.feedback_due.is_none() && self.waiter.watch_feedback(&self.socket).is_err() {
+            self.feedback_due = Some(next);
         }
     }
 
     /// What came over TCP.
     fn take_frames(&mut self, now: Instant) {
         let (Some(tcp), shard) = (&mut self.tcp, &mut self.shard) else { return };
-        tcp.handle_timeout(now);
         tcp.receive(now, |peer, packet| {
             let source = TransportAddress::tcp(peer);
             shard.handle_datagram(now, source, packet);
@@ -362,14 +396,6 @@ impl Turn {
     }
 }
 
-/// Without TCP there is nothing to wait for.
-async fn readable(tcp: Option<&IceTcp>) -> io::Result<()> {
-    match tcp {
-        Some(tcp) => tcp.readable().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The clock of the media plane. The core takes it as an argument.
 #[expect(clippy::disallowed_methods, reason = "the one place where a shard's time comes from")]
 fn now() -> Instant {
@@ -379,7 +405,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::{Ipv4Addr, TcpStream, UdpSocket};
     use std::sync::Arc;
 
     use super::*;
@@ -420,8 +446,8 @@ mod tests {
             events: mpsc::unbounded_channel().0,
             report: watch::channel(ShardReport::default()).0,
         };
-        let (socket, tcp, _) = bind(&seat).expect("loopback");
-        Turn::new(seat, socket, tcp)
+        let (socket, tcp, waiter, _) = bind(&seat).expect("loopback");
+        Turn::new(seat, socket, tcp, waiter)
     }
 
     fn publisher(turn: &mut Turn) -> IceCredentials {
@@ -455,15 +481,14 @@ mod tests {
         [&(len as u16).to_be_bytes()[..], &message[..len]].concat()
     }
 
-    async fn until(turn: &mut Turn, condition: impl Fn(&Turn) -> bool) {
-        let turns = async {
-            while !condition(turn) {
-                readable(turn.tcp.as_ref()).await.expect("runtime");
-                turn.take_frames(now());
-                turn.drain(now());
-            }
-        };
-        tokio::time::timeout(LIMIT, turns).await.expect("happens in time");
+    fn until(turn: &mut Turn, condition: impl Fn(&Turn) -> bool) {
+        let deadline = now() + LIMIT;
+        while !condition(turn) {
+            assert!(now() < deadline, "happens in time");
+            turn.waiter.wait(LIMIT).expect("waits");
+            turn.take_frames(now());
+            turn.drain(now());
+        }
     }
 
     fn connect(turn: &Turn) -> TcpStream {
@@ -477,8 +502,42 @@ mod tests {
         turn.tcp.as_ref().expect("enabled").report().ended[cause as usize]
     }
 
-    #[tokio::test]
-    async fn over_tcp_only_a_valid_check_keeps_a_connection() {
+    #[test]
+    fn rtcp_wakes_the_thread_where_it_is_rare_and_waits_for_a_tick_where_it_is_dense() {
+        let mut turn = turn();
+        let player = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+        let to = turn.socket.local_address();
+        let report = || player.send_to(&[0x81, 201, 0, 1, 0, 0, 0, 1], to).expect("loopback");
+        let begin = now() + 2 * TICK;
+        let received = |turn: &mut Turn| turn.shard.report(begin).datagrams_received;
+
+        report();
+        assert!(turn.waiter.wait(LIMIT).expect("waits").feedback);
+        turn.take_feedback(begin);
+        assert_eq!((received(&mut turn), turn.feedback_due), (1, None), "the first for a long time");
+
+        report();
+        assert!(turn.waiter.wait(LIMIT).expect("waits").feedback, "it is watched again");
+        turn.take_feedback(begin + TICK / 4);
+        let due = turn.feedback_due.expect("soon after the one before");
+        assert_eq!(received(&mut turn), 2);
+        assert!(due > begin + TICK / 4 && due <= begin + TICK / 4 + TICK);
+        assert_eq!(turn.next_wake(), turn.report_due.min(due));
+
+        report();
+        let arrivals = turn.waiter.wait(TICK).expect("waits");
+        assert!(!arrivals.feedback, "nothing but time wakes for it now");
+        turn.take_feedback(due);
+        assert_eq!((received(&mut turn), turn.feedback_due), (3, Some(due + TICK)));
+
+        turn.take_feedback(due + TICK);
+        assert_eq!(turn.feedback_due, None, "nothing came");
+        report();
+        assert!(turn.waiter.wait(LIMIT).expect("waits").feedback);
+    }
+
+    #[test]
+    fn over_tcp_only_a_valid_check_keeps_a_connection() {
         let mut turn = turn();
         let ice = publisher(&mut turn);
         let wrong =
@@ -486,13 +545,13 @@ mod tests {
         for (n, first) in wrong.iter().enumerate() {
             let mut stranger = connect(&turn);
             stranger.write_all(first).expect("room");
-            until(&mut turn, |turn| ended(turn, TcpEnd::NoCheck) == n as u64 + 1).await;
+            until(&mut turn, |turn| ended(turn, TcpEnd::NoCheck) == n as u64 + 1);
             assert!(matches!(stranger.read(&mut [0; 8]), Ok(0) | Err(_)), "closed without a word");
         }
         let mut peer = connect(&turn);
         let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
         peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
-        until(&mut turn, |turn| turn.shard.knows(address)).await;
+        until(&mut turn, |turn| turn.shard.knows(address));
         let mut prefix = [0; 2];
         peer.read_exact(&mut prefix).expect("an answer");
         let mut answer = vec![0; usize::from(u16::from_be_bytes(prefix))];
@@ -501,16 +560,16 @@ mod tests {
         assert_eq!(turn.tcp.as_ref().expect("enabled").report().connections, 1);
     }
 
-    #[tokio::test]
-    async fn a_tcp_connection_that_is_gone_is_no_path_any_more() {
+    #[test]
+    fn a_tcp_connection_that_is_gone_is_no_path_any_more() {
         let mut turn = turn();
         let ice = publisher(&mut turn);
         let mut peer = connect(&turn);
         let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
         peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
-        until(&mut turn, |turn| turn.shard.knows(address)).await;
+        until(&mut turn, |turn| turn.shard.knows(address));
         drop(peer);
-        until(&mut turn, |turn| ended(turn, TcpEnd::Peer) == 1).await;
+        until(&mut turn, |turn| ended(turn, TcpEnd::Peer) == 1);
         assert!(!turn.shard.knows(address));
     }
 }

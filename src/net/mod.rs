@@ -1,7 +1,8 @@
 //! Batched UDP with GSO and GRO, ICE-TCP, socket buffers, verification of node tuning.
 //!
-//! Owns the sockets of each shard: one for UDP, and on the same number a listener for TCP and its connections. Enters: a [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and
-//! whatever the network sends. Leaves: datagrams on the wire in as few system calls as the kernel allows, and a
+//! Owns the sockets of each shard: two that share a UDP port, one for RTCP and one for all else, and on the same number a
+//! listener for TCP and its connections; and what the shard's thread sleeps on. Enters: a
+//! [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and whatever the network sends. Leaves: datagrams on the wire in as few system calls as the kernel allows, and a
 //! [`RecvBatch`] of datagrams with their source addresses. Also says what of the host's tuning is missing and which
 //! addresses the host can be reached at.
 //! Refuses to know: what is in a datagram, who it belongs to, what becomes of one that could not be sent.
@@ -10,6 +11,7 @@
 
 mod addresses;
 mod dscp;
+mod feedback;
 mod process;
 mod receive;
 mod send;
@@ -17,6 +19,7 @@ mod sys;
 mod tcp;
 mod tuning;
 mod udp;
+mod waiter;
 
 #[cfg(test)]
 mod tests;
@@ -31,3 +34,4 @@ pub use tcp::frame;
 pub use tcp::{IceTcp, TcpEnd, TcpOptions, TcpReport};
 pub use tuning::{SETTINGS, Setting, TuningReport, raise_open_files, verify_sysctls};
 pub use udp::{ShardSocket, UdpOptions};
+pub use waiter::{Arrivals, Waiter};

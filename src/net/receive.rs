@@ -56,10 +56,10 @@ impl RecvBatch {
         self.datagrams == 0
     }
 
-    /// How many messages were thrown away since the batch was made: empty, or longer than a message may be. No
-    /// protocol that we speak sends either.
-    pub fn unusable(&self) -> u64 {
-        self.unusable
+    /// How many messages were thrown away since the last call: empty, or longer than a message may be. No protocol that we
+    /// speak sends either.
+    pub fn take_unusable(&mut self) -> u64 {
+        std::mem::take(&mut self.unusable)
     }
 
     /// The datagrams in order of arrival with their sources. An IPv4 source is an IPv4 address, however it came.
@@ -83,10 +83,13 @@ impl RecvBatch {
     /// Replaces the datagrams by what waits at the socket. True if the batch is full: more may be waiting.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing waits, or what the kernel says.
+    /// What the kernel says.
     pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         self.clear();
-        self.slots.receive(socket, &mut self.buffer, &mut self.received)?;
+        match self.slots.receive(socket, &mut self.buffer, &mut self.received) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            result => result?,
+        }
         for message in &mut self.received {
             message.source.set_ip(message.source.ip().to_canonical());
             if is_usable(message) {

@@ -5,21 +5,21 @@
 #![allow(unsafe_code)]
 
 mod epoll;
+mod filter;
 
 use std::ffi::CStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
 use libc::{c_int, c_uint, socklen_t};
-use socket2::Socket;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 pub(super) use epoll::{Epoll, Ready, Wanted};
+pub(super) use filter::{Filter, select_socket};
 
 /// One message for the kernel.
 pub(super) struct Outgoing<'a> {
@@ -339,19 +339,29 @@ fn empty_iovecs(count: usize) -> Box<[libc::iovec]> {
     (0..count).map(|_| libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }).collect()
 }
 
-/// Has the current tokio runtime watch a socket for something to receive.
-///
-/// Not for room to send, as tokio's own sockets do: we never wait for it, and a socket watched for it wakes its thread
-/// whenever the network card has done with a packet.
+/// A counter that never blocks and can be waited for (`eventfd`), at 0.
 ///
 /// # Errors
-/// What `epoll_ctl` says.
+/// What `eventfd` says.
+pub(super) fn event() -> io::Result<File> {
+    // SAFETY: takes no pointer.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was made a moment ago, and that nobody else knows.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Sets an [`event`] back to 0.
 ///
-/// # Panics
-/// Outside a tokio runtime with I/O enabled.
-pub(super) fn watch_readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: a `Socket` owns its descriptor: it stays open, and the same, until the `AsyncFd` drops it.
-    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+/// # Errors
+/// What `read` says.
+pub(super) fn clear_event(mut event: &File) -> io::Result<()> {
+    match event.read(&mut [0; 8]) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// `setsockopt` with an integer.

@@ -1,5 +1,6 @@
 //! Sockets over loopback: what one sends is what the other receives.
 
+use std::collections::HashSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::receive_traffic_class;
-use super::{Dscp, Markings, RecvBatch, ShardSocket, UdpOptions};
+use super::{Arrivals, Dscp, Markings, RecvBatch, ShardSocket, UdpOptions, Waiter};
 use crate::fanout::{SendBatch, TrafficClass};
 use crate::rtc::TransportAddress;
 
+const LIMIT: Duration = Duration::from_secs(10);
 const V4: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 const ANY: (Ipv6Addr, u16) = (Ipv6Addr::UNSPECIFIED, 0);
 const V6: (Ipv6Addr, u16) = (Ipv6Addr::LOCALHOST, 0);
@@ -32,27 +34,28 @@ fn over_ipv4(socket: &ShardSocket) -> SocketAddr {
 }
 
 /// The next `count` datagrams: source, first byte, length.
-async fn receive(socket: &mut ShardSocket, count: usize) -> Vec<(SocketAddr, u8, usize)> {
+fn receive(socket: &mut ShardSocket, count: usize) -> Vec<(SocketAddr, u8, usize)> {
     let mut batch = RecvBatch::new();
     let mut found = Vec::new();
-    let all = async {
-        while found.len() < count {
-            socket.readable().await.expect("runtime");
-            let received = socket.recv_batch(&mut batch).expect("receives");
-            assert_eq!(received, batch.len());
-            assert_eq!(received, batch.datagrams_mut().count());
-            found.extend(batch.datagrams_mut().map(|(from, d)| {
-                assert!(d.iter().all(|&b| b == d[0]), "a datagram was cut in the wrong place");
-                (from.socket, d[0], d.len())
-            }));
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), all).await.expect("all datagrams arrive");
+    while found.len() < count {
+        wait(socket);
+        socket.recv_batch(&mut batch).expect("receives");
+        assert_eq!(batch.len(), batch.datagrams_mut().count());
+        found.extend(batch.datagrams_mut().map(|(from, d)| {
+            assert!(d.iter().all(|&b| b == d[0]), "a datagram was cut in the wrong place");
+            (from.socket, d[0], d.len())
+        }));
+    }
     found
 }
 
-#[tokio::test]
-async fn runs_of_mixed_sizes_arrive_whole_and_in_order() {
+fn wait(socket: &ShardSocket) {
+    let mut waiter = Waiter::new(socket, None).expect("descriptors");
+    assert!(waiter.wait(LIMIT).expect("waits").datagrams, "datagrams arrive");
+}
+
+#[test]
+fn runs_of_mixed_sizes_arrive_whole_and_in_order() {
     let (mut from, mut a, mut b) = (bind(V4), bind(V4), bind(V4));
     let mut batch = SendBatch::with_capacity(200_000, 64);
     let sizes = [1150, 1150, 1150, 700, 1150, 80, 1, 1200, 1200, 1200, 1200, 3];
@@ -66,26 +69,27 @@ async fn runs_of_mixed_sizes_arrive_whole_and_in_order() {
     assert_eq!((outcome.dropped_buffer_full, outcome.dropped_error), (0, 0));
 
     let expected: Vec<_> = sizes.iter().enumerate().map(|(i, &len)| (from.local_address(), i as u8, len)).collect();
-    assert_eq!(receive(&mut a, 12).await, expected);
-    assert_eq!(receive(&mut b, 12).await, expected);
+    assert_eq!(receive(&mut a, 12), expected);
+    assert_eq!(receive(&mut b, 12), expected);
     assert_eq!(a.receive_drops().expect("SO_MEMINFO"), 0);
 }
 
-#[tokio::test]
-async fn the_longest_run_arrives_in_one_message() {
+#[test]
+fn the_longest_run_arrives_in_one_message() {
     let (mut from, mut to) = (bind(V4), bind(V4));
     let mut batch = SendBatch::with_capacity(100_000, 8);
     (0..64).for_each(|i| push(&mut batch, to.local_address(), i, 1000));
     assert_eq!(from.send_batch(&batch).runs, 1);
 
-    to.readable().await.expect("runtime");
+    wait(&to);
     let mut received = RecvBatch::with_capacity(1, 65_536);
-    assert_eq!(to.recv_batch(&mut received).expect("receives"), 64);
+    to.recv_batch(&mut received).expect("receives");
+    assert_eq!(received.len(), 64);
     assert!(received.datagrams_mut().enumerate().all(|(i, (_, d))| d.len() == 1000 && d[0] == i as u8));
 }
 
-#[tokio::test]
-async fn a_destination_that_cannot_be_reached_does_not_hold_up_the_others() {
+#[test]
+fn a_destination_that_cannot_be_reached_does_not_hold_up_the_others() {
     let (mut from, mut a, mut b) = (bind(ANY), bind(V4), bind(V4));
     let (a_address, b_address) = (a.local_address(), b.local_address());
     let mut batch = SendBatch::with_capacity(100_000, 64);
@@ -97,12 +101,12 @@ async fn a_destination_that_cannot_be_reached_does_not_hold_up_the_others() {
     let outcome = from.send_batch(&batch);
     assert_eq!((outcome.datagrams, outcome.dropped_error, outcome.dropped_buffer_full), (9, 6, 0));
     assert!(from.offloads_segmentation(), "one bad destination must not cost the others their runs");
-    assert_eq!(receive(&mut a, 6).await.len(), 6);
-    assert_eq!(receive(&mut b, 3).await.len(), 3);
+    assert_eq!(receive(&mut a, 6).len(), 6);
+    assert_eq!(receive(&mut b, 3).len(), 3);
 }
 
-#[tokio::test]
-async fn a_closed_port_costs_nothing_but_what_is_sent_to_it() {
+#[test]
+fn a_closed_port_costs_nothing_but_what_is_sent_to_it() {
     let closed = bind(V4).local_address();
     let (mut from, mut to) = (bind(V4), bind(V4));
     let mut batch = SendBatch::with_capacity(10_000, 8);
@@ -112,35 +116,35 @@ async fn a_closed_port_costs_nothing_but_what_is_sent_to_it() {
     for _ in 0..2 {
         assert_eq!(from.send_batch(&batch).datagrams, 4);
     }
-    assert_eq!(receive(&mut to, 4).await.len(), 4);
+    assert_eq!(receive(&mut to, 4).len(), 4);
 }
 
-#[tokio::test]
-async fn a_dual_stack_socket_speaks_both_and_names_ipv4_peers_as_such() {
+#[test]
+fn a_dual_stack_socket_speaks_both_and_names_ipv4_peers_as_such() {
     let (mut node, mut v4, mut v6) = (bind(ANY), bind(V4), bind(V6));
     let port = node.local_address().port();
     let mut batch = SendBatch::with_capacity(10_000, 8);
 
     push(&mut batch, over_ipv4(&node), 4, 100);
     v4.send_batch(&batch);
-    assert_eq!(receive(&mut node, 1).await, [(v4.local_address(), 4, 100)]);
+    assert_eq!(receive(&mut node, 1), [(v4.local_address(), 4, 100)]);
 
     batch.clear();
     push(&mut batch, (V6.0, port).into(), 6, 100);
     v6.send_batch(&batch);
-    assert_eq!(receive(&mut node, 1).await, [(v6.local_address(), 6, 100)]);
+    assert_eq!(receive(&mut node, 1), [(v6.local_address(), 6, 100)]);
 
     batch.clear();
     for to in [&v4, &v6] {
         (0..4).for_each(|i| push(&mut batch, to.local_address(), i, 900));
     }
     assert_eq!(node.send_batch(&batch).runs, 2);
-    assert_eq!(receive(&mut v4, 4).await[3], (over_ipv4(&node), 3, 900));
-    assert_eq!(receive(&mut v6, 4).await[3], ((V6.0, port).into(), 3, 900));
+    assert_eq!(receive(&mut v4, 4)[3], (over_ipv4(&node), 3, 900));
+    assert_eq!(receive(&mut v6, 4)[3], ((V6.0, port).into(), 3, 900));
 }
 
-#[tokio::test]
-async fn what_does_not_fit_one_receive_is_there_at_the_next() {
+#[test]
+fn what_does_not_fit_one_receive_is_there_at_the_next() {
     let (mut from, mut to) = (bind(V4), bind(V4));
     let mut batch = SendBatch::with_capacity(10_000, 16);
     // Each longer than the one before, so that neither side joins them to a run.
@@ -149,35 +153,100 @@ async fn what_does_not_fit_one_receive_is_there_at_the_next() {
 
     let mut received = RecvBatch::with_capacity(4, 2048);
     let mut counts = Vec::new();
-    to.readable().await.expect("runtime");
-    loop {
-        let count = to.recv_batch(&mut received).expect("receives");
-        if count == 0 {
-            break;
-        }
-        counts.push(count);
+    wait(&to);
+    while to.recv_batch(&mut received).expect("receives") {
+        counts.push(received.len());
     }
+    counts.push(received.len());
     assert_eq!(counts, [4, 4, 2]);
 }
 
-#[tokio::test]
-async fn empty_and_overlong_datagrams_are_counted_and_dropped() {
+#[test]
+fn empty_and_overlong_datagrams_are_counted_and_dropped() {
     let mut to = bind(V4);
     let from = std::net::UdpSocket::bind(SocketAddr::from(V4)).expect("loopback");
     for len in [0, 101, 100] {
         from.send_to(&vec![1; len], to.local_address()).expect("sends");
     }
-    to.readable().await.expect("runtime");
+    wait(&to);
     let mut received = RecvBatch::with_capacity(8, 100);
-    assert_eq!(to.recv_batch(&mut received).expect("receives"), 1);
+    to.recv_batch(&mut received).expect("receives");
     assert_eq!(received.datagrams_mut().map(|(_, d)| d.len()).collect::<Vec<_>>(), [100]);
-    assert_eq!(received.unusable(), 2);
+    assert_eq!((received.take_unusable(), received.take_unusable()), (2, 0));
 }
 
-#[tokio::test]
-async fn nothing_to_receive_is_no_error() {
-    let mut socket = bind(V4);
-    assert_eq!(socket.recv_batch(&mut RecvBatch::new()).expect("not an error"), 0);
+#[test]
+fn nothing_to_receive_is_no_error() {
+    let (mut socket, mut batch) = (bind(V4), RecvBatch::new());
+    assert!(!socket.recv_batch(&mut batch).expect("not an error"));
+    assert!(!socket.recv_feedback(&mut batch).expect("not an error"));
+    assert!(batch.is_empty());
+}
+
+/// Sends each, in order; over loopback they are there when this returns.
+fn send_each(to: &ShardSocket, datagrams: &[&[u8]]) {
+    let from = std::net::UdpSocket::bind(SocketAddr::from(V4)).expect("loopback");
+    for datagram in datagrams {
+        from.send_to(datagram, over_ipv4(to)).expect("sends");
+    }
+}
+
+#[test]
+fn rtcp_comes_apart_from_all_else() {
+    for address in [SocketAddr::from(V4), SocketAddr::from(ANY)] {
+        let mut to = bind(address);
+        let others: [&[u8]; 9] =
+            [&[0, 1], &[22, 254], &[0x80, 96], &[0x80, 191], &[0x80, 224], &[0x80], &[0x40, 200], &[0xc0, 200], &[200]];
+        // The first and last types there may be, and those of counts and padding that are in use.
+        let rtcp: [&[u8]; 4] = [&[0x80, 192], &[0x80, 223], &[0x81, 201], &[0xaf, 205]];
+        send_each(&to, &others);
+        send_each(&to, &rtcp);
+        let mut waiter = Waiter::new(&to, None).expect("descriptors");
+        let arrivals = waiter.wait(LIMIT).expect("waits");
+        assert_eq!(arrivals, Arrivals { datagrams: true, feedback: true, ..Arrivals::default() });
+
+        let mut batch = RecvBatch::with_capacity(16, 64);
+        to.recv_batch(&mut batch).expect("receives");
+        assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), others);
+        to.recv_feedback(&mut batch).expect("receives");
+        assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), rtcp);
+    }
+}
+
+#[test]
+fn rtcp_wakes_once_for_each_time_it_is_watched() {
+    let to = bind(V4);
+    let mut waiter = Waiter::new(&to, None).expect("descriptors");
+    let feedback = Arrivals { feedback: true, ..Arrivals::default() };
+    send_each(&to, &[&[0x80, 201]]);
+    assert_eq!(waiter.wait(LIMIT).expect("waits"), feedback);
+    send_each(&to, &[&[0x80, 201]]);
+    assert_eq!(waiter.wait(Duration::from_millis(20)).expect("waits"), Arrivals::default(), "nobody watches");
+    waiter.watch_feedback(&to).expect("watches");
+    assert_eq!(waiter.wait(LIMIT).expect("waits"), feedback, "what came meanwhile is there");
+}
+
+#[test]
+fn a_sleeping_thread_can_be_woken_and_a_thread_about_to_sleep_too() {
+    let socket = bind(V4);
+    let mut waiter = Waiter::new(&socket, None).expect("descriptors");
+    let rung = Arrivals { rung: true, ..Arrivals::default() };
+    let waker = waiter.waker();
+    waker.wake_by_ref();
+    waker.wake_by_ref();
+    assert_eq!(waiter.wait(LIMIT).expect("waits"), rung);
+    assert_eq!(waiter.wait(Duration::ZERO).expect("waits"), Arrivals::default(), "however often it was rung");
+    std::thread::scope(|threads| {
+        threads.spawn(|| waker.wake_by_ref());
+        assert_eq!(waiter.wait(LIMIT).expect("waits"), rung);
+    });
+}
+
+#[test]
+fn ports_that_the_system_chooses_differ() {
+    let sockets: Vec<ShardSocket> = (0..64).map(|_| bind(V4)).collect();
+    let ports: HashSet<u16> = sockets.iter().map(|socket| socket.local_address().port()).collect();
+    assert_eq!(ports.len(), sockets.len());
 }
 
 /// A plain receiver on `domain`'s loopback that is told the traffic class octet of what it receives.
@@ -195,8 +264,8 @@ fn octet_reader(domain: Domain) -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-#[tokio::test]
-async fn each_class_of_traffic_carries_its_marking() {
+#[test]
+fn each_class_of_traffic_carries_its_marking() {
     let af42 = Dscp::new(36).expect("a code point");
     for (domain, bound) in [
         (Domain::IPV4, SocketAddr::from(V4)),
@@ -220,8 +289,8 @@ async fn each_class_of_traffic_carries_its_marking() {
     }
 }
 
-#[tokio::test]
-async fn the_report_says_what_the_socket_got() {
+#[test]
+fn the_report_says_what_the_socket_got() {
     let options = UdpOptions { receive_buffer: 64 << 10, send_buffer: 64 << 10, ..UdpOptions::default() };
     let (socket, report) = ShardSocket::bind(V4.into(), &options).expect("loopback");
     let find = |name: &str| report.iter().find(|setting| setting.name == name).expect("reported");

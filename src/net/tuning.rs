@@ -15,7 +15,7 @@ use super::udp::UdpOptions;
 
 /// Every name that a [`Setting`] can have. Each is reported by [`verify_sysctls`], [`raise_open_files`] or
 /// [`ShardSocket::bind`](super::ShardSocket::bind), whether or not it is as wanted.
-pub const SETTINGS: [&str; 12] = [
+pub const SETTINGS: [&str; 13] = [
     "rmem_max",
     "wmem_max",
     "netdev_max_backlog",
@@ -28,6 +28,7 @@ pub const SETTINGS: [&str; 12] = [
     "gro",
     "busy_poll",
     "dscp",
+    "rtcp_socket",
 ];
 
 /// One thing that was looked at. Exported as `tableside_node_tuning_ok{setting}`.

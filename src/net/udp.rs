@@ -3,15 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use libc::c_int;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use super::dscp::Markings;
+use super::feedback::share_port;
 use super::receive::RecvBatch;
 use super::send::{self, Piece, SendOutcome};
 use super::sys::{self, Outgoing, SendSlots};
@@ -38,13 +37,18 @@ impl Default for UdpOptions {
     }
 }
 
-/// A non-blocking UDP socket that receives and sends in batches. Belongs to one task.
+/// A UDP port that receives and sends in batches and never waits; for that there is a [`Waiter`](super::Waiter). Belongs to
+/// one thread.
+///
+/// What hurries and what does not come apart: RTCP is received by a method of its own, where the kernel can tell it.
 ///
 /// Bound to `[::]` it also serves IPv4. Addresses go in and come out canonical: an IPv4 peer is an IPv4 address.
 ///
 /// Nothing here allocates after [`ShardSocket::bind`].
 pub struct ShardSocket {
-    socket: AsyncFd<Socket>,
+    socket: Socket,
+    /// Gets the RTCP, where the kernel can tell it apart.
+    feedback: Option<Socket>,
     local: SocketAddr,
     markings: Markings,
     gso: bool,
@@ -58,16 +62,24 @@ impl ShardSocket {
     ///
     /// # Errors
     /// The address cannot be bound.
-    ///
-    /// # Panics
-    /// If called outside a tokio runtime with I/O enabled. The socket belongs to that runtime.
     pub fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<(Self, TuningReport)> {
         let (socket, address) = open(address)?;
-        let report = tune(socket.as_fd(), address.is_ipv6(), options);
+        let mut report = tune(socket.as_fd(), address.is_ipv6(), options);
         socket.bind(&address.into())?;
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        let feedback = open_family(local).and_then(|beside| {
+            size_buffer(beside.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.receive_buffer)?;
+            share_port(&socket, &beside, local)?;
+            Ok(beside)
+        });
+        let (feedback, shared) = match feedback {
+            Ok(feedback) => (Some(feedback), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        report.push(Setting::applied("rtcp_socket", "apart", shared, "Linux 4.5 or later"));
         let socket = Self {
-            socket: sys::watch_readable(socket)?,
+            socket,
+            feedback,
             local,
             markings: options.markings,
             gso: report.iter().any(|setting| setting.name == "gso" && setting.ok),
@@ -93,32 +105,30 @@ impl ShardSocket {
     /// # Errors
     /// The kernel does not say (before Linux 4.12).
     pub fn receive_drops(&self) -> io::Result<u32> {
-        sys::receive_drops(self.socket.as_fd())
+        let of_feedback = self.feedback.as_ref().map_or(Ok(0), |feedback| sys::receive_drops(feedback.as_fd()))?;
+        Ok(sys::receive_drops(self.socket.as_fd())?.wrapping_add(of_feedback))
     }
 
-    /// Waits until there may be something to receive. Cancel safe.
-    ///
-    /// # Errors
-    /// The runtime is shutting down.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await.map(drop)
-    }
-
-    /// Replaces what is in `batch` by what has arrived, and says how many datagrams that is; 0 where there are none:
-    /// then wait for [`ShardSocket::readable`]. Only sees what came before the last time the task waited for anything.
+    /// Replaces what is in `batch` by what has arrived, without waiting. True if the batch is full: more may be there.
     ///
     /// # Errors
     /// What the kernel says. The socket stays usable.
-    pub fn recv_batch(&mut self, batch: &mut RecvBatch) -> io::Result<usize> {
+    pub fn recv_batch(&mut self, batch: &mut RecvBatch) -> io::Result<bool> {
+        batch.fill(self.socket.as_fd())
+    }
+
+    /// The same for RTCP, where the kernel can tell it apart; else it comes with all else.
+    ///
+    /// # Errors
+    /// What the kernel says. The socket stays usable.
+    pub fn recv_feedback(&mut self, batch: &mut RecvBatch) -> io::Result<bool> {
         batch.clear();
-        let result = self.socket.try_io(Interest::READABLE, |socket| {
-            // A batch that did not fill up has emptied the socket. To say so now saves the call that finds nothing.
-            if batch.fill(socket.as_fd())? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        match result {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(batch.len()),
-        }
+        self.feedback.as_ref().map_or(Ok(false), |feedback| batch.fill(feedback.as_fd()))
+    }
+
+    /// The socket of RTCP.
+    pub(super) fn feedback(&self) -> Option<BorrowedFd<'_>> {
+        self.feedback.as_ref().map(AsFd::as_fd)
     }
 
     /// Sends `batch` without waiting. What the kernel does not take now is dropped and counted, and keeps nothing
@@ -135,6 +145,18 @@ impl ShardSocket {
             warn!("the network device refuses UDP segmentation offload: datagrams are sent one by one from now on");
         }
         outcome
+    }
+}
+
+impl AsFd for ShardSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for ShardSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

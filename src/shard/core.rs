@@ -24,7 +24,7 @@ use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, 
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
 use super::table::Table;
-use super::timers::Timers;
+use super::timers::{self, Timers};
 
 /// Bytes and messages of a send batch. A batch is filled, sent, and filled again: it has to hold a burst of answers to
 /// one batch of arrivals (64 buffers), and to stay in the second-level cache.
@@ -139,6 +139,7 @@ impl Shard {
     /// A shard without sessions.
     pub fn new(config: ShardConfig) -> Self {
         Self {
+            timers: Timers::new(config.epoch.0),
             config,
             sessions: Vec::new(),
             free: Vec::new(),
@@ -146,7 +147,6 @@ impl Shard {
             failed_checks: FailedChecks::new(),
             tables: HashMap::new(),
             control: Control { batch: Self::send_batch(), full: VecDeque::new(), overflowed: 0 },
-            timers: Timers::default(),
             next_table_tick: None,
             ticking: Vec::new(),
             dtls: DtlsScratch::default(),
@@ -307,6 +307,11 @@ impl Shard {
     /// When to call [`Shard::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         [self.timers.next(), self.next_table_tick, self.catch_up_due, self.held_until].into_iter().flatten().min()
+    }
+
+    /// The next instant, after `now`, at which sessions may be woken: what can wait is best done then.
+    pub fn next_tick(&self, now: Instant) -> Instant {
+        timers::tick(self.config.epoch.0, now + Duration::from_nanos(1))
     }
 
     /// Everything that time brings.

@@ -21,8 +21,7 @@ const FLUSH_PACKETS: usize = 256;
 const RUN: usize = 32;
 
 /// How long a flush waits for the rest of a frame that has begun to arrive: its packets come as fast as the publisher's
-/// network lets them, and each flush costs every player a run of its own. With the runtime's timers, which tick once in a
-/// millisecond, it is between this and that much more.
+/// network lets them, and each flush costs every player a run of its own.
 const FRAME_HOLD: Duration = Duration::from_micros(500);
 
 /// How often joiners get their next share of the cached GOP.

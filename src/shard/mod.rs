@@ -31,3 +31,4 @@ pub use self::core::{Shard, ShardConfig};
 pub use message::*;
 pub use report::*;
 pub use session::Budget;
+pub use timers::TICK;

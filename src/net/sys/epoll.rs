@@ -1,22 +1,23 @@
 //! Which of many sockets can be read or written: `epoll`, level-triggered.
-//!
-//! tokio watches the one descriptor of the set instead of each socket in it: a shard asks its connections in turn, on its
-//! own thread, and needs no task for each.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
 
 use libc::c_int;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// How many sockets one look finds at most.
 const EVENTS: usize = 64;
 
-/// A set of sockets.
+/// A set of sockets. Can be a member of another one, where it is ready when one of its own members is.
 #[derive(Debug)]
-pub(in crate::net) struct Epoll(OwnedFd);
+pub(in crate::net) struct Epoll {
+    fd: OwnedFd,
+    /// The kernel waits for whole milliseconds only (before Linux 5.11).
+    coarse: bool,
+}
 
 /// A socket that can be read or written, or has failed, which reading it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(in crate::net) struct Ready {
 pub(in crate::net) enum Wanted {
     Nothing,
     Reading,
+    /// Reading, until a look has found it: then nothing.
+    ReadingOnce,
     ReadingAndWriting,
 }
 
@@ -42,6 +45,7 @@ impl Wanted {
         match self {
             Self::Nothing => 0,
             Self::Reading => libc::EPOLLIN as u32,
+            Self::ReadingOnce => (libc::EPOLLIN | libc::EPOLLONESHOT) as u32,
             Self::ReadingAndWriting => (libc::EPOLLIN | libc::EPOLLOUT) as u32,
         }
     }
@@ -57,7 +61,7 @@ impl Epoll {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a descriptor that was made a moment ago, and that nobody else knows.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, coarse: false })
     }
 
     /// Puts a socket into the set. It leaves it when it is closed.
@@ -79,7 +83,7 @@ impl Epoll {
     fn control(&self, operation: c_int, socket: BorrowedFd<'_>, token: u64, wanted: Wanted) -> io::Result<()> {
         let mut event = libc::epoll_event { events: wanted.events(), u64: token };
         // SAFETY: both descriptors are open as long as their borrows; the kernel reads `event` within the call.
-        let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, socket.as_raw_fd(), &raw mut event) };
+        let result = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, socket.as_raw_fd(), &raw mut event) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
@@ -87,13 +91,30 @@ impl Epoll {
     ///
     /// # Errors
     /// What `epoll_wait` says.
-    pub fn look(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub fn look(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        self.wait(ready, Duration::ZERO)
+    }
+
+    /// Waits until a socket is ready, but not longer than `most`, and replaces what is in `ready` by some that are: by none
+    /// where time ran out or a signal came.
+    ///
+    /// # Errors
+    /// What `epoll_wait` says.
+    pub fn wait(&mut self, ready: &mut Vec<Ready>, most: Duration) -> io::Result<()> {
         ready.clear();
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        // SAFETY: the kernel writes at most `EVENTS` entries into an array of so many.
-        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), EVENTS as c_int, 0) };
+        let mut count = if self.coarse || most.is_zero() {
+            self.wait_coarse(&mut events, most)
+        } else {
+            self.wait_fine(&mut events, most)
+        };
+        if count < 0 && !self.coarse && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            self.coarse = true;
+            count = self.wait_coarse(&mut events, most);
+        }
         if count < 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
         }
         ready.extend(events[..count as usize].iter().map(|event| {
             let events = event.events as c_int;
@@ -106,21 +127,35 @@ impl Epoll {
         Ok(())
     }
 
-    /// Has the current tokio runtime say when [`Epoll::look`] would find something.
-    ///
-    /// # Errors
-    /// What `epoll_ctl` says.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with I/O enabled.
-    pub fn watch(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: an `Epoll` owns its descriptor: it stays open, and the same, until the `AsyncFd` drops it.
-        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
+    fn wait_fine(&self, events: &mut [libc::epoll_event; EVENTS], most: Duration) -> c_int {
+        // An enormous number of seconds is refused; a day is as good as for ever.
+        let most = most.min(Duration::from_secs(86_400));
+        let timeout = libc::timespec { tv_sec: most.as_secs() as _, tv_nsec: most.subsec_nanos() as _ };
+        // SAFETY: the kernel writes at most `EVENTS` entries into an array of so many and reads `timeout`, both within the
+        // call; no signal mask is given.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.fd.as_raw_fd(),
+                events.as_mut_ptr(),
+                EVENTS as c_int,
+                &raw const timeout,
+                ptr::null::<libc::sigset_t>(),
+                0_usize,
+            )
+        };
+        count as c_int
+    }
+
+    fn wait_coarse(&self, events: &mut [libc::epoll_event; EVENTS], most: Duration) -> c_int {
+        let milliseconds = most.as_nanos().div_ceil(1_000_000).min(86_400_000) as c_int;
+        // SAFETY: the kernel writes at most `EVENTS` entries into an array of so many.
+        unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), EVENTS as c_int, milliseconds) }
     }
 }
 
-impl AsRawFd for Epoll {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

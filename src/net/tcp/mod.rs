@@ -15,12 +15,10 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use self::connection::{Connection, Incoming};
 use self::frame::{MAX_PACKET, PREFIX};
@@ -78,7 +76,7 @@ pub struct IceTcp {
     listener: TcpListener,
     local: SocketAddr,
     options: TcpOptions,
-    ready_set: AsyncFd<Epoll>,
+    ready_set: Epoll,
     ready: Vec<Ready>,
     places: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -99,9 +97,6 @@ impl IceTcp {
     ///
     /// # Errors
     /// The address cannot be listened at.
-    ///
-    /// # Panics
-    /// If called outside a tokio runtime with I/O enabled. The sockets belong to that runtime.
     pub fn bind(address: SocketAddr, options: TcpOptions) -> io::Result<Self> {
         let listener = listen(address, &options)?;
         let epoll = Epoll::new()?;
@@ -110,7 +105,7 @@ impl IceTcp {
             local: listener.local_addr()?,
             listener,
             options,
-            ready_set: epoll.watch()?,
+            ready_set: epoll,
             ready: Vec::new(),
             places: Vec::new(),
             free: Vec::new(),
@@ -130,23 +125,11 @@ impl IceTcp {
         self.local
     }
 
-    /// Waits until there may be something for [`IceTcp::receive`]. Cancel safe.
-    ///
-    /// # Errors
-    /// The runtime is shutting down.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.ready_set.readable().await.map(drop)
-    }
-
     /// Accepts, reads and writes what can be: gives each packet to `take`, which says whether the peer is known to it.
     /// One that is not is closed. Then see [`IceTcp::poll_gone`].
     pub fn receive(&mut self, now: Instant, mut take: impl FnMut(SocketAddr, &mut [u8]) -> bool) {
         let mut ready = std::mem::take(&mut self.ready);
-        let looked = self.ready_set.try_io(Interest::READABLE, |epoll| {
-            epoll.look(&mut ready)?;
-            if ready.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        if looked.is_ok() {
+        if self.ready_set.look(&mut ready).is_ok() {
             for event in &ready {
                 match event.token {
                     LISTENER => self.accept(now),
@@ -200,7 +183,7 @@ impl IceTcp {
         }
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
-            let _ = self.ready_set.get_ref().change(self.listener.as_fd(), LISTENER, Wanted::Reading);
+            let _ = self.ready_set.change(self.listener.as_fd(), LISTENER, Wanted::Reading);
         }
     }
 
@@ -224,7 +207,7 @@ impl IceTcp {
     fn pause_accepting(&mut self, now: Instant) {
         self.report.ended[TcpEnd::NoResources as usize] += 1;
         self.accept_again = Some(now + ACCEPT_PAUSE);
-        let _ = self.ready_set.get_ref().change(self.listener.as_fd(), LISTENER, Wanted::Nothing);
+        let _ = self.ready_set.change(self.listener.as_fd(), LISTENER, Wanted::Nothing);
     }
 
     fn admit(&mut self, now: Instant, stream: TcpStream, peer: SocketAddr) {
@@ -244,7 +227,7 @@ impl IceTcp {
         let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| {
             // Not every kernel hands the listener's marking on.
             let _ = mark(stream.as_fd(), self.local.is_ipv6(), self.options.marking.traffic_class_octet());
-            self.ready_set.get_ref().add(stream.as_fd(), place as u64, Wanted::Reading)
+            self.ready_set.add(stream.as_fd(), place as u64, Wanted::Reading)
         });
         if ready.is_err() {
             self.free.push(place);
@@ -292,7 +275,7 @@ impl IceTcp {
             return self.end(place, TcpEnd::Peer);
         }
         if ready.writable && !connection.is_queueing() {
-            let _ = self.ready_set.get_ref().change(connection.socket(), place as u64, Wanted::Reading);
+            let _ = self.ready_set.change(connection.socket(), place as u64, Wanted::Reading);
         }
     }
 
@@ -315,7 +298,7 @@ impl IceTcp {
                     if taken == datagrams { message.len } else { taken as usize * message.segment_size } as u64;
                 if connection.is_queueing() && !was_queueing {
                     let wanted = Wanted::ReadingAndWriting;
-                    let _ = self.ready_set.get_ref().change(connection.socket(), place as u64, wanted);
+                    let _ = self.ready_set.change(connection.socket(), place as u64, wanted);
                 }
             }
             Err(_) => {
@@ -339,6 +322,13 @@ impl IceTcp {
         if connection.prove_by.is_none() && cause != TcpEnd::SessionEnded {
             self.gone.push_back(connection.peer);
         }
+    }
+}
+
+/// Readable when there may be something for [`IceTcp::receive`].
+impl AsFd for IceTcp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ready_set.as_fd()
     }
 }
 

@@ -41,14 +41,14 @@ impl Node {
     }
 
     /// Turns until `condition` holds.
-    async fn until(&mut self, mut condition: impl FnMut(&Self) -> bool) {
-        let turns = async {
-            while !condition(self) {
-                self.tcp.readable().await.expect("runtime");
-                self.turn();
-            }
-        };
-        tokio::time::timeout(LIMIT, turns).await.expect("happens in time");
+    fn until(&mut self, mut condition: impl FnMut(&Self) -> bool) {
+        let (mut set, mut ready) = (sys::Epoll::new().expect("descriptors"), Vec::new());
+        set.add(self.tcp.as_fd(), 0, sys::Wanted::Reading).expect("can be watched");
+        while !condition(self) {
+            set.wait(&mut ready, LIMIT).expect("waits");
+            assert!(!ready.is_empty(), "happens in time");
+            self.turn();
+        }
     }
 
     fn turn(&mut self) {
@@ -105,15 +105,15 @@ fn is_closed(stream: &mut TcpStream) -> bool {
     }
 }
 
-#[tokio::test]
-async fn packets_go_both_ways_over_both_families() {
+#[test]
+fn packets_go_both_ways_over_both_families() {
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let mut node = Node::at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0), TcpOptions::default());
         let port = node.tcp.local_address().port();
         let mut peer = TcpStream::connect(SocketAddr::new(ip, port)).expect("loopback");
         peer.set_read_timeout(Some(LIMIT)).expect("a timeout");
         peer.write_all(&[framed(&[1; 100]), framed(&[2; MAX_PACKET])].concat()).expect("room");
-        node.until(|node| node.received.len() == 2).await;
+        node.until(|node| node.received.len() == 2);
         let address = peer.local_addr().expect("bound");
         assert_eq!(node.received, [(address, vec![1; 100]), (address, vec![2; MAX_PACKET])]);
 
@@ -125,29 +125,29 @@ async fn packets_go_both_ways_over_both_families() {
     }
 }
 
-#[tokio::test]
-async fn who_is_not_known_by_the_first_packet_is_closed() {
+#[test]
+fn who_is_not_known_by_the_first_packet_is_closed() {
     let mut node = Node::new(TcpOptions::default());
     node.known = Some(7);
     let (mut stranger, mut friend) = (node.connect(), node.connect());
     stranger.write_all(&[framed(&[1; 40]), framed(&[7; 40])].concat()).expect("room");
     friend.write_all(&framed(&[7; 40])).expect("room");
-    node.until(|node| node.received.len() == 2 && node.ended(TcpEnd::NoCheck) == 1).await;
+    node.until(|node| node.received.len() == 2 && node.ended(TcpEnd::NoCheck) == 1);
     assert!(is_closed(&mut stranger));
     assert_eq!((node.connections(), node.tcp.poll_gone()), (1, None));
     // A session that ends takes its connection with it, at the next packet at the latest.
     friend.write_all(&framed(&[8; 40])).expect("room");
-    node.until(|node| node.ended(TcpEnd::SessionEnded) == 1).await;
+    node.until(|node| node.ended(TcpEnd::SessionEnded) == 1);
     assert!(is_closed(&mut friend));
 }
 
-#[tokio::test]
-async fn who_says_nothing_is_closed_in_time() {
+#[test]
+fn who_says_nothing_is_closed_in_time() {
     let mut node = Node::new(TcpOptions::default());
     let (mut silent, mut half, mut friend) = (node.connect(), node.connect(), node.connect());
     half.write_all(&framed(&[7; 40])[..41]).expect("room");
     friend.write_all(&framed(&[7; 40])).expect("room");
-    node.until(|node| node.connections() == 3 && node.received.len() == 1).await;
+    node.until(|node| node.connections() == 3 && node.received.len() == 1);
     assert_eq!(node.tcp.poll_timeout(), Some(node.now + PROOF_WITHIN));
     node.tcp.handle_timeout(node.now + PROOF_WITHIN - Duration::from_millis(1));
     assert_eq!(node.connections(), 3);
@@ -157,61 +157,61 @@ async fn who_says_nothing_is_closed_in_time() {
     assert_eq!(node.tcp.poll_timeout(), None, "who has proved itself may be silent");
 }
 
-#[tokio::test]
-async fn a_claim_that_is_too_long_is_the_end() {
+#[test]
+fn a_claim_that_is_too_long_is_the_end() {
     let mut node = Node::new(TcpOptions::default());
     let mut peer = node.connect();
     peer.write_all(&framed(&[7; 40])).expect("room");
     peer.write_all(&u16::MAX.to_be_bytes()).expect("room");
-    node.until(|node| node.ended(TcpEnd::FrameTooLong) == 1).await;
+    node.until(|node| node.ended(TcpEnd::FrameTooLong) == 1);
     assert!(is_closed(&mut peer));
     assert_eq!(node.tcp.poll_gone(), Some(peer.local_addr().expect("bound")), "its session loses the path");
 }
 
-#[tokio::test]
-async fn a_peer_that_closes_is_gone() {
+#[test]
+fn a_peer_that_closes_is_gone() {
     let mut node = Node::new(TcpOptions::default());
     let mut peer = node.connect();
     peer.write_all(&framed(&[7; 40])).expect("room");
-    node.until(|node| node.received.len() == 1).await;
+    node.until(|node| node.received.len() == 1);
     peer.shutdown(Shutdown::Both).expect("open");
-    node.until(|node| node.ended(TcpEnd::Peer) == 1).await;
+    node.until(|node| node.ended(TcpEnd::Peer) == 1);
     let address = peer.local_addr().expect("bound");
     assert_eq!((node.tcp.poll_gone(), node.tcp.poll_gone()), (Some(address), None));
     assert_eq!(node.send(address, &[10, 10]).dropped_error, 2, "nobody is there");
 }
 
-#[tokio::test]
-async fn the_oldest_unproven_makes_room_and_the_proven_do_not() {
+#[test]
+fn the_oldest_unproven_makes_room_and_the_proven_do_not() {
     let mut node = Node::new(TcpOptions { max_connections: 2, ..TcpOptions::default() });
     let (mut friend, mut squatter) = (node.connect(), node.connect());
     friend.write_all(&framed(&[7; 40])).expect("room");
-    node.until(|node| node.connections() == 2 && node.received.len() == 1).await;
+    node.until(|node| node.connections() == 2 && node.received.len() == 1);
     let mut second = node.connect();
     second.write_all(&framed(&[7; 40])).expect("room");
-    node.until(|node| node.received.len() == 2).await;
+    node.until(|node| node.received.len() == 2);
     assert!(is_closed(&mut squatter));
     let mut third = node.connect();
-    node.until(|node| node.ended(TcpEnd::Full) == 1).await;
+    node.until(|node| node.ended(TcpEnd::Full) == 1);
     assert!(is_closed(&mut third));
     assert_eq!((node.connections(), node.ended(TcpEnd::Displaced), node.tcp.report().accepted), (2, 1, 4));
 }
 
-#[tokio::test]
-async fn one_address_gets_so_many_and_no_more() {
+#[test]
+fn one_address_gets_so_many_and_no_more() {
     let mut node = Node::new(TcpOptions { max_per_address: 2, ..TcpOptions::default() });
     let (first, _second, mut third) = (node.connect(), node.connect(), node.connect());
-    node.until(|node| node.ended(TcpEnd::AddressLimit) == 1).await;
+    node.until(|node| node.ended(TcpEnd::AddressLimit) == 1);
     assert!(is_closed(&mut third));
     drop(first);
-    node.until(|node| node.ended(TcpEnd::Peer) == 1).await;
+    node.until(|node| node.ended(TcpEnd::Peer) == 1);
     let _fourth = node.connect();
-    node.until(|node| node.connections() == 2).await;
+    node.until(|node| node.connections() == 2);
     assert_eq!(node.ended(TcpEnd::AddressLimit), 1);
 }
 
-#[tokio::test]
-async fn a_host_without_descriptors_is_asked_again_after_a_pause() {
+#[test]
+fn a_host_without_descriptors_is_asked_again_after_a_pause() {
     let mut node = Node::new(TcpOptions::default());
     node.tcp.pause_accepting(node.now);
     let mut friend = node.connect();
@@ -220,7 +220,7 @@ async fn a_host_without_descriptors_is_asked_again_after_a_pause() {
     node.turn();
     assert_eq!((node.connections(), node.ended(TcpEnd::NoResources)), (0, 1));
     node.tcp.handle_timeout(node.now + ACCEPT_PAUSE);
-    node.until(|node| node.received.len() == 1).await;
+    node.until(|node| node.received.len() == 1);
 }
 
 #[test]
@@ -232,12 +232,12 @@ fn an_ipv6_network_counts_as_one_host() {
 }
 
 /// A reader that does not read fills the kernel's buffers and ours; what goes missing are whole packets.
-#[tokio::test]
-async fn a_full_queue_drops_whole_packets_and_never_half_of_one() {
+#[test]
+fn a_full_queue_drops_whole_packets_and_never_half_of_one() {
     let mut node = Node::new(TcpOptions::default());
     let mut peer = node.connect();
     peer.write_all(&framed(&[7; 40])).expect("room");
-    node.until(|node| node.received.len() == 1).await;
+    node.until(|node| node.received.len() == 1);
     let address = peer.local_addr().expect("bound");
     let (mut sent, mut dropped, mut batches) = (0, 0, 0);
     while dropped < 100 {
@@ -255,21 +255,21 @@ async fn a_full_queue_drops_whole_packets_and_never_half_of_one() {
         packets
     });
     // The queue drains as the reader reads; then there is room again.
-    node.until(|node| !node.tcp.places.iter().flatten().any(|c| c.is_queueing())).await;
+    node.until(|node| !node.tcp.places.iter().flatten().any(|c| c.is_queueing()));
     let outcome = node.send(address, &[1153]);
     sent += outcome.datagrams;
     node.tcp.close(address);
     assert_eq!(reader.join().expect("reads"), sent);
 }
 
-#[tokio::test]
-async fn a_connection_is_marked_whatever_it_carries() {
+#[test]
+fn a_connection_is_marked_whatever_it_carries() {
     let af42 = Dscp::new(36).expect("a code point");
     for address in [LOOPBACK, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)] {
         let mut node = Node::at(address, TcpOptions { marking: af42, ..TcpOptions::default() });
         let port = node.tcp.local_address().port();
         let _peer = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("loopback");
-        node.until(|node| node.connections() == 1).await;
+        node.until(|node| node.connections() == 1);
         let connection = node.tcp.places.iter().flatten().next().expect("it stands");
         let tos = sys::option(connection.socket().as_fd(), libc::IPPROTO_IP, libc::IP_TOS).expect("IP_TOS");
         assert_eq!(tos, 36 << 2);
