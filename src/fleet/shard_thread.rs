@@ -44,9 +44,10 @@ const DENSE: Duration = Duration::from_millis(1);
 /// about 8 % of its CPU (`docs/benchmarks.md`).
 const GATHER: Duration = Duration::from_micros(500);
 
-/// Receive batches of RTCP taken before all else is looked at again, and how large they are: a report is a packet.
-const FEEDBACK_BATCHES_PER_TURN: usize = 4;
-const FEEDBACK_MESSAGES: usize = 64;
+/// Receive batches of RTCP taken before all else is looked at again, and how large they are: a report is a packet. What a
+/// batch asks for again has to fit the shard's answers, and 16 packets can ask for 272 with one NACK each.
+const FEEDBACK_BATCHES_PER_TURN: usize = 16;
+const FEEDBACK_MESSAGES: usize = 16;
 const FEEDBACK_BYTES: usize = 2048;
 
 /// How often a shard reports.
@@ -311,8 +312,9 @@ impl Turn {
         }
     }
 
-    /// RTCP over UDP. Where it comes seldom, each packet wakes the thread. Where it comes densely, nothing but time does, as
-    /// many packets at once: thousands of players report ten times a second each, and none of it hurries.
+    /// RTCP over UDP. Where it comes seldom, each packet wakes the thread. Where it comes densely, nothing but time does, for
+    /// many packets at once: thousands of players report more than ten times a second each, and even a NACK can wait for a
+    /// tick.
     fn take_feedback(&mut self, now: Instant) {
         let (mut any, mut more_waits) = (false, false);
         for _ in 0..FEEDBACK_BATCHES_PER_TURN {
@@ -322,6 +324,7 @@ impl Turn {
                 self.shard.handle_datagram(now, source, datagram);
             }
             self.shard.dropped(DropReason::Unrecognised, self.reports.take_unusable());
+            self.drain(now);
             if !more_waits {
                 break;
             }

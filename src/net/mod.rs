@@ -2,10 +2,11 @@
 //!
 //! Owns the sockets of each shard: two that share a UDP port, one for RTCP and one for all else, and on the same number a
 //! listener for TCP and its connections; and what the shard's thread sleeps on. Enters: a
-//! [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and whatever the network sends. Leaves: datagrams on the wire in as few system calls as the kernel allows, and a
-//! [`RecvBatch`] of datagrams with their source addresses. Also says what of the host's tuning is missing and which
-//! addresses the host can be reached at.
-//! Refuses to know: what is in a datagram, who it belongs to, what becomes of one that could not be sent.
+//! [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and whatever the network sends. Leaves: datagrams on the wire
+//! in as few system calls as the kernel allows, and a [`RecvBatch`] of datagrams with their source addresses. Also says what
+//! of the host's tuning is missing and which addresses the host can be reached at.
+//! Refuses to know: what is in a datagram, but for the two octets that tell RTCP; who it belongs to, what becomes of one that
+//! could not be sent.
 //!
 //! Linux only. The only unsafe code of the crate is in `sys` and `process`.
 

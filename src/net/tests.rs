@@ -11,6 +11,7 @@ use super::sys::receive_traffic_class;
 use super::{Arrivals, Dscp, Markings, RecvBatch, ShardSocket, UdpOptions, Waiter};
 use crate::fanout::{SendBatch, TrafficClass};
 use crate::rtc::TransportAddress;
+use crate::rtc::demux::{PacketKind, classify};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const V4: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
@@ -211,6 +212,26 @@ fn rtcp_comes_apart_from_all_else() {
         to.recv_feedback(&mut batch).expect("receives");
         assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), rtcp);
     }
+}
+
+#[test]
+fn the_kernel_tells_rtcp_by_the_same_rule_as_we_do() {
+    let mut to = bind(V4);
+    let mut batch = RecvBatch::with_capacity(64, 64);
+    let (mut rtcp, mut others) = (0, 0);
+    for first in [0, 3, 20, 63, 64, 127, 128, 129, 160, 191, 192, 255] {
+        let datagrams: Vec<[u8; 2]> = (0..=255).map(|second| [first, second]).collect();
+        send_each(&to, &datagrams.iter().map(|d| &d[..]).collect::<Vec<_>>());
+        while to.recv_feedback(&mut batch).expect("receives") || !batch.is_empty() {
+            assert!(batch.datagrams_mut().all(|(_, d)| classify(d) == PacketKind::Rtcp));
+            rtcp += batch.len();
+        }
+        while to.recv_batch(&mut batch).expect("receives") || !batch.is_empty() {
+            assert!(batch.datagrams_mut().all(|(_, d)| classify(d) != PacketKind::Rtcp));
+            others += batch.len();
+        }
+    }
+    assert_eq!((rtcp, others), (4 * 32, 12 * 256 - 4 * 32));
 }
 
 #[test]
