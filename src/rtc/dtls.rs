@@ -242,7 +242,6 @@ impl DtlsTransport {
             }
             State::Running(dtls) => {
                 let unversioned = dtls.protocol_version().is_none();
-                dtls.handle_timeout(now)?;
                 match dtls.handle_packet(datagram) {
                     // The rest of the server's flight without its ServerHello: overtaken, or lost.
                     Err(dimpl::Error::UnexpectedMessage(UnexpectedMessageError::UnrecognizedAutoServerResponse)) => {
@@ -258,7 +257,8 @@ impl DtlsTransport {
                         dtls.handle_packet(&early)?;
                     }
                 }
-                Ok(())
+                // After the datagram: it may answer the flight whose timer is due, which is then not repeated.
+                Ok(dtls.handle_timeout(now)?)
             }
             State::Rsa(server) => Ok(server.handle_datagram(now, datagram)?),
         }
@@ -422,4 +422,65 @@ fn matches_certificate(fingerprint: &Fingerprint, der: &[u8]) -> bool {
         FingerprintHash::Sha512 => &digest::SHA512,
     };
     digest::digest(algorithm, der).as_ref() == fingerprint.digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sdp::FingerprintHash;
+    use super::*;
+
+    /// One of two transports face to face.
+    struct Side {
+        transport: DtlsTransport,
+        scratch: DtlsScratch,
+        is_connected: bool,
+    }
+
+    impl Side {
+        fn new(now: Instant, role: DtlsRole, own: &Arc<DtlsIdentity>, other: &DtlsIdentity) -> Self {
+            let expected = Fingerprint { hash: FingerprintHash::Sha256, digest: other.fingerprint().to_vec() };
+            let transport = DtlsTransport::new(now, own, role, vec![expected]).unwrap();
+            Self { transport, scratch: DtlsScratch::default(), is_connected: false }
+        }
+
+        fn drive(&mut self) -> Vec<Vec<u8>> {
+            let mut sent = Vec::new();
+            self.transport
+                .drive(&mut self.scratch, |output| match output {
+                    DtlsOutput::Datagram(datagram) => sent.push(datagram.to_vec()),
+                    DtlsOutput::Connected { .. } => self.is_connected = true,
+                    DtlsOutput::Data(_) | DtlsOutput::Closed => panic!("nobody said that"),
+                })
+                .unwrap();
+            sent
+        }
+    }
+
+    /// Whoever drives the transport wakes it at ticks and when something arrives. An answer that comes between the time of a
+    /// retransmission and its tick, or that had to wait, is an answer.
+    #[test]
+    fn a_flight_that_is_answered_is_not_repeated() {
+        let mut now = Instant::now();
+        let [node, peer] =
+            [(); 2].map(|()| Arc::new(DtlsIdentity::generate().unwrap().speaking_only(DtlsVersion::Dtls12)));
+        let mut client = Side::new(now, DtlsRole::Client, &peer, &node);
+        let mut server = Side::new(now, DtlsRole::Server, &node, &peer);
+        client.transport.handle_timeout(now).unwrap();
+        let mut flight = client.drive();
+        // HelloVerifyRequest or not: until the server's certificate is on its way.
+        let length = |flight: &[Vec<u8>]| flight.iter().map(Vec::len).sum::<usize>();
+        let mut hello = 0;
+        while hello < 500 {
+            flight.iter().for_each(|datagram| server.transport.handle_datagram(now, datagram).unwrap());
+            let answer = server.drive();
+            hello = length(&answer);
+            answer.iter().for_each(|datagram| client.transport.handle_datagram(now, datagram).unwrap());
+            flight = client.drive();
+        }
+        now = server.transport.poll_timeout().expect("a timer of the flight") + std::time::Duration::from_millis(3);
+        flight.iter().for_each(|datagram| server.transport.handle_datagram(now, datagram).unwrap());
+        let last = server.drive();
+        assert!(server.is_connected);
+        assert!(length(&last) < 200, "ChangeCipherSpec and Finished alone: {} octets", length(&last));
+    }
 }

@@ -156,6 +156,11 @@ impl Endpoint {
         self.ice.nominated()
     }
 
+    /// The handshake has made its keys.
+    pub fn is_keyed(&self) -> bool {
+        self.srtp.is_some()
+    }
+
     /// Keys are there and the pair is nominated.
     pub fn is_connected(&self) -> bool {
         self.connected && !self.closed

@@ -20,6 +20,7 @@ use crate::rtc::{
 
 use super::egress::Flush;
 use super::failed_checks::FailedChecks;
+use super::handshakes::Handshakes;
 use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
@@ -66,6 +67,7 @@ pub struct Shard {
     free: Vec<u32>,
     by_address: HashMap<TransportAddress, u32>,
     failed_checks: FailedChecks,
+    handshakes: Handshakes,
     pub(super) tables: HashMap<TableId, Table>,
     pub(super) control: Control,
     pub(super) timers: Timers,
@@ -145,6 +147,7 @@ impl Shard {
             free: Vec::new(),
             by_address: HashMap::new(),
             failed_checks: FailedChecks::new(),
+            handshakes: Handshakes::default(),
             tables: HashMap::new(),
             control: Control { batch: Self::send_batch(), full: VecDeque::new(), overflowed: 0 },
             next_table_tick: None,
@@ -326,6 +329,23 @@ impl Shard {
         }
     }
 
+    /// Whether [`Shard::advance_handshake`] has something to do.
+    pub fn has_handshakes(&self) -> bool {
+        !self.handshakes.is_empty()
+    }
+
+    /// Takes the next step of those who are joining: one datagram, which may cost a signature. `false` if none waits.
+    pub fn advance_handshake(&mut self, now: Instant) -> bool {
+        let Some(step) = self.handshakes.next() else { return false };
+        if let Some(session) = self.session_mut(step.key) {
+            session.steps_waiting -= 1;
+            if let Err(reason) = self.take_dtls(now, step.key.slot, step.source, &step.datagram) {
+                self.dropped(reason, 1);
+            }
+        }
+        true
+    }
+
     /// What the shard has to say.
     pub fn poll_event(&mut self) -> Option<ShardEvent> {
         self.events.pop_front()
@@ -405,6 +425,7 @@ impl Shard {
             addresses: Vec::new(),
             scheduled: None,
             rtcp_due: None,
+            steps_waiting: 0,
             part,
         });
         if let Some(at) = session.endpoint.poll_timeout() {
@@ -521,6 +542,21 @@ impl Shard {
 
     fn handle_dtls(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
+        let session = self.sessions[slot as usize].session.as_mut().ok_or(DropReason::UnknownSource)?;
+        if session.endpoint.is_keyed() {
+            self.take_dtls(now, slot, source, datagram)
+        } else {
+            self.handshakes.defer(session, source, datagram)
+        }
+    }
+
+    fn take_dtls(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        source: TransportAddress,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
         let session = self.sessions[slot as usize].session.as_mut().ok_or(DropReason::UnknownSource)?;
         let result = session.endpoint.handle_dtls(now, source, datagram, &mut self.dtls, &mut self.control);
         self.after_input(now, slot);

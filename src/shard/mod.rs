@@ -9,13 +9,15 @@
 //! # Driving a shard
 //!
 //! Mutate it (`handle_*`, `add_*`, `close_*`), then drain it: [`Shard::poll_transmit`] until it has nothing more to
-//! send, [`Shard::poll_event`] until it is empty; then wait for input or [`Shard::poll_timeout`].
+//! send, [`Shard::poll_event`] until it is empty. Then, if there is time, [`Shard::advance_handshake`], and drain it again;
+//! without handshakes wait for input or [`Shard::poll_timeout`].
 
 mod channels;
 mod core;
 mod egress;
 mod failed_checks;
 mod feedback;
+mod handshakes;
 mod inbound;
 mod ingest;
 mod layer_choice;

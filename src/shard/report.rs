@@ -30,6 +30,8 @@ pub enum DropReason {
     Dtls,
     /// DTLS that is no ClientHello where one is due, or a malformed one.
     DtlsNoClientHello,
+    /// More of a handshake than may wait for its turn, of one session or of all.
+    HandshakeQueueFull,
     /// SRTP before the keys are known.
     NoKeys,
     /// RTP that does not parse.
@@ -58,7 +60,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason with its label value, in the order of the discriminants.
-    pub const ALL: [(DropReason, &'static str); 21] = [
+    pub const ALL: [(DropReason, &'static str); 22] = [
         (DropReason::Unrecognised, "unrecognised"),
         (DropReason::StunMalformed, "stun_malformed"),
         (DropReason::StunUnknownUfrag, "stun_unknown_ufrag"),
@@ -68,6 +70,7 @@ impl DropReason {
         (DropReason::UnknownSource, "unknown_source"),
         (DropReason::Dtls, "dtls"),
         (DropReason::DtlsNoClientHello, "dtls_no_client_hello"),
+        (DropReason::HandshakeQueueFull, "handshake_queue_full"),
         (DropReason::NoKeys, "no_keys"),
         (DropReason::RtpMalformed, "rtp_malformed"),
         (DropReason::RtcpMalformed, "rtcp_malformed"),

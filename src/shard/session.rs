@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) scheduled: Option<Instant>,
     /// When the next RTCP report is due.
     pub(super) rtcp_due: Option<Instant>,
+    /// Datagrams of its handshake that wait for their turn.
+    pub(super) steps_waiting: u8,
     pub(super) part: Part,
 }
 

@@ -222,7 +222,7 @@ fn damaged_handshakes() {
                     }
                 }
                 let source = TransportAddress::udp(address);
-                world.shards[0].handle_datagram(world.now, source, &mut datagram.bytes);
+                world.take(0, source, &mut datagram.bytes);
             }
             let mut batch = tableside::shard::Shard::send_batch();
             while world.shards[0].poll_transmit(world.now, &mut batch) {

@@ -7,7 +7,7 @@ use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::dtls::DtlsVersion;
 use tableside::shard::{DropReason, EndCause, Role};
 
-use crate::world::{Datagram, Dice, Rewrite, Side, World};
+use crate::world::{Datagram, Dice, Rewrite, Side, VIDEO_SSRC, World};
 
 const DELAY: Duration = Duration::from_millis(5);
 
@@ -69,6 +69,79 @@ fn each_peer_gets_its_version_in_each_role() {
         assert_eq!(report.handshakes[version as usize].iter().sum::<u64>(), 1, "{version:?}, {side:?}");
         assert_eq!(report.handshakes.as_flattened().iter().sum::<u64>(), 1);
     }
+}
+
+/// A crowd that joins a busy shard waits for itself: those who watch get each frame when it comes.
+#[test]
+fn a_shard_without_time_for_handshakes_goes_on_with_its_media() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    let watcher = world.add_player(0);
+    world.connect_all();
+    world.steps = Some(0);
+    let crowd = 20;
+    for _ in 0..crowd {
+        world.add_player(0);
+    }
+    let connected = |world: &mut World| world.report(0).connected[Role::Player as usize] - 1;
+    for n in 0..10 {
+        world.publish_frame(publisher, 3, n == 0);
+        world.run(Duration::from_millis(33));
+    }
+    assert!(world.shards[0].has_handshakes());
+    assert_eq!(connected(&mut world), 0);
+    assert_eq!(world.peers[watcher].received_on(VIDEO_SSRC).len(), 30);
+    // Two flights of each have to come in, whatever is sent twice meanwhile.
+    world.steps = Some(1);
+    world.run(Duration::from_millis(crowd));
+    assert!(connected(&mut world) < crowd);
+    world.run_until(Duration::from_secs(3), "the crowd's handshakes", |world| connected(world) == crowd);
+    assert_eq!(world.report(0).dropped[DropReason::HandshakeQueueFull as usize], 0);
+}
+
+#[test]
+fn a_publisher_is_not_kept_waiting_by_players() {
+    let mut world = World::new(1);
+    world.steps = Some(0);
+    for _ in 0..20 {
+        world.add_player(0);
+    }
+    world.run(Duration::from_millis(50));
+    world.add_publisher(Side::Client);
+    world.run(Duration::from_millis(50));
+    world.steps = Some(1);
+    world.run_until(Duration::from_millis(10), "the publisher's handshake", |world| {
+        world.report(0).connected[Role::Publisher as usize] == 1
+    });
+}
+
+/// Who sends one ClientHello after the other has a share of what may wait, and no more.
+#[test]
+fn what_waits_of_one_session_is_bounded_and_counted() {
+    let mut world = World::new(1);
+    world.steps = Some(0);
+    let hellos = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let keep = hellos.clone();
+    world.network = Box::new(move |datagram| {
+        if is_on(Way::ToNode, datagram) {
+            keep.borrow_mut().push(datagram.clone());
+        }
+        Some(Duration::ZERO)
+    });
+    world.add_publisher(Side::Client);
+    world.run(Duration::from_millis(50));
+    let hello = hellos.borrow().first().cloned().expect("a ClientHello");
+    let waiting = hellos.borrow().len() as u64;
+    for _ in 0..100 {
+        world.send(hello.clone());
+    }
+    world.deliver();
+    let dropped = |world: &mut World| world.report(0).dropped[DropReason::HandshakeQueueFull as usize];
+    assert_eq!(dropped(&mut world), 100 + waiting - 16);
+    let player = world.add_player(0);
+    world.steps = Some(1);
+    world.connect(player);
+    assert_eq!(world.report(0).connected, [1, 1]);
 }
 
 /// The peers of the world list AES-GCM first, as Firefox does.

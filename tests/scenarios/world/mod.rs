@@ -76,6 +76,8 @@ pub struct World {
     pub echo: Option<Duration>,
     /// The only version of DTLS that new peers speak, if they do not speak all.
     pub only: Option<DtlsVersion>,
+    /// How many steps of handshakes a shard has time for in a millisecond, if not for all at once.
+    pub steps: Option<usize>,
     fingerprint: [u8; 32],
     in_flight: Vec<(Instant, u64, Datagram)>,
     sent: u64,
@@ -132,6 +134,7 @@ impl World {
             tap: Box::new(|_, _| {}),
             echo: None,
             only: None,
+            steps: None,
             fingerprint,
             in_flight: Vec::new(),
             sent: 0,
@@ -289,15 +292,25 @@ impl World {
             let sender = self.peers.iter().find(|p| p.address == datagram.from);
             let transport = sender.map_or(Transport::Udp, |p| p.transport);
             let source = TransportAddress { socket: datagram.from, transport };
-            self.shards[shard].handle_datagram(self.now, source, &mut datagram.bytes);
+            self.take(shard, source, &mut datagram.bytes);
         } else if let Some(peer) = self.peers.iter_mut().find(|p| p.address == datagram.to) {
             peer.handle_datagram(self.now, datagram);
         }
     }
 
+    /// A datagram arrives at a shard.
+    pub fn take(&mut self, shard: usize, source: TransportAddress, datagram: &mut [u8]) {
+        let shard = &mut self.shards[shard];
+        shard.handle_datagram(self.now, source, datagram);
+        while self.steps.is_none() && shard.advance_handshake(self.now) {}
+    }
+
     fn step(&mut self) {
         for shard in &mut self.shards {
             shard.handle_timeout(self.now);
+            for _ in 0..self.steps.unwrap_or(0) {
+                shard.advance_handshake(self.now);
+            }
         }
         for peer in &mut self.peers {
             peer.handle_timeout(self.now);
