@@ -52,6 +52,13 @@ struct Answer<'a> {
     text: String,
 }
 
+/// What we want to receive in a section in which we send (RFC 3264 §6.1, RFC 3890 §6): feedback, at a twentieth of this.
+///
+/// Browsers give a twentieth of what they believe they may send to transport-wide feedback, within 50 and 250 ms between two.
+/// A player sends nothing else, so it stays at its first guess of 300 kbit/s, and reports 16 times a second whatever comes
+/// of it. With this line Chromium reports four times a second (`docs/whip-whep.md`).
+const FEEDBACK_BITS_PER_SECOND: u32 = 43_000;
+
 /// Appends one line.
 macro_rules! line {
     ($answer:expr, $($format:tt)+) => {{
@@ -109,6 +116,11 @@ impl Answer<'_> {
         let formats: Vec<_> = formats.iter().map(u8::to_string).collect();
         line!(self, "m={kind} 9 UDP/TLS/RTP/SAVPF {}", formats.join(" "));
         line!(self, "c=IN IP4 0.0.0.0");
+        if self.negotiated.direction == MediaDirection::Send
+            && media.stream.as_ref().is_some_and(|stream| stream.feedback.transport_cc)
+        {
+            line!(self, "b=TIAS:{FEEDBACK_BITS_PER_SECOND}");
+        }
         line!(self, "a=mid:{}", media.mid);
         self.transport();
         line!(self, "a={}", self.direction(media.stream.is_some()));

@@ -35,6 +35,8 @@ pub struct Stream {
     pub mid: Option<u8>,
     /// Whether the section has `a=rtcp-fb:… transport-cc`.
     pub transport_feedback: bool,
+    /// What the server wants to receive in the section, bits per second (`b=TIAS`, or `b=AS` in thousands).
+    pub limit: Option<u32>,
 }
 
 /// Why an answer is of no use.
@@ -114,6 +116,10 @@ fn fingerprint(value: &str) -> Option<Fingerprint> {
 fn stream(media: &sdp_types::Media) -> Stream {
     let payload_types: Vec<u8> = media.fmt.split_ascii_whitespace().filter_map(|format| format.parse().ok()).collect();
     let mut stream = Stream { payload_type: payload_types.first().copied().unwrap_or(0), ..Stream::default() };
+    stream.limit = ["TIAS", "AS"].into_iter().find_map(|kind| {
+        let line = media.bandwidths.iter().find(|line| line.bwtype == kind)?;
+        u32::try_from(line.bandwidth).ok()?.checked_mul(if kind == "AS" { 1000 } else { 1 })
+    });
     for attribute in &media.attributes {
         let value = attribute.value.as_deref().unwrap_or_default();
         let (subject, rest) = value.split_once(' ').unwrap_or((value, ""));
@@ -156,9 +162,19 @@ mod tests {
         assert_eq!(answer.server, SocketAddr::from(([10, 0, 0, 1], 7000)));
         assert_eq!(answer.our_role, DtlsRole::Client);
         assert_eq!(answer.fingerprints[0].digest, [0xab, 0xcd]);
-        let video =
-            Stream { payload_type: 96, rtx: Some(97), transport_cc: Some(3), mid: None, transport_feedback: true };
+        let video = Stream {
+            payload_type: 96,
+            rtx: Some(97),
+            transport_cc: Some(3),
+            mid: None,
+            transport_feedback: true,
+            limit: None,
+        };
         assert_eq!(answer.video, Some(video));
+        for (lines, limit) in [("b=AS:40", 40_000), ("b=TIAS:43000", 43_000), ("b=AS:1\r\nb=TIAS:2", 2)] {
+            let limited = ANSWER.replace("c=IN IP4 0.0.0.0\r\na=mid:1", &format!("c=IN IP4 0.0.0.0\r\n{lines}\r\na=mid:1"));
+            assert_eq!(Answer::parse(&limited).unwrap().video.and_then(|video| video.limit), Some(limit), "{lines}");
+        }
         assert_eq!(Answer::parse(&ANSWER.replace("m=video 9", "m=video 0")).unwrap().video, None);
     }
 

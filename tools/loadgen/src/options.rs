@@ -94,9 +94,10 @@ pub struct Options {
     #[arg(long, default_value_t = 0.05, value_name = "0..1", value_parser = share)]
     pub verify: f64,
 
-    /// Between two transport-wide feedbacks of a player; Chromium sends 16 a second.
-    #[arg(long, default_value_t = 60, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=1000))]
-    pub feedback_ms: u64,
+    /// Between two transport-wide feedbacks of a player. By default as Chromium does it: 16 a second, or 4 where the answer
+    /// has a line such as `b=TIAS:43000`, which is what the server wants to receive.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=1000))]
+    pub feedback_ms: Option<u64>,
 
     /// What publishers authenticate with (`Authorization: Bearer`). Better: the variable TABLESIDE_LOAD_KEY.
     #[arg(long, value_name = "KEY")]

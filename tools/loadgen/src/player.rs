@@ -68,7 +68,8 @@ struct Track {
 
 impl Player {
     /// The answer has come.
-    pub fn new(now: Instant, ice: IceCredentials, answer: Arc<Answer>, verifies: bool, feedback: Duration) -> Self {
+    pub fn new(now: Instant, ice: IceCredentials, answer: Arc<Answer>, verifies: bool, feedback: Option<Duration>) -> Self {
+        let feedback = feedback.unwrap_or_else(|| feedback_interval(answer.video.and_then(|video| video.limit)));
         let wants_feedback = answer.video.is_some_and(|video| video.transport_feedback && video.transport_cc.is_some());
         Self {
             client: Client::new(now, ice, answer),
@@ -396,6 +397,13 @@ impl OpenFrames {
     }
 }
 
+/// Between two transport-wide feedbacks of a Chromium that may send `limit` bits per second, if there is a limit: they
+/// get a twentieth of it, at 544 bits each, and there are at most 16 a second and at least 4 (measured: `docs/load.md`).
+fn feedback_interval(limit: Option<u32>) -> Duration {
+    let interval = limit.map_or(0, |limit| 20 * 544 * 1000 / u64::from(limit.max(1)));
+    Duration::from_millis(interval.clamp(60, 250))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -449,6 +457,12 @@ mod tests {
             }
         }
         assert_eq!((frames.whole, frames.torn()), (99, 1));
+    }
+
+    #[test]
+    fn feedback_comes_as_often_as_from_chromium() {
+        let intervals = [None, Some(1_000_000), Some(86_000), Some(63_000), Some(43_000), Some(0)].map(feedback_interval);
+        assert_eq!(intervals.map(|interval| interval.as_millis()), [60, 60, 126, 172, 250, 250]);
     }
 
     proptest! {

@@ -221,7 +221,7 @@ impl Test {
             let role = Role::Player {
                 group,
                 verifies: verifies(n, self.options.verify),
-                feedback: Duration::from_millis(self.options.feedback_ms),
+                feedback: self.options.feedback_ms.map(Duration::from_millis),
             };
             self.hand_over(n, Join { ice, answer: answer.into(), posted_at, answered_at, role })?;
         }

@@ -65,7 +65,7 @@ pub enum Role {
         /// Opens what it gets.
         verifies: bool,
         /// Between two transport-wide feedbacks.
-        feedback: Duration,
+        feedback: Option<Duration>,
     },
     /// Sends.
     Publisher {
