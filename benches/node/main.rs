@@ -4,6 +4,7 @@
 
 #[path = "../allocations.rs"]
 mod allocations;
+mod curve;
 mod lab;
 mod load;
 mod loop_process;
@@ -64,6 +65,9 @@ struct Options {
     /// Refuse players beyond this utilisation of the node's core, in percent (`sessions.max_shard_utilisation_percent`).
     #[arg(long, default_value_t = 100, value_name = "PERCENT")]
     max_utilisation: u8,
+    /// Draw the delay against the use of the core into this SVG file; wants several numbers of players.
+    #[arg(long, value_name = "FILE")]
+    curve: Option<PathBuf>,
     /// Keep the results as the accepted ones, which later runs are compared with.
     #[arg(long)]
     accept: bool,
@@ -133,5 +137,8 @@ fn measure(options: Options) -> anyhow::Result<()> {
     };
     let rows = plan.run()?;
     results::print(&rows);
+    if let Some(file) = &options.curve {
+        curve::draw(&rows, options.tables, file)?;
+    }
     if options.accept { results::accept(&rows) } else { results::compare(&rows) }
 }

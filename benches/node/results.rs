@@ -75,6 +75,28 @@ impl Row {
     }
 }
 
+impl Row {
+    /// How many watched.
+    pub fn players(&self) -> u32 {
+        self.players
+    }
+
+    /// What the node used of one CPU.
+    pub fn cores(&self) -> f64 {
+        self.cores
+    }
+
+    /// From the publisher's send call to the player's kernel: p50 and p99.
+    pub fn delay_ms(&self) -> [f64; 2] {
+        self.delay_ms
+    }
+
+    /// Whether a packet did not arrive, on account of whomsoever.
+    pub fn has_losses(&self) -> bool {
+        self.lost > 0
+    }
+}
+
 const HEADING: &str = "load   players    seal  kernel    loop    node    ours   ratio (min..max)     CPU  packets/core  Gbit/s   \
                        delay p50    p99  loop's frame  allocations  memory";
 

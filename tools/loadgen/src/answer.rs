@@ -172,7 +172,8 @@ mod tests {
         };
         assert_eq!(answer.video, Some(video));
         for (lines, limit) in [("b=AS:40", 40_000), ("b=TIAS:43000", 43_000), ("b=AS:1\r\nb=TIAS:2", 2)] {
-            let limited = ANSWER.replace("c=IN IP4 0.0.0.0\r\na=mid:1", &format!("c=IN IP4 0.0.0.0\r\n{lines}\r\na=mid:1"));
+            let limited =
+                ANSWER.replace("c=IN IP4 0.0.0.0\r\na=mid:1", &format!("c=IN IP4 0.0.0.0\r\n{lines}\r\na=mid:1"));
             assert_eq!(Answer::parse(&limited).unwrap().video.and_then(|video| video.limit), Some(limit), "{lines}");
         }
         assert_eq!(Answer::parse(&ANSWER.replace("m=video 9", "m=video 0")).unwrap().video, None);

@@ -68,7 +68,13 @@ struct Track {
 
 impl Player {
     /// The answer has come.
-    pub fn new(now: Instant, ice: IceCredentials, answer: Arc<Answer>, verifies: bool, feedback: Option<Duration>) -> Self {
+    pub fn new(
+        now: Instant,
+        ice: IceCredentials,
+        answer: Arc<Answer>,
+        verifies: bool,
+        feedback: Option<Duration>,
+    ) -> Self {
         let feedback = feedback.unwrap_or_else(|| feedback_interval(answer.video.and_then(|video| video.limit)));
         let wants_feedback = answer.video.is_some_and(|video| video.transport_feedback && video.transport_cc.is_some());
         Self {
@@ -461,7 +467,8 @@ mod tests {
 
     #[test]
     fn feedback_comes_as_often_as_from_chromium() {
-        let intervals = [None, Some(1_000_000), Some(86_000), Some(63_000), Some(43_000), Some(0)].map(feedback_interval);
+        let intervals =
+            [None, Some(1_000_000), Some(86_000), Some(63_000), Some(43_000), Some(0)].map(feedback_interval);
         assert_eq!(intervals.map(|interval| interval.as_millis()), [60, 60, 126, 172, 250, 250]);
     }
 

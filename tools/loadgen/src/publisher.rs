@@ -241,7 +241,7 @@ impl Publisher {
         let interval = Duration::from_secs(1) / self.programme.fps.max(1);
         let due = *self.next_frame.get_or_insert_with(|| {
             self.next_audio = now;
-            now + self.phase
+            now + until_phase(unix, interval, self.phase)
         });
         if self.programme.audio && now >= self.next_audio {
             self.next_audio += AUDIO_INTERVAL;
@@ -250,8 +250,9 @@ impl Publisher {
         if now >= due {
             let late = now.saturating_duration_since(due);
             self.sent.late_frames += u64::from(late > interval);
-            // Who has fallen behind does not catch up in a burst.
-            self.next_frame = Some(if late > interval { now + interval } else { due + interval });
+            // Who has fallen behind does not catch up in a burst, and keeps its phase.
+            let missed = late.as_nanos() / interval.as_nanos();
+            self.next_frame = Some(due + interval * (1 + missed as u32));
             self.send_frame(now, unix, send);
         }
         if now >= self.next_report {
@@ -379,5 +380,32 @@ impl Packet<'_> {
         sent.packets += 1;
         sent.bytes += len as u64;
         sent.refused += u64::from(!send(&datagram[..len]));
+    }
+}
+
+/// How long it is from `unix` until a frame is due: by the wall clock, so that the phases of publishers that connect one
+/// after the other lie as they should to each other.
+fn until_phase(unix: u64, interval: Duration, phase: Duration) -> Duration {
+    let interval = interval.as_nanos() as u64;
+    let phase = phase.as_nanos() as u64 % interval;
+    Duration::from_nanos((phase + interval - unix % interval) % interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn frames_lie_at_their_phase_whenever_the_publisher_connects(unix in 0..1u64 << 62, frames in 1..240u32, share in 0.0..1.0) {
+            let interval = Duration::from_secs(1) / frames;
+            let phase = interval.mul_f64(share);
+            let wait = until_phase(unix, interval, phase);
+            prop_assert!(wait < interval);
+            let at = Duration::from_nanos((unix + wait.as_nanos() as u64) % interval.as_nanos() as u64);
+            prop_assert_eq!(at.as_nanos(), phase.as_nanos() % interval.as_nanos());
+        }
     }
 }
