@@ -32,6 +32,29 @@ fn a_lost_packet_comes_again_on_rtx() {
     assert_eq!((report.retransmissions, report.retransmissions_missed), (3, 0));
 }
 
+/// As many NACKs as a shard is given before it is drained (`FEEDBACK_MESSAGES` in `fleet`), each for as much as one entry names.
+#[test]
+fn sixteen_nacks_at_once_are_all_answered() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    let players: Vec<usize> = (0..16).map(|_| world.add_player(0)).collect();
+    world.connect_all();
+    for n in 0..4 {
+        world.publish_frame(publisher, 9, n == 0);
+        world.run(Duration::from_millis(33));
+    }
+    for &player in &players {
+        let sent: Vec<u16> = world.peers[player].received_on(VIDEO_SSRC).iter().map(|r| r.sequence_number).collect();
+        world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, sent[3..20].iter().copied()).unwrap());
+    }
+    world.run(Duration::from_millis(20));
+    for &player in &players {
+        assert_eq!(world.peers[player].received_on(VIDEO_RTX_SSRC).len(), 17);
+    }
+    let report = &world.report(0).tables["roulette"];
+    assert_eq!((report.retransmissions, report.retransmissions_missed), (16 * 17, 0));
+}
+
 #[test]
 fn what_was_never_sent_is_not_repaired() {
     let mut world = World::new(1);
