@@ -46,6 +46,9 @@ struct Options {
     /// Tables, in spread phases; players are spread over them.
     #[arg(long, default_value_t = 1, value_name = "N")]
     tables: u32,
+    /// The node's shards, all on its one CPU: what a packet costs more with two than with one is what sharing costs.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    shards: u16,
     /// Turns of the node and of the loop for each row.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     rounds: u32,
@@ -129,6 +132,7 @@ fn measure(options: Options) -> anyhow::Result<()> {
         players: options.players,
         loads: options.load,
         tables: options.tables,
+        shards: options.shards,
         rounds: options.rounds,
         seconds: options.seconds,
         cpus: [options.node_cpu, options.players_cpu],
@@ -140,5 +144,13 @@ fn measure(options: Options) -> anyhow::Result<()> {
     if let Some(file) = &options.curve {
         curve::draw(&rows, options.tables, file)?;
     }
-    if options.accept { results::accept(&rows) } else { results::compare(&rows) }
+    // The accepted rows are of one table and one shard.
+    match options.accept {
+        _ if (options.tables, options.shards) != (1, 1) => {
+            anyhow::ensure!(!options.accept, "--accept is for one table and one shard");
+            Ok(())
+        }
+        true => results::accept(&rows),
+        false => results::compare(&rows),
+    }
 }

@@ -31,6 +31,8 @@ pub struct Plan {
     pub loads: Vec<Load>,
     /// How many tables.
     pub tables: u32,
+    /// How many shards the node has.
+    pub shards: u16,
     /// Turns.
     pub rounds: u32,
     /// Length of a turn of the node.
@@ -64,7 +66,7 @@ impl Plan {
             for &players in &self.players {
                 eprintln!("{load:?}, {players} players …");
                 let mut reference = Reference::start(lab, players, load)?;
-                let node = Node::start(lab, folder, self.tables, self.max_utilisation)?;
+                let node = Node::start(lab, folder, self.tables, self.shards, self.max_utilisation)?;
                 let (mut loops, mut nodes) = (vec![reference.turn(REFERENCE_TURN)?], Vec::new());
                 for _ in 0..self.rounds {
                     nodes.push(self.node_turn(lab, generator, &node, load, players)?);

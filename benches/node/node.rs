@@ -60,17 +60,17 @@ impl Allocations {
 }
 
 impl Node {
-    /// Starts it at its end of the cable, with one shard and `tables` tables, and waits until it is ready.
+    /// Starts it at its end of the cable, with so many tables and shards, and waits until it is ready.
     ///
     /// # Errors
     /// It does not get ready.
-    pub fn start(lab: &Lab, folder: &Path, tables: u32, max_utilisation: u8) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, folder: &Path, tables: u32, shards: u16, max_utilisation: u8) -> anyhow::Result<Self> {
         let config = folder.join("gateway.toml");
         let names =
             (0..tables).map(|n| if tables == 1 { "[tables.load]\n".into() } else { format!("[tables.load-{n}]\n") });
         let text = format!(
             "[http]\nlisten = \"{near}:{HTTP_PORT}\"\nrequests_per_second_per_address = 0\nmax_connections_per_address = 10000\n\
-             [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"{near}\"\nshards = 1\n\
+             [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"{near}\"\nshards = {shards}\n\
              [sessions]\nmax_players_per_shard = 100000\nmax_shard_utilisation_percent = {max_utilisation}\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
              [publish]\nkeys_file = \"keys.toml\"\n[log]\nlevel = \"warn\"\n{}",
             ADMIN.0,
