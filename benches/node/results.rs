@@ -73,9 +73,7 @@ impl Row {
             overflowed: nodes.iter().map(|turn| turn.overflowed).sum(),
         }
     }
-}
 
-impl Row {
     /// How many watched.
     pub fn players(&self) -> u32 {
         self.players

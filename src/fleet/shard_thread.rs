@@ -330,7 +330,7 @@ impl Turn {
     }
 
     /// RTCP over UDP. Where it comes seldom, each packet wakes the thread. Where it comes densely, nothing but time does, for
-    /// many packets at once: thousands of players report more than ten times a second each, and even a NACK can wait for a
+    /// many packets at once: thousands of players report five times a second each or more, and even a NACK can wait for a
     /// tick.
     fn take_feedback(&mut self, now: Instant) {
         let (mut any, mut more_waits) = (false, false);

@@ -1,9 +1,9 @@
 //! The second half of a shard's port: what players report about what they got.
 //!
 //! RTCP is most of what players send, and it can wait for a few milliseconds, which media and checks cannot. On one socket
-//! each report would wake the shard. So two sockets share the port (`SO_REUSEPORT`), and a classic BPF program in the kernel gives RTCP to
-//! the second one, by the first two octets of the datagram as
-//! [`classify`](crate::rtc::demux::classify) tells them apart: this is the same rule, in the kernel's language.
+//! each report would wake the shard. So two sockets share the port (`SO_REUSEPORT`), and a classic BPF program in the kernel
+//! gives RTCP to the second one, by the first two octets of the datagram as [`classify`](crate::rtc::demux::classify) tells
+//! them apart: this is the same rule, in the kernel's language.
 
 use std::io;
 use std::net::SocketAddr;

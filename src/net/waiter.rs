@@ -31,8 +31,8 @@ pub struct Arrivals {
 
 /// Puts a thread to sleep until one of its sockets has something, time has come, or another thread wakes it.
 ///
-/// A shard has a thread of its own and needs no runtime on it: this is one system call for each sleep, and exact to tens of
-/// microseconds where tokio's timers tick once in a millisecond.
+/// A shard has a thread of its own and needs no runtime on it: this is one system call for each sleep, and as fine as the
+/// kernel's timers, where tokio's tick once in a millisecond.
 #[derive(Debug)]
 pub struct Waiter {
     set: Epoll,

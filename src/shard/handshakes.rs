@@ -1,8 +1,7 @@
 //! Handshakes that wait for their turn.
 //!
-//! A step of a DTLS handshake costs a signature or a check of one, as much as a hundred packets to players. When a crowd
-//! joins, its steps would come before the next frame of those who watch, and a shard that is busy would fall so far behind
-//! that the kernel drops what publishers send. So whoever drives the shard takes steps when there is time
+//! A step of a DTLS handshake costs a signature or a check of one. When a crowd joins, its steps would come before the next
+//! frame of those who watch, and a shard that is busy would fall so far behind that the kernel drops what publishers send. So whoever drives the shard takes steps when there is time
 //! ([`Shard::advance_handshake`](super::Shard::advance_handshake)), and a crowd waits for itself only.
 //!
 //! What waits is bounded, for each session and for all, and what is too much is dropped: DTLS sends it again (RFC 9147

@@ -52,7 +52,8 @@ struct Answer<'a> {
     text: String,
 }
 
-/// What we want to receive in a section in which we send (RFC 3264 §6.1, RFC 3890 §6): feedback, at a twentieth of this.
+/// What we want to receive in a section in which we send: feedback, at a twentieth of this. RFC 3264 §5.1, of offers: "it
+/// indicates the desired bandwidth that the offerer would like to receive"; an answer's has the same sense. TIAS is of RFC 3890.
 ///
 /// Browsers give a twentieth of what they believe they may send to transport-wide feedback, within 50 and 250 ms between two.
 /// A player sends nothing else, so it stays at its first guess of 300 kbit/s, and reports 16 times a second whatever comes
