@@ -8,18 +8,12 @@ use tableside::fanout::SendBatch;
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
 use tableside::shard::{Shard, TableId};
 
+use crate::reference::viewer::HEADER_LEN;
 use crate::turns::Contender;
 use crate::world::{Dealer, World};
 
 /// Longer than any bench: the players answer nothing and send no checks once they are connected.
 const CONSENT: Duration = Duration::from_secs(24 * 3600);
-
-/// What a header extension block with a transport-wide number adds to a packet: the dealer's payloads are so much
-/// shorter, so that all contenders send datagrams of one size.
-const EXTENSION_LEN: usize = 8;
-
-/// RTP header without extensions.
-const HEADER_LEN: usize = 12;
 
 /// A shard as it works in the node, from the publisher's packet in the clear to the system call. Timers run: each
 /// player gets its sender report every second.
@@ -65,7 +59,7 @@ impl Gateway {
             shard: world.shards.remove(0),
             socket,
             batch: Shard::send_batch(),
-            dealer: Dealer::new(packets, usize::from(bytes) - HEADER_LEN - EXTENSION_LEN),
+            dealer: Dealer::new(packets, usize::from(bytes) - HEADER_LEN),
             players: count,
             packets: packets.into(),
             outcome: SendOutcome::default(),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use gateway::Gateway;
 use path::Path;
-use reference::viewer::{Aead, Viewer, sealed_len};
+use reference::viewer::{Aead, HEADER_LEN, Viewer, sealed_len};
 use reference::{Frame, ReferenceLoop};
 use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
@@ -69,13 +69,13 @@ impl Options {
         }
     }
 
-    /// Payloads of one frame; 12 bytes of each packet are its header.
+    /// Payloads of one frame: what its packets have behind their headers.
     fn frame(&self) -> Vec<Vec<u8>> {
-        vec![vec![0x5a; usize::from(self.bytes) - 12]; self.packets.into()]
+        vec![vec![0x5a; usize::from(self.bytes) - HEADER_LEN]; self.packets.into()]
     }
 
     fn reference_frame(&self) -> Frame {
-        Frame::new(&vec![usize::from(self.bytes) - 12; self.packets.into()], &[])
+        Frame::new(&vec![usize::from(self.bytes) - HEADER_LEN; self.packets.into()], &[])
     }
 }
 

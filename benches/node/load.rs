@@ -17,10 +17,6 @@ const PACED: (usize, usize) = (9, 1150);
 /// Bits a second of the trace's picture, and from keyframe to keyframe.
 const TRACE: (u64, Duration) = (2_500_000, Duration::from_secs(2));
 
-/// A header extension block with a transport-wide number, which the node adds to each packet and the loop does not: its
-/// payloads are so much longer.
-const EXTENSION_LEN: usize = 8;
-
 /// Payload bytes of the generator's Opus packets (`AUDIO_BYTES`); and how many there are with each of three frames, at 50 a
 /// second.
 const AUDIO_LEN: usize = 100;
@@ -40,14 +36,12 @@ impl Load {
     /// For the reference loop.
     pub fn frames(self) -> Vec<Frame> {
         match self {
-            Self::Paced => vec![Frame::new(&[PACED.1 + EXTENSION_LEN; PACED.0], &[])],
+            Self::Paced => vec![Frame::new(&[PACED.1; PACED.0], &[])],
             Self::Trace => {
                 let mut source = Source::new(Sizes::Varied { bitrate: TRACE.0 }, FPS, TRACE.1, 0);
                 let length = TRACE.1.as_secs() as u32 * FPS * 5;
-                let frame = |n: usize| {
-                    let video: Vec<usize> = source.next_frame().packets.iter().map(|len| len + EXTENSION_LEN).collect();
-                    Frame::new(&video, &[AUDIO_LEN + EXTENSION_LEN; 2][..AUDIO[n % AUDIO.len()]])
-                };
+                let frame =
+                    |n: usize| Frame::new(&source.next_frame().packets, &[AUDIO_LEN; 2][..AUDIO[n % AUDIO.len()]]);
                 (0..length as usize).map(frame).collect()
             }
         }

@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use clap::ValueEnum;
 
-/// RTP header without extensions.
-const HEADER_LEN: usize = 12;
+/// RTP header and an extension block with a transport-wide number, as the gateway's packets have it: what is authenticated and
+/// what is encrypted are as long, so that AES-GCM has the same to do.
+pub const HEADER_LEN: usize = FIXED_LEN + EXTENSION.len();
+const FIXED_LEN: usize = 12;
+/// RFC 8285 §4.2: one word of elements, one of two octets and padding.
+const EXTENSION: [u8; 8] = [0xbe, 0xde, 0, 1, 0x31, 0, 0, 0];
 /// Of either AEAD (RFC 7714 §14.2).
 const TAG_LEN: usize = 16;
 
@@ -53,10 +57,11 @@ impl Viewer {
         self.next_index += 1;
         let sealed_len = sealed_len(payload.len());
         let (header, sealed) = out[..sealed_len].split_at_mut(HEADER_LEN);
-        header[..2].copy_from_slice(&[0x80, 96]);
+        header[..2].copy_from_slice(&[0x90, 96]);
         header[2..4].copy_from_slice(&index[6..]);
         header[4..8].copy_from_slice(&index[..4]);
-        header[8..].copy_from_slice(&self.ssrc);
+        header[8..FIXED_LEN].copy_from_slice(&self.ssrc);
+        header[FIXED_LEN..].copy_from_slice(&EXTENSION);
         let (ciphertext, tag) = sealed.split_at_mut(payload.len());
         let nonce = Nonce::assume_unique_for_key(self.nonce(&index));
         self.key

@@ -2,19 +2,21 @@
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{io, thread};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fanout::SendBatch;
-use crate::net::{IceTcp, RecvBatch, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time};
+use crate::net::{
+    IceTcp, RecvBatch, RtcpLane, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time,
+};
 use crate::rtc::TransportAddress;
 use crate::rtc::ice_lite::Ufrag;
 use crate::rtc::sdp::{IceCredentials, Negotiated, TableMedia};
 use crate::shard::{
-    Added, DropReason, EndCause, LocalMedia, PeerMessage, Role, Shard, ShardConfig, ShardEvent, ShardId, ShardReport,
-    SlotKey, TICK, TableId, TableSpec,
+    Added, DropReason, EndCause, LocalMedia, PeerMessage, Role, SLACK, Shard, ShardConfig, ShardEvent, ShardId,
+    ShardReport, SlotKey, TableId, TableSpec,
 };
 
 use super::peers::Peers;
@@ -50,13 +52,18 @@ const BUSY: f64 = 0.75;
 
 /// Receive batches of RTCP taken before all else is looked at again, and how large they are: a report is a packet. What a
 /// batch asks for again has to fit the shard's answers, and 16 packets can ask for 272 with one NACK each.
-const FEEDBACK_BATCHES_PER_TURN: usize = 16;
-const FEEDBACK_MESSAGES: usize = 16;
-const FEEDBACK_BYTES: usize = 2048;
+const RTCP_BATCHES_PER_TURN: usize = 16;
+const RTCP_MESSAGES: usize = 16;
+const RTCP_BYTES: usize = 2048;
 
 /// How long RTCP is taken before all else is looked at again. Where a loss has all players of a table ask for packets, a
 /// batch can cost as much as a frame.
-const FEEDBACK_SHARE: Duration = Duration::from_millis(1);
+const RTCP_SHARE: Duration = Duration::from_millis(1);
+
+/// The least time from one reading of RTCP to the next where it comes densely: of requests a delay, of reports no more than
+/// work put together.
+const REQUESTS_PACE: Duration = Duration::from_millis(4);
+const REPORTS_PACE: Duration = Duration::from_millis(20);
 
 /// How long handshakes are taken in a turn that has no time to spare. With it a shard that media keeps busy to 80 % turns
 /// every 1.5 ms or so while a crowd joins, and the crowd gets what media leaves.
@@ -142,6 +149,41 @@ fn bind(seat: &Seat) -> io::Result<(ShardSocket, Option<IceTcp>, Waiter, TuningR
     }
 }
 
+/// When RTCP of one kind is read.
+#[derive(Debug)]
+struct Lane {
+    /// From one reading to the next.
+    pace: Duration,
+    /// How long a reading that is due may wait for a turn that is made anyway.
+    slack: Duration,
+    /// When it is read next, and when the thread is woken for it. Where it comes seldom, there is no such time: it is watched
+    /// for.
+    due: Option<Instant>,
+    latest: Option<Instant>,
+    last: Instant,
+}
+
+impl Lane {
+    fn new(lane: RtcpLane) -> Self {
+        let (pace, slack) = match lane {
+            RtcpLane::Requests => (REQUESTS_PACE, Duration::ZERO),
+            RtcpLane::Reports => (REPORTS_PACE, SLACK - REPORTS_PACE),
+        };
+        Self { pace, slack, due: None, latest: None, last: now() }
+    }
+
+    /// It was read at `now`: did that bring anything, and may more be waiting?
+    fn note(&mut self, now: Instant, any: bool, more_waits: bool) {
+        let dense = any && (self.due.is_some() || now.saturating_duration_since(self.last) < self.pace + self.slack);
+        self.last = now;
+        (self.due, self.latest) = match (more_waits, dense) {
+            (true, _) => (Some(now), Some(now)),
+            (false, true) => (Some(now + self.pace), Some(now + self.pace + self.slack)),
+            (false, false) => (None, None),
+        };
+    }
+}
+
 /// The loop of a shard.
 struct Turn {
     shard: Shard,
@@ -150,10 +192,8 @@ struct Turn {
     tcp: Option<IceTcp>,
     waiter: Waiter,
     arrivals: RecvBatch,
-    reports: RecvBatch,
-    /// When RTCP is read next. Where it comes seldom, there is no such time: it is watched for.
-    feedback_due: Option<Instant>,
-    feedback_read: Instant,
+    rtcp: RecvBatch,
+    lanes: [Lane; 2],
     departures: SendBatch,
     commands: mpsc::Receiver<Command>,
     peers: Peers,
@@ -181,9 +221,8 @@ impl Turn {
             tcp,
             waiter,
             arrivals: RecvBatch::new(),
-            reports: RecvBatch::with_capacity(FEEDBACK_MESSAGES, FEEDBACK_BYTES),
-            feedback_due: None,
-            feedback_read: now(),
+            rtcp: RecvBatch::with_capacity(RTCP_MESSAGES, RTCP_BYTES),
+            lanes: RtcpLane::ALL.map(Lane::new),
             departures: Shard::send_batch(),
             commands: seat.commands,
             peers: Peers::new(seat.peers),
@@ -221,8 +260,10 @@ impl Turn {
                 self.take_datagrams();
             }
             let now = now();
-            if arrivals.feedback || self.feedback_due.is_some_and(|at| now >= at) {
-                self.take_feedback(now);
+            for (n, lane) in RtcpLane::ALL.into_iter().enumerate() {
+                if arrivals.rtcp[n] || self.lanes[n].due.is_some_and(|at| now >= at) {
+                    self.take_rtcp(lane, now);
+                }
             }
             if arrivals.tcp {
                 self.take_frames(now);
@@ -242,7 +283,8 @@ impl Turn {
     /// When there is something to do, if nothing arrives.
     fn next_wake(&self) -> Instant {
         let tcp = self.tcp.as_ref().and_then(IceTcp::poll_timeout);
-        let wakes = [self.shard.poll_timeout(), tcp, self.feedback_due];
+        let [requests, reports] = &self.lanes;
+        let wakes = [self.shard.poll_timeout(), tcp, requests.latest, reports.latest];
         wakes.into_iter().flatten().fold(self.report_due, Instant::min)
     }
 
@@ -330,28 +372,28 @@ impl Turn {
     }
 
     /// RTCP over UDP. Where it comes seldom, each packet wakes the thread. Where it comes densely, nothing but time does, for
-    /// many packets at once: thousands of players report five times a second each or more, and even a NACK can wait for a
-    /// tick.
-    fn take_feedback(&mut self, now: Instant) {
+    /// many packets at once: thousands of players report five times a second each or more, and even a NACK can wait for
+    /// some milliseconds. A report waits for a frame, which wakes the thread anyway.
+    fn take_rtcp(&mut self, lane: RtcpLane, now: Instant) {
+        let clock = wall_clock();
         let (mut any, mut more_waits) = (false, false);
-        for _ in 0..FEEDBACK_BATCHES_PER_TURN {
-            more_waits = self.socket.recv_feedback(&mut self.reports).unwrap_or(false);
-            any |= !self.reports.is_empty();
-            for (source, datagram) in self.reports.datagrams_mut() {
-                self.shard.handle_datagram(now, source, datagram);
+        for _ in 0..RTCP_BATCHES_PER_TURN {
+            more_waits = self.socket.recv_rtcp(lane, &mut self.rtcp).unwrap_or(false);
+            any |= !self.rtcp.is_empty();
+            for (at, source, datagram) in self.rtcp.stamped_mut(now, clock) {
+                self.shard.handle_datagram(at, source, datagram);
             }
-            self.shard.dropped(DropReason::Unrecognised, self.reports.take_unusable());
+            self.shard.dropped(DropReason::Unrecognised, self.rtcp.take_unusable());
             self.drain(now);
-            if !more_waits || self::now() >= now + FEEDBACK_SHARE {
+            if !more_waits || self::now() >= now + RTCP_SHARE {
                 break;
             }
         }
-        let dense = any && (self.feedback_due.is_some() || now.saturating_duration_since(self.feedback_read) < TICK);
-        self.feedback_read = now;
-        let next = self.shard.next_tick(now);
-        self.feedback_due = if more_waits { Some(now) } else { dense.then_some(next) };
-        if self.feedback_due.is_none() && self.waiter.watch_feedback(&self.socket).is_err() {
-            self.feedback_due = Some(next);
+        let state = &mut self.lanes[lane as usize];
+        state.note(now, any, more_waits);
+        if state.due.is_none() && self.waiter.watch_rtcp(&self.socket, lane).is_err() {
+            // As if it came densely.
+            (state.due, state.latest) = (Some(now + state.pace), Some(now + state.pace));
         }
     }
 
@@ -437,6 +479,12 @@ impl Turn {
 #[expect(clippy::disallowed_methods, reason = "the one place where a shard's time comes from")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// For the stamps of the kernel, which are of that clock.
+#[expect(clippy::disallowed_methods, reason = "read together with the shard's clock, to tell how old a stamp is")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]
@@ -540,37 +588,51 @@ mod tests {
     }
 
     #[test]
-    fn rtcp_wakes_the_thread_where_it_is_rare_and_waits_for_a_tick_where_it_is_dense() {
-        let mut turn = turn();
+    fn rtcp_wakes_the_thread_where_it_is_rare_and_waits_for_its_time_where_it_is_dense() {
         let player = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
-        let to = turn.socket.local_address();
-        let report = || player.send_to(&[0x81, 201, 0, 1, 0, 0, 0, 1], to).expect("loopback");
-        let begin = now() + 2 * TICK;
-        let received = |turn: &mut Turn| turn.shard.report(begin).datagrams_received;
+        for (lane, packet_type, pace, latest) in
+            [(RtcpLane::Requests, 205, REQUESTS_PACE, REQUESTS_PACE), (RtcpLane::Reports, 201, REPORTS_PACE, SLACK)]
+        {
+            let mut turn = turn();
+            let to = turn.socket.local_address();
+            let send = || player.send_to(&[0x81, packet_type, 0, 1, 0, 0, 0, 1], to).expect("loopback");
+            let begin = now() + SLACK;
+            let received = |turn: &mut Turn| turn.shard.report(begin).datagrams_received;
+            let woken = |turn: &mut Turn, most| turn.waiter.wait(most).expect("waits").rtcp[lane as usize];
 
-        report();
-        assert!(turn.waiter.wait(LIMIT).expect("waits").feedback);
-        turn.take_feedback(begin);
-        assert_eq!((received(&mut turn), turn.feedback_due), (1, None), "the first for a long time");
+            send();
+            assert!(woken(&mut turn, LIMIT));
+            turn.take_rtcp(lane, begin);
+            assert_eq!((received(&mut turn), turn.lanes[lane as usize].due), (1, None), "the first for a long time");
 
-        report();
-        assert!(turn.waiter.wait(LIMIT).expect("waits").feedback, "it is watched again");
-        turn.take_feedback(begin + TICK / 4);
-        let due = turn.feedback_due.expect("soon after the one before");
-        assert_eq!(received(&mut turn), 2);
-        assert!(due > begin + TICK / 4 && due <= begin + TICK / 4 + TICK);
-        assert_eq!(turn.next_wake(), turn.report_due.min(due));
+            send();
+            assert!(woken(&mut turn, LIMIT), "it is watched again");
+            let second = begin + pace / 2;
+            turn.take_rtcp(lane, second);
+            let state = &turn.lanes[lane as usize];
+            assert_eq!((state.due, state.latest), (Some(second + pace), Some(second + latest)), "soon after the first");
+            assert_eq!(turn.next_wake(), turn.report_due.min(second + latest));
+            assert_eq!(received(&mut turn), 2);
 
-        report();
-        let arrivals = turn.waiter.wait(TICK).expect("waits");
-        assert!(!arrivals.feedback, "nothing but time wakes for it now");
-        turn.take_feedback(due);
-        assert_eq!((received(&mut turn), turn.feedback_due), (3, Some(due + TICK)));
+            send();
+            assert!(!woken(&mut turn, pace), "nothing but time wakes for it now");
+            turn.take_rtcp(lane, second + pace);
+            assert_eq!((received(&mut turn), turn.lanes[lane as usize].due), (3, Some(second + 2 * pace)));
 
-        turn.take_feedback(due + TICK);
-        assert_eq!(turn.feedback_due, None, "nothing came");
-        report();
-        assert!(turn.waiter.wait(LIMIT).expect("waits").feedback);
+            turn.take_rtcp(lane, second + 2 * pace);
+            let state = &turn.lanes[lane as usize];
+            assert_eq!((state.due, state.latest), (None, None), "nothing came");
+            send();
+            assert!(woken(&mut turn, LIMIT));
+        }
+    }
+
+    #[test]
+    fn rtcp_that_is_left_over_is_read_in_the_next_turn() {
+        let mut lane = Lane::new(RtcpLane::Reports);
+        let now = now();
+        lane.note(now, true, true);
+        assert_eq!((lane.due, lane.latest), (Some(now), Some(now)));
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! Batched UDP with GSO and GRO, ICE-TCP, socket buffers, verification of node tuning.
 //!
-//! Owns the sockets of each shard: two that share a UDP port, one for RTCP and one for all else, and on the same number a
-//! listener for TCP and its connections; and what the shard's thread sleeps on. Enters: a
+//! Owns the sockets of each shard: three that share a UDP port, two for RTCP and one for all else, and on the same number
+//! a listener for TCP and its connections; and what the shard's thread sleeps on. Enters: a
 //! [`SendBatch`](crate::fanout::SendBatch) that a shard filled, and whatever the network sends. Leaves: datagrams on the wire
 //! in as few system calls as the kernel allows, and a [`RecvBatch`] of datagrams with their source addresses. Also says what
 //! of the host's tuning is missing and which addresses the host can be reached at.
-//! Refuses to know: what is in a datagram, but for the two octets that tell RTCP; who it belongs to, what becomes of one that
-//! could not be sent.
+//! Refuses to know: what is in a datagram, but for the two octets that tell RTCP and its kind; who it belongs to, what becomes
+//! of one that could not be sent.
 //!
 //! Linux only. The only unsafe code of the crate is in `sys` and `process`.
 
 mod addresses;
 mod dscp;
-mod feedback;
 mod process;
 mod receive;
+mod rtcp_lanes;
 mod send;
 mod sys;
 mod tcp;
@@ -29,6 +29,7 @@ pub use addresses::host_addresses;
 pub use dscp::{Dscp, Markings};
 pub use process::{raise_open_file_limit, yield_to_shards};
 pub use receive::RecvBatch;
+pub use rtcp_lanes::RtcpLane;
 pub use send::SendOutcome;
 pub use sys::thread_cpu_time;
 pub use tcp::frame;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::sys::{Received, RecvSlots};
 use crate::rtc::TransportAddress;
@@ -12,6 +13,9 @@ const MESSAGES: usize = 16;
 
 /// The longest message: with `UDP_GRO` the kernel joins datagrams of one sender up to the length of an IP packet.
 const MESSAGE_BYTES: usize = 65_536;
+
+/// How long ago a datagram came at most, as far as its stamp is believed: the wall clock may have been set meanwhile.
+const OLDEST: Duration = Duration::from_millis(500);
 
 /// Datagrams as they came, the same memory every time.
 pub struct RecvBatch {
@@ -64,14 +68,33 @@ impl RecvBatch {
 
     /// The datagrams in order of arrival with their sources. An IPv4 source is an IPv4 address, however it came.
     pub fn datagrams_mut(&mut self) -> impl Iterator<Item = (TransportAddress, &mut [u8])> {
+        self.messages_mut().flat_map(|(m, bytes)| {
+            bytes.chunks_mut(m.segment_size).map(|datagram| (TransportAddress::udp(m.source), datagram))
+        })
+    }
+
+    /// The same with the times of their arrival, where the kernel has stamped them; else it is `now`. `clock` is the wall
+    /// clock at `now`.
+    pub fn stamped_mut(
+        &mut self,
+        now: Instant,
+        clock: SystemTime,
+    ) -> impl Iterator<Item = (Instant, TransportAddress, &mut [u8])> {
+        let clock = clock.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.messages_mut().flat_map(move |(m, bytes)| {
+            let age = m.at.map_or(Duration::ZERO, |at| clock.saturating_sub(at).min(OLDEST));
+            let (at, source) = (now.checked_sub(age).unwrap_or(now), TransportAddress::udp(m.source));
+            bytes.chunks_mut(m.segment_size).map(move |datagram| (at, source, datagram))
+        })
+    }
+
+    fn messages_mut(&mut self) -> impl Iterator<Item = (&Received, &mut [u8])> {
         let message_bytes = self.buffer.len() / self.capacity;
         self.buffer
             .chunks_exact_mut(message_bytes)
             .zip(&self.received)
             .filter(|(_, message)| is_usable(message))
-            .flat_map(|(bytes, m)| {
-                bytes[..m.len].chunks_mut(m.segment_size).map(|d| (TransportAddress::udp(m.source), d))
-            })
+            .map(|(bytes, message)| (message, &mut bytes[..message.len]))
     }
 
     /// Forgets the datagrams, keeps the memory.

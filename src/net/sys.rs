@@ -114,6 +114,8 @@ pub(super) struct Received {
     pub segment_size: usize,
     /// The datagrams were longer than the slot's buffer.
     pub truncated: bool,
+    /// When they came, since 1970, if the socket was asked to say so (`SO_TIMESTAMPNS`).
+    pub at: Option<Duration>,
 }
 
 /// The arrays of `recvmmsg`.
@@ -182,37 +184,59 @@ impl RecvSlots {
     fn describe(&self, slot: usize) -> Received {
         let header = &self.headers[slot];
         let len = header.msg_len as usize;
+        // SAFETY: `recvmmsg` filled this header in the call of `receive` that is still running, and its control pointer is
+        // that slot's buffer.
+        let said = unsafe { control_messages(&header.msg_hdr) };
         Received {
             source: self.addresses[slot].load(header.msg_hdr.msg_namelen),
             len,
-            // SAFETY: `recvmmsg` filled this header in the call of `receive` that is still running, and its control
-            // pointer is that slot's buffer.
-            segment_size: unsafe { gro_segment_size(&header.msg_hdr) }.unwrap_or(len).max(1),
+            segment_size: said.segment_size.unwrap_or(len).max(1),
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            at: said.at,
         }
     }
 }
 
-/// The `UDP_GRO` control message, if there is one.
+/// What the kernel said beside the datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// `UDP_GRO`.
+    segment_size: Option<usize>,
+    /// `SO_TIMESTAMPNS`.
+    at: Option<Duration>,
+}
+
+/// Reads the control messages.
 ///
 /// # Safety
 /// `header` must have been filled by `recvmsg` or `recvmmsg`, and its control buffer must still be there.
-unsafe fn gro_segment_size(header: &libc::msghdr) -> Option<usize> {
+unsafe fn control_messages(header: &libc::msghdr) -> Said {
+    let mut said = Said::default();
     // SAFETY: the caller vouches for pointer and length; the macros stay within them.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
         // SAFETY: not null, so a whole `cmsghdr` lies in the control buffer, aligned as the buffer is.
         let found = unsafe { &*message };
-        if found.cmsg_level == libc::SOL_UDP && found.cmsg_type == libc::UDP_GRO {
-            // SAFETY: the kernel writes a `c_int` for this type. Read unaligned: only the header's alignment is
-            // guaranteed.
-            let size: c_int = unsafe { ptr::read_unaligned(libc::CMSG_DATA(message).cast()) };
-            return usize::try_from(size).ok();
+        // SAFETY: as for CMSG_FIRSTHDR; `message` came from it or from CMSG_NXTHDR.
+        let data = unsafe { libc::CMSG_DATA(message) };
+        match (found.cmsg_level, found.cmsg_type) {
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                // SAFETY: the kernel writes a `c_int` for this type. Read unaligned: only the header's alignment is
+                // guaranteed.
+                let size: c_int = unsafe { ptr::read_unaligned(data.cast()) };
+                said.segment_size = usize::try_from(size).ok();
+            }
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS) => {
+                // SAFETY: the kernel writes a `timespec` for this type; unaligned as above.
+                let time: libc::timespec = unsafe { ptr::read_unaligned(data.cast()) };
+                said.at = Some(Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32));
+            }
+            _ => {}
         }
-        // SAFETY: as for CMSG_FIRSTHDR; `message` came from it or from here.
+        // SAFETY: as for CMSG_FIRSTHDR.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };
     }
-    None
+    said
 }
 
 /// Room for an IPv4 or IPv6 socket address.
@@ -289,6 +313,7 @@ struct Control([u8; 64]);
 
 const _: () = assert!(align_of::<libc::cmsghdr>() <= align_of::<Control>());
 const _: () = assert!(control_space::<u16>() + control_space::<c_int>() <= size_of::<Control>());
+const _: () = assert!(control_space::<c_int>() + control_space::<libc::timespec>() <= size_of::<Control>());
 
 impl Control {
     const ZERO: Self = Self([0; 64]);

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::receive_traffic_class;
-use super::{Arrivals, Dscp, Markings, RecvBatch, ShardSocket, UdpOptions, Waiter};
+use super::{Arrivals, Dscp, Markings, RecvBatch, RtcpLane, ShardSocket, UdpOptions, Waiter};
 use crate::fanout::{SendBatch, TrafficClass};
 use crate::rtc::TransportAddress;
 use crate::rtc::demux::{PacketKind, classify};
@@ -180,7 +180,7 @@ fn empty_and_overlong_datagrams_are_counted_and_dropped() {
 fn nothing_to_receive_is_no_error() {
     let (mut socket, mut batch) = (bind(V4), RecvBatch::new());
     assert!(!socket.recv_batch(&mut batch).expect("not an error"));
-    assert!(!socket.recv_feedback(&mut batch).expect("not an error"));
+    assert!(RtcpLane::ALL.into_iter().all(|lane| !socket.recv_rtcp(lane, &mut batch).expect("not an error")));
     assert!(batch.is_empty());
 }
 
@@ -193,24 +193,30 @@ fn send_each(to: &ShardSocket, datagrams: &[&[u8]]) {
 }
 
 #[test]
-fn rtcp_comes_apart_from_all_else() {
+fn rtcp_comes_apart_from_all_else_and_reports_from_requests() {
     for address in [SocketAddr::from(V4), SocketAddr::from(ANY)] {
         let mut to = bind(address);
         let others: [&[u8]; 9] =
             [&[0, 1], &[22, 254], &[0x80, 96], &[0x80, 191], &[0x80, 224], &[0x80], &[0x40, 200], &[0xc0, 200], &[200]];
-        // The first and last types there may be, and those of counts and padding that are in use.
-        let rtcp: [&[u8]; 4] = [&[0x80, 192], &[0x80, 223], &[0x81, 201], &[0xaf, 205]];
-        send_each(&to, &others);
-        send_each(&to, &rtcp);
+        // NACK, PLI, FIR, BYE, a sender report, the first and last types there may be.
+        let requests: [&[u8]; 7] =
+            [&[0x81, 205], &[0x81, 206], &[0x84, 206], &[0x81, 203], &[0x80, 200], &[0x8f, 192], &[0x8f, 223]];
+        // Receiver reports of one and 15 streams, extended reports, transport-wide feedback with padding, REMB.
+        let reports: [&[u8]; 5] = [&[0x81, 201], &[0x8f, 201], &[0x80, 207], &[0xaf, 205], &[0x8f, 206]];
+        for datagrams in [&others[..], &requests, &reports] {
+            send_each(&to, datagrams);
+        }
         let mut waiter = Waiter::new(&to, None).expect("descriptors");
         let arrivals = waiter.wait(LIMIT).expect("waits");
-        assert_eq!(arrivals, Arrivals { datagrams: true, feedback: true, ..Arrivals::default() });
+        assert_eq!(arrivals, Arrivals { datagrams: true, rtcp: [true, true], ..Arrivals::default() });
 
         let mut batch = RecvBatch::with_capacity(16, 64);
         to.recv_batch(&mut batch).expect("receives");
         assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), others);
-        to.recv_feedback(&mut batch).expect("receives");
-        assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), rtcp);
+        to.recv_rtcp(RtcpLane::Requests, &mut batch).expect("receives");
+        assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), requests);
+        to.recv_rtcp(RtcpLane::Reports, &mut batch).expect("receives");
+        assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), reports);
     }
 }
 
@@ -222,9 +228,11 @@ fn the_kernel_tells_rtcp_by_the_same_rule_as_we_do() {
     for first in [0, 3, 20, 63, 64, 127, 128, 129, 160, 191, 192, 255] {
         let datagrams: Vec<[u8; 2]> = (0..=255).map(|second| [first, second]).collect();
         send_each(&to, &datagrams.iter().map(|d| &d[..]).collect::<Vec<_>>());
-        while to.recv_feedback(&mut batch).expect("receives") || !batch.is_empty() {
-            assert!(batch.datagrams_mut().all(|(_, d)| classify(d) == PacketKind::Rtcp));
-            rtcp += batch.len();
+        for lane in RtcpLane::ALL {
+            while to.recv_rtcp(lane, &mut batch).expect("receives") || !batch.is_empty() {
+                assert!(batch.datagrams_mut().all(|(_, d)| classify(d) == PacketKind::Rtcp));
+                rtcp += batch.len();
+            }
         }
         while to.recv_batch(&mut batch).expect("receives") || !batch.is_empty() {
             assert!(batch.datagrams_mut().all(|(_, d)| classify(d) != PacketKind::Rtcp));
@@ -236,15 +244,49 @@ fn the_kernel_tells_rtcp_by_the_same_rule_as_we_do() {
 
 #[test]
 fn rtcp_wakes_once_for_each_time_it_is_watched() {
-    let to = bind(V4);
-    let mut waiter = Waiter::new(&to, None).expect("descriptors");
-    let feedback = Arrivals { feedback: true, ..Arrivals::default() };
-    send_each(&to, &[&[0x80, 201]]);
-    assert_eq!(waiter.wait(LIMIT).expect("waits"), feedback);
-    send_each(&to, &[&[0x80, 201]]);
-    assert_eq!(waiter.wait(Duration::from_millis(20)).expect("waits"), Arrivals::default(), "nobody watches");
-    waiter.watch_feedback(&to).expect("watches");
-    assert_eq!(waiter.wait(LIMIT).expect("waits"), feedback, "what came meanwhile is there");
+    for (lane, datagram) in [(RtcpLane::Requests, [0x81, 205]), (RtcpLane::Reports, [0x81, 201])] {
+        let to = bind(V4);
+        let mut waiter = Waiter::new(&to, None).expect("descriptors");
+        let mut arrivals = Arrivals::default();
+        arrivals.rtcp[lane as usize] = true;
+        send_each(&to, &[&datagram]);
+        assert_eq!(waiter.wait(LIMIT).expect("waits"), arrivals);
+        send_each(&to, &[&datagram]);
+        assert_eq!(waiter.wait(Duration::from_millis(20)).expect("waits"), Arrivals::default(), "nobody watches");
+        waiter.watch_rtcp(&to, lane).expect("watches");
+        assert_eq!(waiter.wait(LIMIT).expect("waits"), arrivals, "what came meanwhile is there");
+    }
+}
+
+#[test]
+fn a_report_comes_with_the_time_of_its_arrival() {
+    const LATER: Duration = Duration::from_millis(30);
+    for address in [SocketAddr::from(V4), SocketAddr::from(ANY)] {
+        let mut to = bind(address);
+        let mut batch = RecvBatch::with_capacity(4, 64);
+        let deadline = Instant::now() + LIMIT;
+        // The kernel begins to stamp a little after it is asked to; until then the time is that of the reading.
+        let (now, later) = loop {
+            let before = SystemTime::now();
+            send_each(&to, &[&[0x81, 201], &[0x81, 205]]);
+            let (now, later) = (Instant::now(), SystemTime::now() + LATER);
+            to.recv_rtcp(RtcpLane::Reports, &mut batch).expect("receives");
+            let age = now.duration_since(batch.stamped_mut(now, later).next().expect("has arrived").0);
+            assert!(age <= later.duration_since(before).expect("no step"), "{age:?}");
+            if age >= LATER {
+                break (now, later);
+            }
+            assert!(now < deadline, "never stamped");
+        };
+        // A wall clock that was set meanwhile does no harm.
+        let hour = Duration::from_secs(3600);
+        for (clock, most) in [(later - hour, 0), (later + hour, 500)] {
+            let at = batch.stamped_mut(now, clock).next().expect("is still there").0;
+            assert_eq!(now.duration_since(at), Duration::from_millis(most));
+        }
+        to.recv_rtcp(RtcpLane::Requests, &mut batch).expect("receives");
+        assert_eq!(batch.stamped_mut(now, later).next().expect("has arrived").0, now, "these carry no stamp");
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
 use super::dscp::Markings;
-use super::feedback::share_port;
 use super::receive::RecvBatch;
+use super::rtcp_lanes::{RtcpLane, share_port};
 use super::send::{self, Piece, SendOutcome};
 use super::sys::{self, Outgoing, SendSlots};
 use super::tuning::{Setting, TuningReport};
@@ -40,15 +40,16 @@ impl Default for UdpOptions {
 /// A UDP port that receives and sends in batches and never waits; for that there is a [`Waiter`](super::Waiter). Belongs to
 /// one thread.
 ///
-/// What hurries and what does not come apart: RTCP is received by a method of its own, where the kernel can tell it.
+/// What hurries and what does not come apart: RTCP is received by a method of its own, in two [lanes](RtcpLane), where the kernel
+/// can tell it.
 ///
 /// Bound to `[::]` it also serves IPv4. Addresses go in and come out canonical: an IPv4 peer is an IPv4 address.
 ///
 /// Nothing here allocates after [`ShardSocket::bind`].
 pub struct ShardSocket {
     socket: Socket,
-    /// Gets the RTCP, where the kernel can tell it apart.
-    feedback: Option<Socket>,
+    /// Get the RTCP, where the kernel can tell it apart.
+    lanes: Option<[Socket; 2]>,
     local: SocketAddr,
     markings: Markings,
     gso: bool,
@@ -67,19 +68,14 @@ impl ShardSocket {
         let mut report = tune(socket.as_fd(), address.is_ipv6(), options);
         socket.bind(&address.into())?;
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        let feedback = open_family(local).and_then(|beside| {
-            size_buffer(beside.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.receive_buffer)?;
-            share_port(&socket, &beside, local)?;
-            Ok(beside)
-        });
-        let (feedback, shared) = match feedback {
-            Ok(feedback) => (Some(feedback), Ok(())),
+        let (lanes, shared) = match open_lanes(&socket, local, options) {
+            Ok(lanes) => (Some(lanes), Ok(())),
             Err(error) => (None, Err(error)),
         };
         report.push(Setting::applied("rtcp_socket", "apart", shared, "Linux 4.5 or later"));
         let socket = Self {
             socket,
-            feedback,
+            lanes,
             local,
             markings: options.markings,
             gso: report.iter().any(|setting| setting.name == "gso" && setting.ok),
@@ -105,8 +101,8 @@ impl ShardSocket {
     /// # Errors
     /// The kernel does not say (before Linux 4.12).
     pub fn receive_drops(&self) -> io::Result<u32> {
-        let of_feedback = self.feedback.as_ref().map_or(Ok(0), |feedback| sys::receive_drops(feedback.as_fd()))?;
-        Ok(sys::receive_drops(self.socket.as_fd())?.wrapping_add(of_feedback))
+        let sockets = std::iter::once(&self.socket).chain(self.lanes.iter().flatten());
+        sockets.map(|socket| sys::receive_drops(socket.as_fd())).try_fold(0, |sum: u32, of| Ok(sum.wrapping_add(of?)))
     }
 
     /// Replaces what is in `batch` by what has arrived, without waiting. True if the batch is full: more may be there.
@@ -121,14 +117,14 @@ impl ShardSocket {
     ///
     /// # Errors
     /// What the kernel says. The socket stays usable.
-    pub fn recv_feedback(&mut self, batch: &mut RecvBatch) -> io::Result<bool> {
+    pub fn recv_rtcp(&mut self, lane: RtcpLane, batch: &mut RecvBatch) -> io::Result<bool> {
         batch.clear();
-        self.feedback.as_ref().map_or(Ok(false), |feedback| batch.fill(feedback.as_fd()))
+        self.lane(lane).map_or(Ok(false), |socket| batch.fill(socket))
     }
 
-    /// The socket of RTCP.
-    pub(super) fn feedback(&self) -> Option<BorrowedFd<'_>> {
-        self.feedback.as_ref().map(AsFd::as_fd)
+    /// The socket of that RTCP.
+    pub(super) fn lane(&self, lane: RtcpLane) -> Option<BorrowedFd<'_>> {
+        self.lanes.as_ref().map(|lanes| lanes[lane as usize].as_fd())
     }
 
     /// Sends `batch` without waiting. What the kernel does not take now is dropped and counted, and keeps nothing
@@ -189,6 +185,20 @@ fn open(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
         }
         result => Ok((result?, address)),
     }
+}
+
+/// The sockets of RTCP, beside `main`.
+fn open_lanes(main: &Socket, local: SocketAddr, options: &UdpOptions) -> io::Result<[Socket; 2]> {
+    let open = || {
+        let socket = open_family(local)?;
+        size_buffer(socket.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.receive_buffer)?;
+        io::Result::Ok(socket)
+    };
+    let lanes = [open()?, open()?];
+    // Reports are read late, and a round trip ends when they came.
+    sys::set_option(lanes[RtcpLane::Reports as usize].as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    share_port(main, &lanes, local)?;
+    Ok(lanes)
 }
 
 fn open_family(address: SocketAddr) -> io::Result<Socket> {

@@ -7,22 +7,24 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
+use super::rtcp_lanes::RtcpLane;
 use super::sys::{self, Epoll, Ready, Wanted};
 use super::tcp::IceTcp;
 use super::udp::ShardSocket;
 
 const DATAGRAMS: u64 = 0;
-const FEEDBACK: u64 = 1;
-const TCP: u64 = 2;
-const BELL: u64 = 3;
+const TCP: u64 = 1;
+const BELL: u64 = 2;
+/// And one more for each lane.
+const RTCP: u64 = 3;
 
 /// Why a [`Waiter`] woke. Nothing of it where time ran out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrivals {
     /// For [`ShardSocket::recv_batch`].
     pub datagrams: bool,
-    /// For [`ShardSocket::recv_feedback`]. Said once for each [`Waiter::watch_feedback`].
-    pub feedback: bool,
+    /// For [`ShardSocket::recv_rtcp`], by lane. Said once for each [`Waiter::watch_rtcp`].
+    pub rtcp: [bool; 2],
     /// For [`IceTcp::receive`].
     pub tcp: bool,
     /// A [`Waiter::waker`] was woken since the last time.
@@ -48,8 +50,10 @@ impl Waiter {
     pub fn new(socket: &ShardSocket, tcp: Option<&IceTcp>) -> io::Result<Self> {
         let set = Epoll::new()?;
         set.add(socket.as_fd(), DATAGRAMS, Wanted::Reading)?;
-        if let Some(feedback) = socket.feedback() {
-            set.add(feedback, FEEDBACK, Wanted::ReadingOnce)?;
+        for lane in RtcpLane::ALL {
+            if let Some(socket) = socket.lane(lane) {
+                set.add(socket, token(lane), Wanted::ReadingOnce)?;
+            }
         }
         if let Some(tcp) = tcp {
             set.add(tcp.as_fd(), TCP, Wanted::Reading)?;
@@ -74,25 +78,29 @@ impl Waiter {
         for ready in &self.ready {
             match ready.token {
                 DATAGRAMS => arrivals.datagrams = true,
-                FEEDBACK => arrivals.feedback = true,
                 TCP => arrivals.tcp = true,
-                _ => {
+                BELL => {
                     arrivals.rung = true;
                     sys::clear_event(&self.bell.0)?;
                 }
+                lane => arrivals.rtcp[(lane - RTCP) as usize] = true,
             }
         }
         Ok(arrivals)
     }
 
-    /// Has the next [`Waiter::wait`] that finds RTCP at `socket`, the one that the waiter was made for, say so.
+    /// Has the next [`Waiter::wait`] that finds RTCP of `lane` at `socket`, the one that the waiter was made for, say so.
     ///
     /// # Errors
     /// What `epoll_ctl` says.
-    pub fn watch_feedback(&self, socket: &ShardSocket) -> io::Result<()> {
-        let Some(feedback) = socket.feedback() else { return Ok(()) };
-        self.set.change(feedback, FEEDBACK, Wanted::ReadingOnce)
+    pub fn watch_rtcp(&self, socket: &ShardSocket, lane: RtcpLane) -> io::Result<()> {
+        let Some(socket) = socket.lane(lane) else { return Ok(()) };
+        self.set.change(socket, token(lane), Wanted::ReadingOnce)
     }
+}
+
+fn token(lane: RtcpLane) -> u64 {
+    RTCP + lane as u64
 }
 
 /// A counter in the kernel that is readable while it is not 0.

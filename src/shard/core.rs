@@ -25,7 +25,7 @@ use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, 
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
 use super::table::Table;
-use super::timers::{self, Timers};
+use super::timers::Timers;
 
 /// Bytes and messages of a send batch. A batch is filled, sent, and filled again: it has to hold a burst of answers to
 /// one batch of arrivals (64 buffers), and to stay in the second-level cache.
@@ -141,7 +141,7 @@ impl Shard {
     /// A shard without sessions.
     pub fn new(config: ShardConfig) -> Self {
         Self {
-            timers: Timers::new(config.epoch.0),
+            timers: Timers::default(),
             config,
             sessions: Vec::new(),
             free: Vec::new(),
@@ -307,14 +307,10 @@ impl Shard {
         }
     }
 
-    /// When to call [`Shard::handle_timeout`].
+    /// When to call [`Shard::handle_timeout`] at the latest: it does more, the more often it is called, and what sessions wait
+    /// for may be late by [`SLACK`](super::SLACK).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.next_table_tick, self.catch_up_due, self.held_until].into_iter().flatten().min()
-    }
-
-    /// The next instant, after `now`, at which sessions may be woken: what can wait is best done then.
-    pub fn next_tick(&self, now: Instant) -> Instant {
-        timers::tick(self.config.epoch.0, now + Duration::from_nanos(1))
+        [self.timers.latest(), self.next_table_tick, self.catch_up_due, self.held_until].into_iter().flatten().min()
     }
 
     /// Everything that time brings.

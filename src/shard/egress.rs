@@ -20,6 +20,9 @@ const FLUSH_PACKETS: usize = 256;
 /// of a large keyframe as much as one message takes.
 const RUN: usize = 32;
 
+/// Players whose state is loaded together.
+const TOUCHED: usize = 16;
+
 /// How long a flush waits for the rest of a frame that has begun to arrive: its packets come as fast as the publisher's
 /// network lets them, and each flush costs every player a run of its own.
 const FRAME_HOLD: Duration = Duration::from_micros(500);
@@ -124,6 +127,17 @@ impl Flush {
             }
         }
         Served::Done
+    }
+}
+
+/// Loads what a flush reads first of the next players. Each has left the caches since the last frame, and to wait for all of
+/// them at once takes hardly longer than to wait for one.
+fn touch(sessions: &[Slot], players: &[u32], kind: MediaKind) {
+    for slot in &players[..players.len().min(TOUCHED)] {
+        if let Some(session) = sessions[*slot as usize].session.as_deref() {
+            let cursor = session.player().and_then(|player| player.down(kind)).and_then(DownTrack::cursor);
+            std::hint::black_box((session.endpoint.egress().is_some(), cursor));
+        }
     }
 }
 
@@ -241,6 +255,9 @@ impl Shard {
         let track = if flush.kind == MediaKind::Audio { audio } else { video };
         let Some(track) = track.as_ref() else { return true };
         while let Some(&slot) = players.get(flush.next_player) {
+            if flush.next_player.is_multiple_of(TOUCHED) {
+                touch(&self.sessions, &players[flush.next_player..], flush.kind);
+            }
             if let Some(mut recipient) = Recipient::of(now, &mut self.sessions, slot, flush.kind) {
                 let layout = &track.layouts[recipient.down.class];
                 let before = recipient.down.sent().0;

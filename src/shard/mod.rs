@@ -33,4 +33,4 @@ pub use self::core::{Shard, ShardConfig};
 pub use message::*;
 pub use report::*;
 pub use session::Budget;
-pub use timers::TICK;
+pub use timers::SLACK;

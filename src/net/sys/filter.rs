@@ -15,6 +15,8 @@ pub(in crate::net) enum Filter {
     And(u32),
     /// Goes on where it is `value`.
     IfEqual { value: u32, or_skip: u8 },
+    /// Skips where it is `value`.
+    SkipIfEqual { value: u32, skip: u8 },
     /// Goes on where it is `value` or above.
     IfNotBelow { value: u32, or_skip: u8 },
     /// Skips where it is above `value`.
@@ -30,6 +32,7 @@ impl Filter {
             Self::Load { at } => (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, at),
             Self::And(mask) => (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask),
             Self::IfEqual { value, or_skip } => (JUMP | libc::BPF_JEQ, 0, or_skip, value),
+            Self::SkipIfEqual { value, skip } => (JUMP | libc::BPF_JEQ, skip, 0, value),
             Self::IfNotBelow { value, or_skip } => (JUMP | libc::BPF_JGE, 0, or_skip, value),
             Self::IfAbove { value, skip } => (JUMP | libc::BPF_JGT, skip, 0, value),
             Self::Return(value) => (libc::BPF_RET | libc::BPF_K, 0, 0, value),

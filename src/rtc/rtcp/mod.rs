@@ -59,14 +59,14 @@ pub enum RtcpError {
 const HEADER_LEN: usize = 4;
 
 /// Packet types, and message types of feedback packets.
-mod types {
+pub(crate) mod types {
     pub(super) const SENDER_REPORT: u8 = 200;
-    pub(super) const RECEIVER_REPORT: u8 = 201;
+    pub(crate) const RECEIVER_REPORT: u8 = 201;
     pub(super) const SOURCE_DESCRIPTION: u8 = 202;
     pub(super) const BYE: u8 = 203;
-    pub(super) const TRANSPORT_FEEDBACK: u8 = 205;
-    pub(super) const PAYLOAD_FEEDBACK: u8 = 206;
-    pub(super) const EXTENDED_REPORT: u8 = 207;
+    pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
+    pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
+    pub(crate) const EXTENDED_REPORT: u8 = 207;
 
     pub(super) const FMT_NACK: u8 = 1;
     pub(super) const FMT_TRANSPORT_CC: u8 = 15;
