@@ -44,6 +44,8 @@ pub struct Media {
     pub send_buffer_bytes: usize,
     /// RTP packets that are kept of each track: the cached GOP and what a NACK can be answered from.
     pub ring_packets: usize,
+    /// Whether a large frame is spread over the time until the next.
+    pub pacing: bool,
     /// `[media.dscp]`
     pub dscp: Dscp,
     /// `[media.tcp]`
@@ -60,6 +62,7 @@ impl Default for Media {
             receive_buffer_bytes: 8 << 20,
             send_buffer_bytes: 8 << 20,
             ring_packets: 2048,
+            pacing: true,
             dscp: Dscp::default(),
             tcp: Tcp::default(),
         }

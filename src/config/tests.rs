@@ -54,7 +54,7 @@ fn every_section_is_read() {
     let config = parse(
         "[http]\nlisten = \"[::1]:81\"\npublic_url = \"https://edge.example.com/\"\nmax_sdp_bytes = 5000\n\
          request_timeout_ms = 250\n[admin]\nlisten = \"0.0.0.0:82\"\n[media]\nlisten = \"192.0.2.1\"\nshards = 3\n\
-         announce = [\"203.0.113.7\", \"198.51.100.7\"]\nring_packets = 4096\ndscp.audio = 0\n[sessions]\n\
+         announce = [\"203.0.113.7\", \"198.51.100.7\"]\nring_packets = 4096\npacing = false\ndscp.audio = 0\n[sessions]\n\
          consent_timeout_s = 7\npublisher_grace_s = 0\n[tables.a]\n[tables.b-2]\nplayout_delay_min_ms = 0\n\
          playout_delay_max_ms = 400\n[publish]\nkeys_file = \"keys\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
     )
@@ -63,6 +63,7 @@ fn every_section_is_read() {
     assert_eq!(config.http.public_url.as_ref().map(PublicUrl::as_str), Some("https://edge.example.com"));
     assert_eq!(config.http.request_timeout.as_millis(), 250);
     assert_eq!(config.media.announce.len(), 2);
+    assert!(!config.media.pacing);
     assert_eq!((config.media.shards, config.media.dscp), (3, Dscp { audio: 0, video: 34, data: 46 }));
     assert_eq!(config.sessions.consent_timeout.as_secs(), 7);
     assert!(config.knows(&"b-2".parse().unwrap()) && !config.knows(&"c".parse().unwrap()));

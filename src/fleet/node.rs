@@ -145,6 +145,7 @@ impl Node {
                     },
                     silence: SILENCE,
                     grace: config.sessions.publisher_grace,
+                    pacing: config.media.pacing,
                     replay_bits_per_second: REPLAY_BITS_PER_SECOND,
                     epoch,
                 },

@@ -518,6 +518,7 @@ mod tests {
             },
             silence: LIMIT,
             grace: LIMIT,
+            pacing: true,
             replay_bits_per_second: 1,
             epoch: (now(), NtpTime::from_unix(Duration::from_secs(1_790_000_000))),
         };

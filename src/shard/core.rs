@@ -53,6 +53,8 @@ pub struct ShardConfig {
     pub silence: Duration,
     /// How long players wait for a publisher's return.
     pub grace: Duration,
+    /// Whether a large frame is spread over the time until the next.
+    pub pacing: bool,
     /// The rate of a joiner's replay of the cached GOP, bits per second, at least.
     pub replay_bits_per_second: u64,
     /// Maps `Instant`s to NTP time: an instant and the wall clock at it. Taken once, so that a clock step changes

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fanout::{DownTrack, Layout, MAX_DATAGRAM, SendBatch};
-use crate::media::{AbsSendTime, MediaKind, Packet};
+use crate::media::{AbsSendTime, MediaKind, Packet, PacketRing};
 use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
@@ -141,6 +141,13 @@ fn touch(sessions: &[Slot], players: &[u32], kind: MediaKind) {
     }
 }
 
+/// The time between the frame that begins at `index` and the one before, by their timestamps.
+fn frame_interval(ring: &PacketRing, index: u64, clock_rate: u32) -> Option<Duration> {
+    let (before, first) = (ring.get(index.checked_sub(1)?)?, ring.get(index)?);
+    let ticks = first.timestamp.wrapping_sub(before.timestamp);
+    (ticks > 0).then(|| Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / u64::from(clock_rate)))
+}
+
 /// Whether a run of at most [`RUN`] packets fits, or would not fit better into another batch.
 fn has_room_for_run(batch: &SendBatch, packets: usize) -> bool {
     batch.is_empty() || batch.has_room_for_run(packets.min(RUN), MAX_DATAGRAM)
@@ -202,6 +209,21 @@ impl Shard {
                 continue;
             }
             let head = track.ring.head();
+            let next = track.flushed.unwrap_or(head).max(track.ring.oldest());
+            let nothing_else = track.late.is_empty() && track.ending.is_empty() && !no_players;
+            let rate = track.codec.clock_rate();
+            let end = if kind == MediaKind::Video && nothing_else && self.config.pacing {
+                match track.pacer.allow(now, next, head, || frame_interval(&track.ring, next, rate)) {
+                    Ok(end) => end,
+                    Err(until) => {
+                        self.held_until = Some(self.held_until.map_or(until, |earlier| earlier.min(until)));
+                        held += 1;
+                        continue;
+                    }
+                }
+            } else {
+                head
+            };
             if no_players {
                 track.flushed = Some(head);
                 track.late.clear();
@@ -223,8 +245,7 @@ impl Shard {
                 track.ending_from = packets.last().map_or(start, |p| p.index + 1);
                 (start, track.ending_from)
             } else {
-                let start = track.flushed.unwrap_or(head).max(track.ring.oldest());
-                let end = head.min(start + FLUSH_PACKETS as u64);
+                let (start, end) = (next, end.min(next + FLUSH_PACKETS as u64));
                 packets.extend((start..end).filter_map(|index| track.ring.get(index).cloned()));
                 track.flushed = Some(end);
                 (start, end)

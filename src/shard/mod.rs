@@ -23,6 +23,7 @@ mod ingest;
 mod layer_choice;
 mod lead_in;
 mod message;
+mod pacing;
 mod report;
 mod session;
 mod simulcast;

@@ -12,6 +12,7 @@ use crate::media::{
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::message::{ShardId, TableSpec, TableState, TrackClock};
+use super::pacing::Pacer;
 use super::report::TableReport;
 use super::session::Player;
 
@@ -201,6 +202,7 @@ pub(super) struct Track {
     /// every class costs a layout of each packet.
     members: Vec<u32>,
     pub(super) clock: Option<TrackClock>,
+    pub(super) pacer: Pacer,
 }
 
 impl Track {
@@ -217,6 +219,7 @@ impl Track {
             layouts: Vec::new(),
             members: Vec::new(),
             clock: None,
+            pacer: Pacer::default(),
         }
     }
 

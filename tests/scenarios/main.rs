@@ -19,6 +19,7 @@ mod joining;
 mod keyframe_requests;
 mod lifetimes;
 mod nonces;
+mod pacing;
 mod parameter_sets;
 mod publisher_returns;
 mod red;

@@ -28,7 +28,7 @@ use tableside::shard::{
 pub use dealer::Dealer;
 #[allow(unused_imports, reason = "as above")]
 pub use peer::Rewrite;
-pub use peer::{Peer, Side};
+pub use peer::{Peer, Received, Side};
 #[allow(unused_imports, reason = "likewise, by the scenarios")]
 pub use peer::{stream_mut, vp8_payload};
 #[allow(unused_imports, reason = "for the scenarios with simulcast")]
@@ -90,7 +90,7 @@ pub struct World {
 impl World {
     /// `shards` shards and a network without delay or loss.
     pub fn new(shards: u16) -> Self {
-        Self::with_grace(shards, Duration::from_secs(5))
+        Self::with(shards, |_| {})
     }
 
     pub fn with_grace(shards: u16, grace: Duration) -> Self {
@@ -99,6 +99,14 @@ impl World {
 
     /// `grace` for publishers, `consent` for whoever sends no checks.
     pub fn with_timeouts(shards: u16, grace: Duration, consent: Duration) -> Self {
+        Self::with(shards, |config| {
+            config.grace = grace;
+            config.endpoint.consent_timeout = consent;
+        })
+    }
+
+    /// With shards as `adapt` would have them.
+    pub fn with(shards: u16, adapt: impl Fn(&mut ShardConfig)) -> Self {
         let now = Instant::now();
         let identity = Arc::new(DtlsIdentity::generate().expect("a certificate"));
         let fingerprint = identity.fingerprint();
@@ -108,16 +116,22 @@ impl World {
                 identity: identity.clone(),
                 sctp: SctpConfig::new(65_536),
                 setup_timeout: Duration::from_secs(10),
-                consent_timeout: consent,
+                consent_timeout: Duration::from_secs(30),
             },
             silence: Duration::from_millis(1200),
-            grace,
+            grace: Duration::from_secs(5),
+            pacing: true,
             replay_bits_per_second: 20_000_000,
             epoch: (now, NtpTime::from_unix(Duration::from_secs(1_790_000_000))),
         };
+        let adapted = |id| {
+            let mut config = config(id);
+            adapt(&mut config);
+            config
+        };
         Self {
             now,
-            shards: (0..shards).map(|id| Shard::new(config(id))).collect(),
+            shards: (0..shards).map(|id| Shard::new(adapted(id))).collect(),
             peers: Vec::new(),
             table: TableSpec {
                 id: TableId(0),
