@@ -1,6 +1,5 @@
 //! A player: receives, counts, and answers as a browser does, with receiver reports, transport-wide feedback and NACKs.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,19 +110,12 @@ impl Player {
     }
 
     /// A datagram came; `at` is when, by the kernel, and `unix` the same in nanoseconds since 1970.
-    pub fn handle_datagram(
-        &mut self,
-        at: Instant,
-        unix: u64,
-        own: SocketAddr,
-        datagram: &mut [u8],
-        context: &mut PlayerContext<'_>,
-    ) {
+    pub fn handle_datagram(&mut self, at: Instant, unix: u64, datagram: &mut [u8], context: &mut PlayerContext<'_>) {
         self.counted.bytes += datagram.len() as u64;
         match classify(datagram) {
             PacketKind::Rtp => self.handle_rtp(at, unix, datagram, context.delays.as_deref_mut()),
             PacketKind::Rtcp => self.handle_rtcp(at, datagram),
-            PacketKind::Stun => self.client.handle_stun(at, own, datagram, context.shared, context.send),
+            PacketKind::Stun => self.client.handle_stun(at, datagram, context.shared, context.send),
             PacketKind::Dtls => self.client.handle_dtls(at, datagram, context.shared, context.send),
             PacketKind::Unrecognised => self.counted.undecryptable += 1,
         }
