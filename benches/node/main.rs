@@ -5,6 +5,7 @@
 #[path = "../allocations.rs"]
 mod allocations;
 mod curve;
+mod janus;
 mod lab;
 mod load;
 mod loop_process;
@@ -13,6 +14,7 @@ mod node;
 #[path = "../reference/mod.rs"]
 mod reference;
 mod results;
+mod server;
 #[path = "../../tools/loadgen/src/source.rs"]
 #[allow(dead_code, unused_imports, reason = "the generator's own: not all of it is needed here")]
 mod source;
@@ -28,15 +30,20 @@ use clap::{Parser, Subcommand};
 use lab::Arrivals;
 use load::Load;
 use measure::Plan;
+use server::Kind;
 
 /// Measures what a forwarded packet costs the whole node, and what it costs the reference loop.
 #[derive(Parser)]
 #[command(after_help = "Needs root. The node, the players and the cable between them are gone when it ends.\n\n\
     Examples:\n  cargo bench --bench node\n  cargo bench --bench node -- --players 500 --load paced --rounds 1\n  \
-    cargo bench --bench node -- --accept")]
+    cargo bench --bench node -- --accept\n  \
+    cargo bench --bench node -- --server janus --players 40,100,200 --load paced")]
 struct Options {
     #[command(subcommand)]
     role: Option<Part>,
+    /// What is measured. Janus has to be installed; WHIP and WHEP for it are the bench's.
+    #[arg(long, value_enum, default_value_t = Kind::Node)]
+    server: Kind,
     /// Numbers of players.
     #[arg(long, value_delimiter = ',', default_value = "1,40,100,500,1000,2000", value_name = "LIST")]
     players: Vec<u32>,
@@ -90,6 +97,12 @@ enum Part {
         /// Where it tells how often it has allocated.
         allocations: PathBuf,
     },
+    /// WHIP and WHEP for Janus.
+    #[command(hide = true)]
+    Bridge {
+        /// Where Janus' socket is.
+        folder: PathBuf,
+    },
     /// The reference loop; takes orders on standard input.
     #[command(hide = true)]
     Reference {
@@ -111,6 +124,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match options.role {
         Some(Part::Node { config, allocations }) => node::run(&config, &allocations),
+        Some(Part::Bridge { folder }) => janus::bridge(&folder),
         Some(Part::Reference { players, load }) => loop_process::run(players, load),
         Some(Part::Sink { players }) => loop_process::sink(players),
         None => match lab::enter() {
@@ -128,7 +142,10 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: Options) -> anyhow::Result<()> {
+    let is_node = options.server == Kind::Node;
+    anyhow::ensure!(is_node || options.shards == 1, "--shards is for the node: Janus has one event loop here");
     let plan = Plan {
+        server: options.server,
         players: options.players,
         loads: options.load,
         tables: options.tables,
@@ -140,14 +157,14 @@ fn measure(options: Options) -> anyhow::Result<()> {
         max_utilisation: options.max_utilisation,
     };
     let rows = plan.run()?;
-    results::print(&rows);
+    results::print(&rows, options.server);
     if let Some(file) = &options.curve {
         curve::draw(&rows, options.tables, file)?;
     }
-    // The accepted rows are of one table and one shard.
+    // The accepted rows are the node's, of one table and one shard.
     match options.accept {
-        _ if (options.tables, options.shards) != (1, 1) => {
-            anyhow::ensure!(!options.accept, "--accept is for one table and one shard");
+        _ if !is_node || (options.tables, options.shards) != (1, 1) => {
+            anyhow::ensure!(!options.accept, "--accept is for the node with one table and one shard");
             Ok(())
         }
         true => results::accept(&rows),

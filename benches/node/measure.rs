@@ -1,4 +1,4 @@
-//! The plan: for each load and number of players, turns of the loop and of the node.
+//! The plan: for each load and number of players, turns of the loop and of the server.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,8 +12,9 @@ use serde_json::Value;
 use crate::lab::{Arrivals, Lab};
 use crate::load::Load;
 use crate::loop_process::Reference;
-use crate::node::{Allocations, KEY, Node};
+use crate::node::{Allocations, KEY};
 use crate::results::Row;
+use crate::server::{Kind, Server};
 
 /// Of a turn of the loop, once with the sealing alone and once with all.
 const REFERENCE_TURN: Duration = Duration::from_secs(3);
@@ -25,6 +26,8 @@ const JOINS_PER_SECOND: u32 = 300;
 
 /// What is to be measured.
 pub struct Plan {
+    /// Of what.
+    pub server: Kind,
     /// Numbers of players.
     pub players: Vec<u32>,
     /// What they watch.
@@ -51,6 +54,7 @@ impl Plan {
     /// # Errors
     /// Something does not start or fails; packets that are lost are a result and no error.
     pub fn run(&self) -> anyhow::Result<Vec<Row>> {
+        self.server.is_installed()?;
         let generator = build_generator()?;
         let lab = Lab::new(self.cpus[0], self.cpus[1], self.arrivals)?;
         let folder = std::env::temp_dir().join(format!("tableside-bench-{}", std::process::id()));
@@ -65,51 +69,69 @@ impl Plan {
         for &load in &self.loads {
             for &players in &self.players {
                 eprintln!("{load:?}, {players} players …");
-                let mut reference = Reference::start(lab, players, load)?;
-                let node = Node::start(lab, folder, self.tables, self.shards, self.max_utilisation)?;
-                let (mut loops, mut nodes) = (vec![reference.turn(REFERENCE_TURN)?], Vec::new());
-                for _ in 0..self.rounds {
-                    nodes.push(self.node_turn(lab, generator, &node, load, players)?);
-                    loops.push(reference.turn(REFERENCE_TURN)?);
+                match self.row(lab, generator, folder, load, players) {
+                    Ok(row) => {
+                        eprintln!("  {row}");
+                        rows.push(row);
+                    }
+                    // A server that is not ours may fail in any way, and that is a result.
+                    Err(error) if self.server != Kind::Node => eprintln!("  NO FIGURES: {error:#}"),
+                    Err(error) => return Err(error),
                 }
-                node.stop()?;
-                let row = Row::new(load, players, &loops, &nodes);
-                eprintln!("  {row}");
-                rows.push(row);
             }
         }
+        anyhow::ensure!(!rows.is_empty(), "no row has figures");
         Ok(rows)
     }
 
-    fn node_turn(
+    fn row(&self, lab: &Lab, generator: &Path, folder: &Path, load: Load, players: u32) -> anyhow::Result<Row> {
+        let mut reference = Reference::start(lab, players, load)?;
+        let server = Server::start(self, lab, folder)?;
+        let (mut loops, mut turns) = (vec![reference.turn(REFERENCE_TURN)?], Vec::new());
+        for _ in 0..self.rounds {
+            turns.push(self.server_turn(lab, generator, &server, load, players)?);
+            loops.push(reference.turn(REFERENCE_TURN)?);
+        }
+        server.stop()?;
+        Ok(Row::new(load, players, &loops, &turns))
+    }
+
+    fn server_turn(
         &self,
         lab: &Lab,
         generator: &Path,
-        node: &Node,
+        server: &Server,
         load: Load,
         players: u32,
-    ) -> anyhow::Result<NodeTurn> {
+    ) -> anyhow::Result<ServerTurn> {
         let mut command = lab.far(generator);
         command
-            .args(["--whip", &Node::url("whip"), "--whep", &Node::url("whep"), "--publish-key", KEY])
+            .args(["--whip", &server.url("whip"), "--whep", &server.url("whep"), "--publish-key", KEY])
             .args(["--tables", &self.tables.to_string(), "--players", &players.to_string()])
             .args(["--join-rate", &JOINS_PER_SECOND.to_string(), "--seconds", &self.seconds.to_string()])
             .args(["--verify", &(CHECKING_PLAYERS / f64::from(players)).min(1.0).to_string()])
-            .args(["--server-pid", &node.pid().to_string(), "--json", "-"])
+            .args(["--server-pid", &server.pid().to_string(), "--json", "-"])
             .args(load.arguments());
-        let sampler = Sampler::start(node.allocations());
+        let sampler = server.allocations().map(Sampler::start);
         let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output()?;
-        let samples = sampler.stop()?;
+        let samples = sampler.map(Sampler::stop).transpose()?;
         let report: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("the generator ended with {}", output.status))?;
-        NodeTurn::read(&report, &samples)
+        let publisher = &report["publishers"]["failures"];
+        anyhow::ensure!(sum(publisher) == 0, "the publisher was lost: {publisher}");
+        ServerTurn::read(&report, samples.as_deref())
             .with_context(|| format!("the generator's report has not all that is needed: {report}"))
     }
 }
 
-/// What the generator reports of the node in one turn.
+/// How many failed, of an object of causes.
+fn sum(failures: &Value) -> u64 {
+    failures.as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
+}
+
+/// What the generator reports of the server in one turn.
 #[derive(Clone, Debug)]
-pub struct NodeTurn {
+pub struct ServerTurn {
     /// CPU for each packet that reached a player, in nanoseconds.
     pub nanoseconds: f64,
     /// Of one CPU.
@@ -118,39 +140,52 @@ pub struct NodeTurn {
     pub bits_per_second: f64,
     /// From the publisher's send call to the player's kernel, in milliseconds: p50, p99.
     pub delay_ms: [f64; 2],
-    /// Players that were refused.
+    /// Players that were refused, did not connect, or were lost.
     pub refused: u64,
-    /// Packets that did not reach a player.
+    /// Players that connected and received nothing.
+    pub silent: u64,
+    /// Packets that did not reach a player, or only when sent again.
     pub lost: u64,
+    /// Packets that were no RTP or RTCP with the right key, and payloads that were not the publisher's.
+    pub broken: u64,
     /// Times that the generator itself lost some.
     pub overflowed: u64,
-    /// Memory of the node.
+    /// Memory of the server.
     pub resident_bytes: u64,
-    /// Allocations for each packet.
-    pub allocations: f64,
+    /// Allocations for each packet, where the server counts them.
+    pub allocations: Option<f64>,
 }
 
-impl NodeTurn {
-    fn read(report: &Value, samples: &[Sample]) -> Option<Self> {
+impl ServerTurn {
+    fn read(report: &Value, samples: Option<&[Sample]>) -> Option<Self> {
         let (server, players) = (&report["server"], &report["players"][0]);
-        let (began, seconds) = (report["began"].as_f64()?, report["seconds"].as_f64()?);
-        // Those within: what joining and leaving allocate is none of it.
-        let within = |sample: &&Sample| (began..began + seconds).contains(&sample.unix_seconds);
-        let (first, last) = (samples.iter().find(within)?, samples.iter().rev().find(within)?);
-        let share = (last.unix_seconds - first.unix_seconds) / seconds;
-        let packets = players["packets"].as_f64()? * share;
         Some(Self {
             nanoseconds: server["cpu_nanoseconds_per_packet"].as_f64()?,
             cores: server["cores"].as_f64()?,
             bits_per_second: report["bits_per_second"].as_f64()?,
             delay_ms: [players["delay_ms"]["p50"].as_f64()?, players["delay_ms"]["p99"].as_f64()?],
-            refused: players["requested"].as_u64()? - players["connected"].as_u64()?,
+            refused: sum(&players["failures"]),
+            silent: players["silent"].as_u64()?,
             lost: players["lost"].as_u64()? + players["recovered"].as_u64()?,
+            broken: players["undecryptable"].as_u64()? + players["changed"].as_u64()?,
             overflowed: players["overflowed"].as_u64()?,
             resident_bytes: server["resident_bytes"].as_u64()?,
-            allocations: (last.allocations - first.allocations) as f64 / packets,
+            allocations: match samples {
+                Some(samples) => Some(allocations(report, samples)?),
+                None => None,
+            },
         })
     }
+}
+
+/// For each packet, between the first and the last sample within: what joining and leaving allocate is none of it.
+fn allocations(report: &Value, samples: &[Sample]) -> Option<f64> {
+    let (began, seconds) = (report["began"].as_f64()?, report["seconds"].as_f64()?);
+    let within = |sample: &&Sample| (began..began + seconds).contains(&sample.unix_seconds);
+    let (first, last) = (samples.iter().find(within)?, samples.iter().rev().find(within)?);
+    let share = (last.unix_seconds - first.unix_seconds) / seconds;
+    let packets = report["players"][0]["packets"].as_f64()? * share;
+    Some((last.allocations - first.allocations) as f64 / packets)
 }
 
 /// How often the node had allocated at some time.

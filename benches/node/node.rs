@@ -108,7 +108,7 @@ impl Node {
     }
 
     /// Where WHIP and WHEP are, up to the table's name.
-    pub fn url(kind: &str) -> String {
+    pub fn url(&self, kind: &str) -> String {
         format!("http://{}:{HTTP_PORT}/{kind}/{{table}}", lab::NEAR)
     }
 

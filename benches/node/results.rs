@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::Load;
 use crate::loop_process::Turn;
-use crate::measure::NodeTurn;
+use crate::measure::ServerTurn;
+use crate::server::Kind;
 
 /// Smaller changes of a ratio are noise on a machine with neighbours.
 const NOISE: f64 = 0.08;
@@ -18,7 +19,7 @@ const NOISE: f64 = 0.08;
 pub struct Row {
     load: Load,
     players: u32,
-    /// CPU for each packet in nanoseconds: the sealing alone, the reference loop, the node.
+    /// CPU for each packet in nanoseconds: the sealing alone, the reference loop, the node or what was measured instead.
     seal: f64,
     reference: f64,
     node: f64,
@@ -33,44 +34,54 @@ pub struct Row {
     delay_ms: [f64; 2],
     /// What the loop needs for one frame to all.
     reference_frame_ms: f64,
-    allocations_per_packet: f64,
+    allocations_per_packet: Option<f64>,
     resident_mib: f64,
+    /// Players.
     refused: u64,
+    #[serde(default)]
+    silent: u64,
+    /// Packets.
     lost: u64,
+    #[serde(default)]
+    broken: u64,
     overflowed: u64,
 }
 
 impl Row {
-    /// Of the node's turns and the loop's: one before the first of the node, and one after each.
+    /// Of the server's turns and the loop's: one before the first of the server, and one after each.
     ///
     /// # Panics
     /// Without turns.
-    pub fn new(load: Load, players: u32, loops: &[Turn], nodes: &[NodeTurn]) -> Self {
+    pub fn new(load: Load, players: u32, loops: &[Turn], servers: &[ServerTurn]) -> Self {
         let mut ratios: Vec<f64> = loops
             .windows(2)
-            .zip(nodes)
-            .map(|(loops, node)| 2.0 * node.nanoseconds / (loops[0].nanoseconds + loops[1].nanoseconds))
+            .zip(servers)
+            .map(|(loops, server)| 2.0 * server.nanoseconds / (loops[0].nanoseconds + loops[1].nanoseconds))
             .collect();
         ratios.sort_by(f64::total_cmp);
         let of_loops = |value: fn(&Turn) -> f64| median(loops.iter().map(value));
-        let of_nodes = |value: fn(&NodeTurn) -> f64| median(nodes.iter().map(value));
+        let of_servers = |value: fn(&ServerTurn) -> f64| median(servers.iter().map(value));
+        let sum = |value: fn(&ServerTurn) -> u64| servers.iter().map(value).sum();
+        let allocations: Option<Vec<f64>> = servers.iter().map(|turn| turn.allocations).collect();
         Self {
             load,
             players,
             seal: of_loops(|turn| turn.seal_nanoseconds),
             reference: of_loops(|turn| turn.nanoseconds),
-            node: of_nodes(|turn| turn.nanoseconds),
+            node: of_servers(|turn| turn.nanoseconds),
             ratio: median(ratios.iter().copied()),
             ratios: [ratios[0], ratios[ratios.len() - 1]],
-            cores: of_nodes(|turn| turn.cores),
-            gigabits_per_second: of_nodes(|turn| turn.bits_per_second) / 1e9,
-            delay_ms: [of_nodes(|turn| turn.delay_ms[0]), of_nodes(|turn| turn.delay_ms[1])],
+            cores: of_servers(|turn| turn.cores),
+            gigabits_per_second: of_servers(|turn| turn.bits_per_second) / 1e9,
+            delay_ms: [of_servers(|turn| turn.delay_ms[0]), of_servers(|turn| turn.delay_ms[1])],
             reference_frame_ms: of_loops(|turn| turn.frame_ms),
-            allocations_per_packet: of_nodes(|turn| turn.allocations),
-            resident_mib: of_nodes(|turn| turn.resident_bytes as f64) / f64::from(1 << 20),
-            refused: nodes.iter().map(|turn| turn.refused).sum(),
-            lost: nodes.iter().map(|turn| turn.lost).sum(),
-            overflowed: nodes.iter().map(|turn| turn.overflowed).sum(),
+            allocations_per_packet: allocations.map(|of_turns| median(of_turns.into_iter())),
+            resident_mib: of_servers(|turn| turn.resident_bytes as f64) / f64::from(1 << 20),
+            refused: sum(|turn| turn.refused),
+            silent: sum(|turn| turn.silent),
+            lost: sum(|turn| turn.lost),
+            broken: sum(|turn| turn.broken),
+            overflowed: sum(|turn| turn.overflowed),
         }
     }
 
@@ -95,15 +106,21 @@ impl Row {
     }
 }
 
-const HEADING: &str = "load   players    seal  kernel    loop    node    ours   ratio (min..max)     CPU  packets/core  Gbit/s   \
-                       delay p50    p99  loop's frame  allocations  memory";
+/// With room for what is measured, and for what it needs beside the loop.
+fn heading(server: &str, rest: &str) -> String {
+    format!(
+        "load   players    seal  kernel    loop {server:>7} {rest:>7}   ratio (min..max)     CPU  packets/core  Gbit/s   \
+         delay p50    p99  loop's frame  allocations  memory"
+    )
+}
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let load = format!("{:?}", self.load).to_lowercase();
+        let allocations = self.allocations_per_packet.map_or_else(|| "-".into(), |each| format!("{each:.4}"));
         write!(
             f,
-            "{load:<6} {:>7} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>7.2} ({:.2}..{:.2}) {:>6.1} % {:>12.0} {:>7.2} {:>8.2} ms {:>6.2} {:>10.2} ms {:>12.4} {:>6.0} M",
+            "{load:<6} {:>7} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>7.2} ({:.2}..{:.2}) {:>6.1} % {:>12.0} {:>7.2} {:>8.2} ms {:>6.2} {:>10.2} ms {allocations:>12} {:>6.0} M",
             self.players,
             self.seal,
             self.reference - self.seal,
@@ -119,14 +136,19 @@ impl fmt::Display for Row {
             self.delay_ms[0],
             self.delay_ms[1],
             self.reference_frame_ms,
-            self.allocations_per_packet,
             self.resident_mib,
         )?;
         if self.refused > 0 {
             write!(f, "   refused {}", self.refused)?;
         }
+        if self.silent > 0 {
+            write!(f, "   RECEIVED NOTHING {}", self.silent)?;
+        }
         if self.lost > 0 {
             write!(f, "   LOST {}", self.lost)?;
+        }
+        if self.broken > 0 {
+            write!(f, "   BROKEN {}", self.broken)?;
         }
         if self.overflowed > 0 {
             write!(f, "   the generator lost some itself: {}", self.overflowed)?;
@@ -136,11 +158,15 @@ impl fmt::Display for Row {
 }
 
 /// Prints them all.
-pub fn print(rows: &[Row]) {
+pub fn print(rows: &[Row], server: Kind) {
+    let (server, rest) = match server {
+        Kind::Node => ("node", "ours"),
+        Kind::Janus => ("janus", "rest"),
+    };
     println!(
-        "CPU in nanoseconds for each packet to a player; kernel: loop without the sealing; ours: node without the loop"
+        "CPU in nanoseconds for each packet to a player; kernel: loop without the sealing; {rest}: {server} without the loop"
     );
-    println!("{HEADING}");
+    println!("{}", heading(server, rest));
     rows.iter().for_each(|row| println!("{row}"));
     for load in [Load::Paced, Load::Trace] {
         let with = |players| rows.iter().find(|row| row.load == load && row.players == players);

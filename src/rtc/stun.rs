@@ -129,6 +129,7 @@ pub struct BindingRequest<'a> {
     remote_ufrag: &'a [u8],
     use_candidate: bool,
     role: Option<IceRole>,
+    tie_breaker: Option<u64>,
     unknown: UnknownAttributes,
 }
 
@@ -147,21 +148,24 @@ impl<'a> BindingRequest<'a> {
         check_fingerprint(message)?;
         let mut username = None;
         let mut use_candidate = false;
-        let mut role = None;
+        let (mut role, mut tie_breaker) = (None, None);
         let mut unknown = UnknownAttributes::default();
         let integrity_offset = protected_attributes(message, |kind, value| {
             match kind {
                 // RFC 8489 §14: of an attribute that appears twice, the first counts.
                 attribute::USERNAME if username.is_none() => username = Some(value),
                 attribute::USE_CANDIDATE => use_candidate = true,
-                attribute::ICE_CONTROLLING => role = Some(IceRole::Controlling),
-                attribute::ICE_CONTROLLED => role = Some(IceRole::Controlled),
+                attribute::ICE_CONTROLLING | attribute::ICE_CONTROLLED => {
+                    let controls = kind == attribute::ICE_CONTROLLING;
+                    role = Some(if controls { IceRole::Controlling } else { IceRole::Controlled });
+                    tie_breaker = value.try_into().ok().map(u64::from_be_bytes);
+                }
                 _ => unknown.note(kind),
             }
             Ok(())
         })?;
         let (local_ufrag, remote_ufrag) = username.and_then(split_username).ok_or(StunError::MissingUsername)?;
-        Ok(Self { message, integrity_offset, local_ufrag, remote_ufrag, use_candidate, role, unknown })
+        Ok(Self { message, integrity_offset, local_ufrag, remote_ufrag, use_candidate, role, tie_breaker, unknown })
     }
 
     /// Whether MESSAGE-INTEGRITY was made with this key. Constant time.
@@ -187,6 +191,11 @@ impl<'a> BindingRequest<'a> {
     /// ICE-CONTROLLING or ICE-CONTROLLED, where there was one.
     pub fn role(&self) -> Option<IceRole> {
         self.role
+    }
+
+    /// What comes with the role and decides between two agents that have the same, where it is whole.
+    pub fn tie_breaker(&self) -> Option<u64> {
+        self.tie_breaker
     }
 
     /// Attributes were present that had to be understood and are not (RFC 8489 §6.3.1).

@@ -26,9 +26,9 @@ use tableside::shard::{
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
+pub use peer::{Peer, Side};
 #[allow(unused_imports, reason = "as above")]
-pub use peer::Rewrite;
-pub use peer::{Peer, Received, Side};
+pub use peer::{Received, Rewrite};
 #[allow(unused_imports, reason = "likewise, by the scenarios")]
 pub use peer::{stream_mut, vp8_payload};
 #[allow(unused_imports, reason = "for the scenarios with simulcast")]

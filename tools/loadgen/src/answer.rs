@@ -35,6 +35,8 @@ pub struct Stream {
     pub mid: Option<u8>,
     /// Whether the section has `a=rtcp-fb:… transport-cc`.
     pub transport_feedback: bool,
+    /// Whether RTCP packets may come without a report before them (`a=rtcp-rsize`, RFC 5506 §5).
+    pub reduced_size: bool,
     /// What the server wants to receive in the section, bits per second (`b=TIAS`, or `b=AS` in thousands).
     pub limit: Option<u32>,
 }
@@ -135,6 +137,7 @@ fn stream(media: &sdp_types::Media) -> Stream {
                     stream.mid = id;
                 }
             }
+            "rtcp-rsize" => stream.reduced_size = true,
             "rtcp-fb" if rest.trim() == "transport-cc" => stream.transport_feedback = true,
             _ => {}
         }
@@ -168,6 +171,7 @@ mod tests {
             transport_cc: Some(3),
             mid: None,
             transport_feedback: true,
+            reduced_size: false,
             limit: None,
         };
         assert_eq!(answer.video, Some(video));
@@ -176,6 +180,8 @@ mod tests {
                 ANSWER.replace("c=IN IP4 0.0.0.0\r\na=mid:1", &format!("c=IN IP4 0.0.0.0\r\n{lines}\r\na=mid:1"));
             assert_eq!(Answer::parse(&limited).unwrap().video.and_then(|video| video.limit), Some(limit), "{lines}");
         }
+        let reduced = format!("{ANSWER}a=rtcp-rsize\r\n");
+        assert!(Answer::parse(&reduced).unwrap().video.is_some_and(|video| video.reduced_size));
         assert_eq!(Answer::parse(&ANSWER.replace("m=video 9", "m=video 0")).unwrap().video, None);
     }
 

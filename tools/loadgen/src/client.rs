@@ -1,9 +1,8 @@
-//! A WebRTC client without sockets: the checks of a controlling full ICE agent, DTLS, SRTP keys, consent.
+//! A WebRTC client without sockets: a full ICE agent, DTLS, SRTP keys, consent.
 //!
 //! Enters: what the answer said, datagrams, time. Leaves: datagrams, keys, the end. One candidate pair: our socket and the
-//! server's first UDP candidate.
+//! server's first UDP candidate. The server may be a lite agent or a full one, which checks the pair as well.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,8 @@ use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport}
 use tableside::rtc::sdp::{DtlsRole, IceCredentials};
 use tableside::rtc::srtp::{RtcpOpener, RtcpSealer, RtpOpener, RtpSealer};
 use tableside::rtc::stun::{
-    BindingRequest, BindingResponse, IceRole, IntegrityKey, MAX_REQUEST_LEN, RequestParameters, write_request,
-    write_success,
+    BindingRequest, BindingResponse, ErrorCode, IceRole, IntegrityKey, MAX_REQUEST_LEN, MAX_RESPONSE_LEN,
+    RequestParameters, write_error, write_request, write_success,
 };
 
 use crate::answer::Answer;
@@ -91,7 +90,10 @@ pub struct Client {
     local_key: IntegrityKey,
     remote: IceCredentials,
     remote_key: IntegrityKey,
-    role: DtlsRole,
+    /// Who offers begins as the controlling one (RFC 8445 §6.1.1); the server may have offered to whoever answered us.
+    ice_role: IceRole,
+    tie_breaker: u64,
+    dtls_role: DtlsRole,
     dtls: Option<DtlsTransport>,
     answer: Arc<Answer>,
     keys: Option<Box<Keys>>,
@@ -99,6 +101,7 @@ pub struct Client {
     next_check: Instant,
     last_response: Option<Instant>,
     asked_at: Instant,
+    asked_as: IceRole,
     rtt: Duration,
     transaction: u64,
     failed: Option<ClientError>,
@@ -113,7 +116,9 @@ impl Client {
             local,
             remote_key: IntegrityKey::new(&remote.pwd),
             remote,
-            role: answer.our_role,
+            ice_role: IceRole::Controlling,
+            tie_breaker: random(),
+            dtls_role: answer.our_role,
             dtls: None,
             answer,
             keys: None,
@@ -121,6 +126,7 @@ impl Client {
             next_check: now,
             last_response: None,
             asked_at: now,
+            asked_as: IceRole::Controlling,
             rtt: Duration::ZERO,
             transaction: 0,
             failed: None,
@@ -197,7 +203,7 @@ impl Client {
         let spread = interval.as_micros() as u64 / 5;
         let jitter = if self.last_response.is_some() { random() % (2 * spread) } else { spread };
         self.next_check = now + interval - Duration::from_micros(spread) + Duration::from_micros(jitter);
-        (self.transaction, self.asked_at) = (random(), now);
+        (self.transaction, self.asked_at, self.asked_as) = (random(), now, self.ice_role);
         let mut transaction_id = [0; 12];
         transaction_id[4..].copy_from_slice(&self.transaction.to_be_bytes());
         let parameters = RequestParameters {
@@ -205,8 +211,8 @@ impl Client {
             local_ufrag: &self.remote.ufrag,
             remote_ufrag: &self.local.ufrag,
             priority: Some(0x7e00_00ff),
-            role: Some((IceRole::Controlling, 1)),
-            use_candidate: true,
+            role: Some((self.ice_role, self.tie_breaker)),
+            use_candidate: self.ice_role == IceRole::Controlling,
         };
         let mut message = [0; MAX_REQUEST_LEN];
         let len = write_request(&mut message, &parameters, &self.remote_key);
@@ -214,18 +220,14 @@ impl Client {
     }
 
     /// A STUN message from the server: an answer to a check, or a check of its own.
-    pub fn handle_stun(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        message: &[u8],
-        shared: &mut Shared,
-        send: &mut Wire<'_>,
-    ) {
+    pub fn handle_stun(&mut self, now: Instant, message: &[u8], shared: &mut Shared, send: &mut Wire<'_>) {
         if let Ok(request) = BindingRequest::parse(message) {
             if request.verify(&self.local_key) {
-                let mut response = [0; 256];
-                let len = write_success(&mut response, &request, from, &self.local_key);
+                let mut response = [0; MAX_RESPONSE_LEN];
+                let len = match self.settle_roles(&request) {
+                    Ok(()) => write_success(&mut response, &request, self.answer.server, &self.local_key),
+                    Err(error) => write_error(&mut response, &request, error, &self.local_key),
+                };
                 send(&response[..len]);
             }
             return;
@@ -234,18 +236,39 @@ impl Client {
         if response.transaction_id()[4..] != self.transaction.to_be_bytes() || !response.verify(&self.remote_key) {
             return;
         }
-        if response.result().is_err() {
-            return;
+        match response.result() {
+            Ok(_) => {}
+            // RFC 8445 §7.2.5.1: switch, and ask again. A conflict that the server's own check has settled meanwhile is none.
+            Err(code) => {
+                if code == ErrorCode::RoleConflict.code() && self.asked_as == self.ice_role {
+                    self.ice_role = other(self.ice_role);
+                    self.check(now, send);
+                }
+                return;
+            }
         }
         self.rtt = now.saturating_duration_since(self.asked_at);
         let first = self.last_response.replace(now).is_none();
         if first {
             self.check(now, send);
-            if self.role == DtlsRole::Client {
+            if self.dtls_role == DtlsRole::Client {
                 self.begin_dtls(now, shared);
                 self.drive(shared, send);
             }
         }
+    }
+
+    /// RFC 8445 §7.3.1.1: of two agents with the same role the larger tie-breaker controls.
+    fn settle_roles(&mut self, request: &BindingRequest<'_>) -> Result<(), ErrorCode> {
+        if request.role() != Some(self.ice_role) {
+            return Ok(());
+        }
+        let larger = request.tie_breaker().is_none_or(|theirs| self.tie_breaker >= theirs);
+        if larger == (self.ice_role == IceRole::Controlling) {
+            return Err(ErrorCode::RoleConflict);
+        }
+        self.ice_role = other(self.ice_role);
+        Ok(())
     }
 
     /// A DTLS record from the server.
@@ -262,7 +285,7 @@ impl Client {
     }
 
     fn begin_dtls(&mut self, now: Instant, shared: &Shared) {
-        match DtlsTransport::new(now, &shared.identity, self.role, self.answer.fingerprints.clone()) {
+        match DtlsTransport::new(now, &shared.identity, self.dtls_role, self.answer.fingerprints.clone()) {
             Ok(dtls) => self.dtls = Some(dtls),
             Err(_) => self.failed = Some(ClientError::Handshake),
         }
@@ -303,6 +326,13 @@ impl Client {
     }
 }
 
+fn other(role: IceRole) -> IceRole {
+    match role {
+        IceRole::Controlling => IceRole::Controlled,
+        IceRole::Controlled => IceRole::Controlling,
+    }
+}
+
 /// Credentials for one session (RFC 8445 §5.3: at least 24 and 128 bits of randomness).
 pub fn new_credentials() -> IceCredentials {
     IceCredentials { ufrag: token(8), pwd: token(24) }
@@ -318,4 +348,115 @@ fn token(len: usize) -> String {
 /// A number that nobody can guess.
 pub fn random() -> u64 {
     getrandom::u64().expect("the system has randomness")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "10.0.0.1:7000";
+
+    fn credentials(name: &str) -> IceCredentials {
+        IceCredentials { ufrag: name.into(), pwd: format!("the password of {name}") }
+    }
+
+    fn client(now: Instant) -> (Client, Shared) {
+        let identity = Arc::new(DtlsIdentity::generate().unwrap());
+        let answer = Answer {
+            ice: credentials("server"),
+            fingerprints: Vec::new(),
+            our_role: DtlsRole::Server,
+            server: SERVER.parse().unwrap(),
+            audio: None,
+            video: None,
+        };
+        (Client::new(now, credentials("client"), answer.into()), Shared::new(identity))
+    }
+
+    /// A check of a server that is a full agent.
+    fn check(role: IceRole, tie_breaker: u64) -> Vec<u8> {
+        let parameters = RequestParameters {
+            transaction_id: [7; 12],
+            local_ufrag: "client",
+            remote_ufrag: "server",
+            priority: Some(1),
+            role: Some((role, tie_breaker)),
+            use_candidate: role == IceRole::Controlling,
+        };
+        let mut message = vec![0; MAX_REQUEST_LEN];
+        let len = write_request(&mut message, &parameters, &IntegrityKey::new(&credentials("client").pwd));
+        message.truncate(len);
+        message
+    }
+
+    /// What the client answers to a server's check.
+    fn answered(client: &mut Client, shared: &mut Shared, now: Instant, check: &[u8]) -> Result<String, u16> {
+        let mut answer = None;
+        client.handle_stun(now, check, shared, &mut |bytes| {
+            let response = BindingResponse::parse(bytes).unwrap();
+            assert!(response.verify(&IntegrityKey::new(&credentials("client").pwd)));
+            answer = Some(response.result().map(|mapped| mapped.to_string()));
+            true
+        });
+        answer.expect("a check that is genuine is answered")
+    }
+
+    /// The role of the next check, and whether it nominates.
+    fn asks(client: &mut Client, shared: &mut Shared, now: Instant) -> (IceRole, bool) {
+        let mut asked = None;
+        client.handle_timeout(now, shared, &mut |bytes| {
+            let request = BindingRequest::parse(bytes).unwrap();
+            asked = Some((request.role().unwrap(), request.use_candidate()));
+            true
+        });
+        asked.expect("a check is due")
+    }
+
+    #[test]
+    fn a_servers_check_is_told_where_it_came_from() {
+        let now = Instant::now();
+        let (mut client, mut shared) = client(now);
+        let check = check(IceRole::Controlled, 1);
+        assert_eq!(answered(&mut client, &mut shared, now, &check), Ok(SERVER.to_owned()));
+        assert_eq!(asks(&mut client, &mut shared, now), (IceRole::Controlling, true));
+    }
+
+    #[test]
+    fn of_two_who_control_the_larger_tie_breaker_does() {
+        let now = Instant::now();
+        let (mut client, mut shared) = client(now);
+        assert_eq!(answered(&mut client, &mut shared, now, &check(IceRole::Controlling, 0)), Err(487));
+        assert_eq!(asks(&mut client, &mut shared, now), (IceRole::Controlling, true));
+        let larger = check(IceRole::Controlling, u64::MAX);
+        assert_eq!(answered(&mut client, &mut shared, now, &larger), Ok(SERVER.to_owned()));
+        assert_eq!(asks(&mut client, &mut shared, now + CHECK_INTERVAL), (IceRole::Controlled, false));
+        // And of two who do not.
+        assert_eq!(answered(&mut client, &mut shared, now, &check(IceRole::Controlled, u64::MAX)), Err(487));
+        assert_eq!(answered(&mut client, &mut shared, now, &check(IceRole::Controlled, 0)), Ok(SERVER.to_owned()));
+        assert_eq!(asks(&mut client, &mut shared, now + 2 * CHECK_INTERVAL), (IceRole::Controlling, true));
+    }
+
+    #[test]
+    fn a_conflict_that_the_server_sees_is_settled_at_once() {
+        let now = Instant::now();
+        let (mut client, mut shared) = client(now);
+        let mut refusal = vec![0; MAX_RESPONSE_LEN];
+        client.handle_timeout(now, &mut shared, &mut |bytes| {
+            let request = BindingRequest::parse(bytes).unwrap();
+            let key = IntegrityKey::new(&credentials("server").pwd);
+            let len = write_error(&mut refusal, &request, ErrorCode::RoleConflict, &key);
+            refusal.truncate(len);
+            true
+        });
+        let mut roles = Vec::new();
+        for _ in 0..2 {
+            // The same again says nothing of the new check.
+            client.handle_stun(now, &refusal, &mut shared, &mut |bytes| {
+                roles.push(BindingRequest::parse(bytes).unwrap().role());
+                true
+            });
+        }
+        assert_eq!(roles, [Some(IceRole::Controlled)]);
+        assert_eq!(client.failure(), None);
+    }
 }

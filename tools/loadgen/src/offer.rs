@@ -1,6 +1,7 @@
 //! Offers as a browser makes them, cut down to what is used: Opus and one VP8 video, with RTX and transport-wide feedback.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use tableside::rtc::sdp::IceCredentials;
 
@@ -25,10 +26,24 @@ pub const AUDIO_MID: &str = "0";
 /// `a=mid` of the video section.
 pub const VIDEO_MID: &str = "1";
 
+/// Of the only candidate: type preference 126, local preference 65535, component 1 (RFC 8445 §5.1.2.1).
+const HOST_PRIORITY: u32 = (126 << 24) + (65_535 << 8) + 255;
+
 const HEADER_EXTENSIONS: [(u8, &str); 2] = [
     (MID, "urn:ietf:params:rtp-hdrext:sdes:mid"),
     (TRANSPORT_CC, "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"),
 ];
+
+/// Who offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its credentials.
+    pub ice: IceCredentials,
+    /// Of its certificate.
+    pub fingerprint: [u8; 32],
+    /// Where its socket is, as far as it knows.
+    pub candidate: Option<SocketAddr>,
+}
 
 /// What a publisher sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,16 +57,17 @@ pub struct Sends {
 }
 
 /// A player's offer.
-pub fn player(ice: &IceCredentials, fingerprint: &[u8; 32]) -> String {
-    offer(ice, fingerprint, None)
+pub fn player(peer: &Peer) -> String {
+    offer(peer, None)
 }
 
 /// A publisher's offer.
-pub fn publisher(ice: &IceCredentials, fingerprint: &[u8; 32], sends: &Sends) -> String {
-    offer(ice, fingerprint, Some(sends))
+pub fn publisher(peer: &Peer, sends: &Sends) -> String {
+    offer(peer, Some(sends))
 }
 
-fn offer(ice: &IceCredentials, fingerprint: &[u8; 32], sends: Option<&Sends>) -> String {
+fn offer(peer: &Peer, sends: Option<&Sends>) -> String {
+    let Peer { ice, fingerprint, candidate } = peer;
     let mut sdp = String::with_capacity(2048);
     let fingerprint: Vec<String> = fingerprint.iter().map(|byte| format!("{byte:02X}")).collect();
     let common = format!(
@@ -71,6 +87,14 @@ fn offer(ice: &IceCredentials, fingerprint: &[u8; 32], sends: Option<&Sends>) ->
     line(&mut sdp, &format!("m=audio 9 UDP/TLS/RTP/SAVPF {AUDIO}"));
     sdp.push_str(&common);
     line(&mut sdp, &format!("a=mid:{AUDIO_MID}"));
+    // The section that the others are bundled with has the candidates of all (RFC 8839 §5.1). A full agent needs one to begin.
+    if let Some(candidate) = candidate {
+        let (address, port) = (candidate.ip(), candidate.port());
+        line(
+            &mut sdp,
+            &format!("a=candidate:1 1 udp {HOST_PRIORITY} {address} {port} typ host\r\na=end-of-candidates"),
+        );
+    }
     extensions(&mut sdp, &HEADER_EXTENSIONS);
     line(&mut sdp, &format!("a=rtpmap:{AUDIO} opus/48000/2\r\na=rtcp-fb:{AUDIO} transport-cc"));
     line(&mut sdp, &format!("a=fmtp:{AUDIO} minptime=10;useinbandfec=1"));
@@ -130,20 +154,23 @@ mod tests {
     #[test]
     fn a_gateway_understands_the_offers() {
         let ice = crate::client::new_credentials();
+        let candidate = Some("10.0.0.7:4444".parse().unwrap());
+        let peer = Peer { ice: ice.clone(), fingerprint: [0xab; 32], candidate };
         let sends = Sends { audio_ssrc: 5, video_ssrcs: Some((6, 7)), rids: Vec::new() };
-        let text = publisher(&ice, &[0xab; 32], &sends);
+        let text = publisher(&peer, &sends);
+        assert_eq!(text.matches("a=candidate:1 1 udp 2130706431 10.0.0.7 4444 typ host\r\n").count(), 1);
         let negotiated = negotiate_publisher(&Offer::parse(text.as_bytes()).unwrap()).unwrap();
         let (mid, video) = negotiated.stream(MediaKind::Video).unwrap();
         assert_eq!((mid, video.codec, video.remote_ssrc, video.remote_rtx_ssrc), ("1", Codec::Vp8, Some(6), Some(7)));
         assert_eq!(negotiated.remote_ice, ice);
 
         let layers = Sends { video_ssrcs: None, rids: ["h", "l"].map(str::to_owned).to_vec(), ..sends };
-        let text = publisher(&ice, &[0xab; 32], &layers);
+        let text = publisher(&peer, &layers);
         let negotiated = negotiate_publisher(&Offer::parse(text.as_bytes()).unwrap()).unwrap();
         let rids: Vec<_> =
             negotiated.stream(MediaKind::Video).unwrap().1.layers.iter().map(|l| l.rid.clone()).collect();
         assert_eq!(rids, ["h", "l"]);
 
-        Offer::parse(player(&ice, &[1; 32]).as_bytes()).unwrap();
+        Offer::parse(player(&Peer { candidate: None, ..peer }).as_bytes()).unwrap();
     }
 }

@@ -1,12 +1,11 @@
 //! A player: receives, counts, and answers as a browser does, with receiver reports, transport-wide feedback and NACKs.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tableside::media::RtpHeader;
 use tableside::rtc::demux::{PacketKind, classify};
-use tableside::rtc::rtcp::{self, LossDetector, LossPolicy, ReceptionStats, RtcpWriter, TwccRecorder};
+use tableside::rtc::rtcp::{self, LossDetector, LossPolicy, ReceptionStats, ReportBlock, RtcpWriter, TwccRecorder};
 use tableside::rtc::sdp::IceCredentials;
 
 use crate::answer::{Answer, Stream};
@@ -49,6 +48,7 @@ pub struct Player {
     live_from: Option<u64>,
     frames: OpenFrames,
     counted: Received,
+    reduced_size: bool,
     /// When the first RTP packet came.
     pub first_packet: Option<Instant>,
     /// When the first frame was whole, where packets are opened.
@@ -77,8 +77,10 @@ impl Player {
     ) -> Self {
         let feedback = feedback.unwrap_or_else(|| feedback_interval(answer.video.and_then(|video| video.limit)));
         let wants_feedback = answer.video.is_some_and(|video| video.transport_feedback && video.transport_cc.is_some());
+        let reduced_size = answer.video.or(answer.audio).is_some_and(|stream| stream.reduced_size);
         Self {
             client: Client::new(now, ice, answer),
+            reduced_size,
             verifies,
             audio: None,
             video: None,
@@ -111,19 +113,12 @@ impl Player {
     }
 
     /// A datagram came; `at` is when, by the kernel, and `unix` the same in nanoseconds since 1970.
-    pub fn handle_datagram(
-        &mut self,
-        at: Instant,
-        unix: u64,
-        own: SocketAddr,
-        datagram: &mut [u8],
-        context: &mut PlayerContext<'_>,
-    ) {
+    pub fn handle_datagram(&mut self, at: Instant, unix: u64, datagram: &mut [u8], context: &mut PlayerContext<'_>) {
         self.counted.bytes += datagram.len() as u64;
         match classify(datagram) {
             PacketKind::Rtp => self.handle_rtp(at, unix, datagram, context.delays.as_deref_mut()),
             PacketKind::Rtcp => self.handle_rtcp(at, datagram),
-            PacketKind::Stun => self.client.handle_stun(at, own, datagram, context.shared, context.send),
+            PacketKind::Stun => self.client.handle_stun(at, datagram, context.shared, context.send),
             PacketKind::Dtls => self.client.handle_dtls(at, datagram, context.shared, context.send),
             PacketKind::Unrecognised => self.counted.undecryptable += 1,
         }
@@ -262,7 +257,7 @@ impl Player {
                 .filter_map(|track| track.reception.report(now))
                 .collect();
             let mut writer = RtcpWriter::new(&mut buffer);
-            if writer.receiver_report(OWN_SSRC, &blocks).is_ok() {
+            if begin(&mut writer, &blocks, true, self.reduced_size) {
                 let report = writer.as_bytes();
                 Self::send(&mut self.client, &mut self.counted, report, context.send);
             }
@@ -273,6 +268,7 @@ impl Player {
             self.next_feedback = now + self.feedback_interval;
             loop {
                 let mut writer = RtcpWriter::new(&mut buffer);
+                begin(&mut writer, &[], false, self.reduced_size);
                 if !recorder.write_feedback(OWN_SSRC, media, &mut writer) {
                     break;
                 }
@@ -286,6 +282,11 @@ impl Player {
             let missing: Vec<u16> = track.loss.take_requests(now, rtt).map(|index| index as u16).collect();
             track.nacked += missing.len() as u64;
             let mut writer = RtcpWriter::new(&mut buffer);
+            if !missing.is_empty() {
+                // Of the picture alone, as Chromium does, whose streams report each for itself.
+                let block = Some(&mut track.reception).filter(|_| !self.reduced_size).and_then(|r| r.report(now));
+                begin(&mut writer, block.as_slice(), false, self.reduced_size);
+            }
             if !missing.is_empty() && writer.nack(OWN_SSRC, media, missing).is_ok() {
                 Self::send(&mut self.client, &mut self.counted, writer.as_bytes(), context.send);
             }
@@ -299,6 +300,13 @@ impl Player {
         send(&sealed[..len]);
         counted.reports += 1;
     }
+}
+
+/// What a packet to the server begins with: a report if it is one, and in any case, with a name, where the server has not
+/// agreed to reduced-size packets (RFC 3550 §6.1, RFC 5506 §3.4.1). Whether there was room for it.
+fn begin(writer: &mut RtcpWriter<'_>, blocks: &[ReportBlock], is_report: bool, reduced_size: bool) -> bool {
+    let report = !is_report && reduced_size || writer.receiver_report(OWN_SSRC, blocks).is_ok();
+    report && (reduced_size || writer.source_description(OWN_SSRC, "load").is_ok())
 }
 
 impl Track {
@@ -463,6 +471,27 @@ mod tests {
             }
         }
         assert_eq!((frames.whole, frames.torn()), (99, 1));
+    }
+
+    #[test]
+    fn a_request_comes_with_a_report_unless_the_server_takes_it_without() {
+        let kinds = |is_report, reduced_size| {
+            let mut buffer = [0; 200];
+            let mut writer = RtcpWriter::new(&mut buffer);
+            assert!(begin(&mut writer, &[], is_report, reduced_size));
+            writer.nack(OWN_SSRC, 2, [3]).unwrap();
+            // The packet type is the second byte, and the length in words the two after it (RFC 3550 §6.4.1).
+            let (mut kinds, mut rest) = (Vec::new(), writer.as_bytes());
+            while let [_, kind, high, low, ..] = *rest {
+                kinds.push(kind);
+                rest = &rest[4 * (1 + usize::from(u16::from_be_bytes([high, low])))..];
+            }
+            kinds
+        };
+        let [rr, sdes, nack] = [201, 202, 205];
+        assert_eq!(kinds(false, true), [nack]);
+        assert_eq!(kinds(false, false), [rr, sdes, nack]);
+        assert_eq!(kinds(true, true), [rr, nack]);
     }
 
     #[test]

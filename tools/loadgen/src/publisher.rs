@@ -1,7 +1,6 @@
 //! A publisher: synthetic video and audio at the pace of a camera, sender reports, retransmissions, keyframes on request.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,16 +159,9 @@ impl Publisher {
     }
 
     /// A datagram came.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        own: SocketAddr,
-        datagram: &mut [u8],
-        shared: &mut Shared,
-        send: &mut Wire<'_>,
-    ) {
+    pub fn handle_datagram(&mut self, now: Instant, datagram: &mut [u8], shared: &mut Shared, send: &mut Wire<'_>) {
         match classify(datagram) {
-            PacketKind::Stun => self.client.handle_stun(now, own, datagram, shared, send),
+            PacketKind::Stun => self.client.handle_stun(now, datagram, shared, send),
             PacketKind::Dtls => self.client.handle_dtls(now, datagram, shared, send),
             PacketKind::Rtcp => self.handle_rtcp(now, datagram, send),
             PacketKind::Rtp | PacketKind::Unrecognised => {}

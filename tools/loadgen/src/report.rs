@@ -49,6 +49,8 @@ pub struct Players {
     pub connected: u64,
     /// How many of them lost no packet.
     pub without_loss: u64,
+    /// How many connected and received no RTP packet while it was measured.
+    pub silent: u64,
     /// How many were turned down or did not last, by cause.
     pub failures: BTreeMap<String, u64>,
     /// From the offer to the answer, in milliseconds.
@@ -139,6 +141,9 @@ impl Report {
                 "connected, of these without loss",
                 &format!("{}, {}", players.connected, players.without_loss),
             );
+            if players.silent > 0 {
+                row(&mut text, "connected, RECEIVED NOTHING", &players.silent.to_string());
+            }
             for (name, figures) in [
                 ("offer to answer", players.answered_ms),
                 ("offer to connected", players.ready_ms),
@@ -190,6 +195,7 @@ impl Players {
             requested,
             connected: tally.connected,
             without_loss: tally.without_loss,
+            silent: tally.silent,
             failures: sum(refused, &tally.failures),
             answered_ms: tally.answered.figures(),
             ready_ms: tally.ready.figures(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
@@ -17,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use url::Url;
 
 use crate::answer::Answer;
-use crate::client::new_credentials;
+use crate::client::{ClientError, new_credentials};
 use crate::clock;
 use crate::offer;
 use crate::options::Options;
@@ -25,6 +26,7 @@ use crate::publisher::sends;
 use crate::report::Report;
 use crate::server::{Accounts, Process};
 use crate::signalling::{PostError, Signalling};
+use crate::socket::{PeerSocket, address_towards, unspecified};
 use crate::worker::{Command, GroupTally, Join, Progress, Role, Tally, Worker};
 
 /// The players that watch from the beginning.
@@ -99,7 +101,7 @@ impl Test {
         let mut workers = Vec::new();
         for (n, core) in cores.into_iter().enumerate() {
             let (commands, inbox) = mpsc::channel();
-            let worker = Worker::new(inbox, progress.clone(), identity.clone(), options.bind, GROUPS.len())?;
+            let worker = Worker::new(inbox, progress.clone(), identity.clone(), GROUPS.len())?;
             let thread = std::thread::Builder::new().name(format!("peers-{n}")).spawn(move || {
                 if let Some(core) = core {
                     pin(&[core]).map_err(std::io::Error::other)?;
@@ -149,10 +151,12 @@ impl Test {
     async fn publish(&mut self) -> anyhow::Result<()> {
         let Some(url) = self.options.whip.clone() else { return Ok(()) };
         let programme = self.options.programme();
+        let address = self.address(&url);
         for n in 0..self.options.tables {
             let url = self.options.url(&url, n)?;
-            let (ice, sends) = (new_credentials(), sends(&programme));
-            let offer = offer::publisher(&ice, &self.fingerprint, &sends);
+            let sends = sends(&programme);
+            let (socket, peer) = open(self.options.bind, address, self.fingerprint).context("no socket")?;
+            let offer = offer::publisher(&peer, &sends);
             let key = self.options.publish_key.as_deref();
             let posted_at = clock::now();
             let phase = if self.options.in_phase { 0.0 } else { f64::from(n) / f64::from(self.options.tables) };
@@ -167,7 +171,8 @@ impl Test {
             let answer = Answer::parse(&session.answer).with_context(|| format!("{url} answered what is of no use"))?;
             self.sessions.extend(session.url.map(|url| (url, self.options.publish_key.clone())));
             let role = Role::Publisher { sends, programme: programme.clone(), phase };
-            self.hand_over(n, Join { ice, answer: answer.into(), posted_at, answered_at: clock::now(), role })?;
+            let (ice, answered_at) = (peer.ice, clock::now());
+            self.hand_over(n, Join { socket, ice, answer: answer.into(), posted_at, answered_at, role })?;
         }
         self.connected().await
     }
@@ -175,18 +180,23 @@ impl Test {
     /// Posts the offers of `count` players of `group`, so many a second, or all at once.
     async fn watch(&mut self, group: usize, count: u32, rate: Option<f64>) -> anyhow::Result<()> {
         let Some(url) = self.options.whep.clone() else { return Ok(()) };
+        let address = self.address(&url);
         let began = clock::now();
         let mut offers = JoinSet::new();
         for n in 0..count {
             let at = rate.map_or(began, |rate| began + Duration::from_secs_f64(f64::from(n) / rate));
             let url = self.options.url(&url, n % self.options.tables)?;
-            let ice = new_credentials();
-            let offer = offer::player(&ice, &self.fingerprint);
             let (signalling, token) = (self.signalling.clone(), self.options.token.clone());
+            let (bind, fingerprint) = (self.options.bind, self.fingerprint);
             let patient = self.options.whip.is_some();
             offers.spawn(async move {
                 sleep_until(at.into()).await;
                 let first = clock::now();
+                let (socket, peer) = match open(bind, address, fingerprint) {
+                    Ok(opened) => opened,
+                    Err(error) => return Err(format!("{}: {error}", ClientError::Socket)),
+                };
+                let offer = offer::player(&peer);
                 loop {
                     let posted_at = clock::now();
                     let result = signalling.post(&url, token.as_deref(), offer.clone()).await;
@@ -195,18 +205,18 @@ impl Test {
                         tokio::time::sleep(ASK_AGAIN).await;
                         continue;
                     }
-                    return (n, ice, posted_at, clock::now(), result);
+                    let session = result.map_err(|error| error.reason())?;
+                    return Ok((n, socket, peer.ice, [posted_at, clock::now()], session));
                 }
             });
         }
         let mut shown = Shown::new("joining");
         while let Some(answered) = offers.join_next().await {
-            let (n, ice, posted_at, answered_at, result) = answered?;
             shown.show(|| format!("{} of {count} answered", self.joined));
-            let session = match result {
-                Ok(session) => session,
-                Err(error) => {
-                    *self.refused[group].entry(error.reason()).or_default() += 1;
+            let (n, socket, ice, [posted_at, answered_at], session) = match answered? {
+                Ok(answered) => answered,
+                Err(reason) => {
+                    *self.refused[group].entry(reason).or_default() += 1;
                     continue;
                 }
             };
@@ -223,9 +233,15 @@ impl Test {
                 verifies: verifies(n, self.options.verify),
                 feedback: self.options.feedback_ms.map(Duration::from_millis),
             };
-            self.hand_over(n, Join { ice, answer: answer.into(), posted_at, answered_at, role })?;
+            self.hand_over(n, Join { socket, ice, answer: answer.into(), posted_at, answered_at, role })?;
         }
         Ok(())
+    }
+
+    /// Where peers are, seen from the server of this URL, as far as the host knows.
+    fn address(&self, url: &str) -> Option<IpAddr> {
+        let url = self.options.url(url, 0).ok()?;
+        self.options.bind.or_else(|| address_towards(&url).ok())
     }
 
     fn hand_over(&mut self, n: u32, join: Join) -> anyhow::Result<()> {
@@ -320,6 +336,18 @@ impl Test {
         let began = self.measuring_since_unix as f64 / 1e9;
         Ok(Report::new(began, seconds, tally, publishers, players, server))
     }
+}
+
+/// A peer that has yet to offer, at `bind` if that is given; `address` is for its candidate.
+fn open(
+    bind: Option<IpAddr>,
+    address: Option<IpAddr>,
+    fingerprint: [u8; 32],
+) -> std::io::Result<(PeerSocket, offer::Peer)> {
+    let socket = PeerSocket::bind(bind.unwrap_or_else(|| unspecified(address.is_none_or(|ip| ip.is_ipv4()))))?;
+    let port = socket.local_address()?.port();
+    let candidate = address.map(|address| SocketAddr::new(address, port));
+    Ok((socket, offer::Peer { ice: new_credentials(), fingerprint, candidate }))
 }
 
 /// Whether player `n` opens its packets: the first of all, and then the share, evenly spread.

@@ -1,12 +1,13 @@
 //! A peer's UDP socket: connected to its server, with GRO and the kernel's receive time.
 
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
+use url::Url;
 
 /// What one read may bring: GRO joins up to 64 KiB of a sender's datagrams.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -31,20 +32,31 @@ pub struct Read<'a> {
 pub struct PeerSocket(UdpSocket);
 
 impl PeerSocket {
-    /// A socket at `local`, whose port may be 0, connected to `server`.
+    /// A socket at any port of `local`, which may be unspecified.
     ///
     /// # Errors
     /// The kernel refuses one of the steps.
-    pub fn connect(local: SocketAddr, server: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
+    pub fn bind(local: IpAddr) -> io::Result<Self> {
+        let local = SocketAddr::new(local, 0);
+        let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.bind(&local.into())?;
-        socket.connect(&server.into())?;
         setsockopt(&socket, sockopt::UdpGroSegment, &true)?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         Ok(Self(socket.into()))
+    }
+
+    /// Connected to `server`. Where that is of the other family, a new socket: its check tells the server the address.
+    ///
+    /// # Errors
+    /// The kernel refuses one of the steps.
+    pub fn connect(self, server: SocketAddr) -> io::Result<Self> {
+        let same = self.local_address()?.is_ipv4() == server.is_ipv4();
+        let socket = if same { self } else { Self::bind(unspecified(server.is_ipv4()))? };
+        socket.0.connect(server)?;
+        Ok(socket)
     }
 
     /// Where the server sees the peer, as far as the host knows.
@@ -101,6 +113,23 @@ impl AsFd for PeerSocket {
     }
 }
 
+/// Any address of the host's.
+pub fn unspecified(ipv4: bool) -> IpAddr {
+    if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// Where the host would send from to reach the server of `url`.
+///
+/// # Errors
+/// The server's name cannot be resolved, or there is no way to it.
+pub fn address_towards(url: &Url) -> io::Result<IpAddr> {
+    let server = url.socket_addrs(|| None)?.into_iter().next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let socket = UdpSocket::bind(SocketAddr::new(unspecified(server.is_ipv4()), 0))?;
+    // Of a datagram socket this sends nothing.
+    socket.connect(server)?;
+    Ok(socket.local_addr()?.ip())
+}
+
 fn nanoseconds(time: TimeSpec) -> u64 {
     (time.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec() as u64)
 }
@@ -115,9 +144,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_server_of_the_other_family_is_reached_all_the_same() {
+        let server = UdpSocket::bind("[::1]:0").unwrap();
+        let peer = PeerSocket::bind(unspecified(true)).unwrap().connect(server.local_addr().unwrap()).unwrap();
+        assert!(peer.send(b"hello"));
+        assert_eq!(server.recv_from(&mut [0; 9]).unwrap(), (5, peer.local_address().unwrap()));
+    }
+
+    #[test]
+    fn the_way_to_a_server_says_where_from() {
+        let from = |url| address_towards(&Url::parse(url).unwrap());
+        assert_eq!(from("http://127.0.0.1:9/whip").unwrap(), Ipv4Addr::LOCALHOST);
+        assert_eq!(from("https://[::1]/whip").unwrap(), Ipv6Addr::LOCALHOST);
+        assert!(from("data:,nowhere").is_err());
+    }
+
+    #[test]
     fn a_read_says_when_and_where_datagrams_end() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let peer = PeerSocket::connect("127.0.0.1:0".parse().unwrap(), server.local_addr().unwrap()).unwrap();
+        let peer = PeerSocket::bind(unspecified(true)).unwrap().connect(server.local_addr().unwrap()).unwrap();
         let (mut buffer, mut control) = (vec![0; READ_BYTES], control_buffer());
         assert!(peer.read(&mut buffer, &mut control).unwrap().is_none());
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -44,6 +43,8 @@ pub enum Command {
 
 /// A peer that has its answer.
 pub struct Join {
+    /// Whose address its offer named.
+    pub socket: PeerSocket,
     /// Its credentials.
     pub ice: IceCredentials,
     /// The server's.
@@ -98,6 +99,8 @@ pub struct GroupTally {
     pub connected: u64,
     /// Players of whose packets none was lost while it was measured.
     pub without_loss: u64,
+    /// Players that connected and received no RTP packet while it was measured: without packets there is no gap either.
+    pub silent: u64,
     /// What all of them received while it was measured.
     pub received: Received,
     /// From the publisher's send call to the kernel's receipt, per packet, at players that open packets.
@@ -119,6 +122,7 @@ impl GroupTally {
     pub fn add(&mut self, other: &Self) {
         self.connected += other.connected;
         self.without_loss += other.without_loss;
+        self.silent += other.silent;
         self.received += other.received;
         for (mine, theirs) in [
             (&mut self.delay, &other.delay),
@@ -162,7 +166,6 @@ struct Watching {
 
 struct Slot {
     socket: PeerSocket,
-    own: SocketAddr,
     peer: Peer,
     posted_at: Instant,
     answered_at: Instant,
@@ -178,7 +181,6 @@ struct Slot {
 pub struct Worker {
     inbox: Receiver<Command>,
     progress: Arc<Progress>,
-    bind: Option<IpAddr>,
     epoll: Epoll,
     slots: Vec<Slot>,
     /// When each slot's timers are due: beside each other, since all are looked at all the time.
@@ -201,13 +203,11 @@ impl Worker {
         inbox: Receiver<Command>,
         progress: Arc<Progress>,
         identity: Arc<DtlsIdentity>,
-        bind: Option<IpAddr>,
         groups: usize,
     ) -> io::Result<Self> {
         Ok(Self {
             inbox,
             progress,
-            bind,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             slots: Vec::new(),
             due: Vec::new(),
@@ -270,20 +270,14 @@ impl Worker {
     }
 
     fn join(&mut self, now: Instant, join: Join) {
-        let server = join.answer.server;
-        let unspecified: IpAddr =
-            if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let local = SocketAddr::new(self.bind.unwrap_or(unspecified), 0);
         let group = if let Role::Player { group, .. } = join.role { Some(group) } else { None };
-        let opened = PeerSocket::connect(local, server).and_then(|socket| Ok((socket.local_address()?, socket)));
-        let (own, socket) = match opened {
-            Ok(opened) => opened,
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, self.slots.len() as u64);
+        let connected = join.socket.connect(join.answer.server);
+        let added = connected.and_then(|socket| self.epoll.add(&socket, event).map(|()| socket).map_err(Into::into));
+        let socket = match added {
+            Ok(socket) => socket,
             Err(error) => return self.refuse(group, format!("{}: {error}", ClientError::Socket)),
         };
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, self.slots.len() as u64);
-        if let Err(error) = self.epoll.add(&socket, event) {
-            return self.refuse(group, format!("{}: {error}", ClientError::Socket));
-        }
         let peer = match join.role {
             Role::Player { group, verifies, feedback } => {
                 let player = Player::new(now, join.ice, join.answer, verifies, feedback);
@@ -295,7 +289,6 @@ impl Worker {
         };
         self.slots.push(Slot {
             socket,
-            own,
             peer,
             posted_at: join.posted_at,
             answered_at: join.answered_at,
@@ -358,10 +351,10 @@ impl Worker {
                         delays: measuring.then_some(&mut delays[watching.group]),
                         send: &mut |bytes| socket.send(bytes),
                     };
-                    watching.player.handle_datagram(at, read.at, slot.own, datagram, &mut context);
+                    watching.player.handle_datagram(at, read.at, datagram, &mut context);
                 }
                 Peer::Publisher(publisher) => {
-                    publisher.handle_datagram(at, slot.own, datagram, shared, &mut |bytes| socket.send(bytes));
+                    publisher.handle_datagram(at, datagram, shared, &mut |bytes| socket.send(bytes));
                 }
             }
         }
@@ -463,7 +456,9 @@ impl Worker {
                     if let Some(at) = slot.connected_at {
                         group.connected += 1;
                         group.ready.record(since(at));
-                        group.without_loss += u64::from(counted.lost == 0 && slot.failed.is_none());
+                        let silent = counted.packets == 0;
+                        group.silent += u64::from(silent);
+                        group.without_loss += u64::from(counted.lost == 0 && !silent && slot.failed.is_none());
                     }
                     if let Some(at) = player.first_packet {
                         group.first_packet.record(since(at));
