@@ -8,6 +8,7 @@ mod gateway;
 mod path;
 #[path = "../reference/mod.rs"]
 mod reference;
+mod scaling;
 mod turns;
 #[path = "../../tests/scenarios/world/mod.rs"]
 mod world;
@@ -52,6 +53,9 @@ struct Options {
     /// offer AES-256-GCM they get it.
     #[arg(long, value_enum, default_value_t = Aead::Aes256Gcm)]
     aead: Aead,
+    /// Compares one shard with two on a core each, with as many players each, instead.
+    #[arg(long)]
+    scaling: bool,
     /// Runs the shard alone, for a profiler.
     #[arg(long)]
     profile: bool,
@@ -98,6 +102,11 @@ fn run(options: &Options) -> io::Result<()> {
     let _entered = runtime.enter();
     let path = Path::open()?;
     let addresses = || (0..options.players).map(|number| path.player(number));
+    if options.scaling {
+        println!("{} players on each shard; {}", options.players, path.describe());
+        let players: Vec<SocketAddr> = (0..2 * options.players).map(|number| path.player(number)).collect();
+        return scaling::run(&players, options.packets, options.bytes, options.schedule());
+    }
     let viewers = || addresses().map(|address| Viewer::new(address, options.aead)).collect::<Vec<_>>();
     let mut reference = ReferenceLoop::new(viewers(), vec![options.reference_frame()])?;
     let mut batched = BatchLoop::new(viewers(), options.frame())?;

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::str::FromStr;
 
 use clap::ValueEnum;
 
@@ -50,6 +51,23 @@ pub enum Arrivals {
     Players,
     /// On the node's, after an interrupt from theirs.
     Node,
+}
+
+/// A bottleneck behind the node: what it sends leaves at most so fast, and little of it may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    megabits: u32,
+    kilobytes: u32,
+}
+
+impl FromStr for Link {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let both = text.split_once(',').and_then(|(rate, room)| Some((rate.parse().ok()?, room.parse().ok()?)));
+        let (megabits, kilobytes) = both.filter(|both| both.0 > 0 && both.1 > 1).ok_or("say it as in 12,24")?;
+        Ok(Self { megabits, kilobytes })
+    }
 }
 
 /// The namespaces and which CPU belongs to which.
@@ -99,6 +117,16 @@ impl Lab {
         let far = format!("mount -t sysfs none /sys && {}", steer("far", far_cpu));
         run(lab.far("unshare").args(["--mount", "sh", "-c", &far]))?;
         Ok(lab)
+    }
+
+    /// Puts a bottleneck between the node and the players.
+    ///
+    /// # Errors
+    /// The kernel has no `tbf`.
+    pub fn throttle(&self, link: Link) -> io::Result<()> {
+        let (rate, limit) = (format!("{}mbit", link.megabits), (1000 * link.kilobytes).to_string());
+        let arguments = ["qdisc", "add", "dev", "near", "root", "tbf", "rate", &rate, "burst", "2000", "limit", &limit];
+        run(Command::new("tc").args(arguments))
     }
 
     /// A command at the node's end, on its CPU.

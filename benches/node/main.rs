@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use lab::Arrivals;
+use lab::{Arrivals, Link};
 use load::Load;
 use measure::Plan;
 use server::Kind;
@@ -75,6 +75,13 @@ struct Options {
     /// Refuse players beyond this utilisation of the node's core, in percent (`sessions.max_shard_utilisation_percent`).
     #[arg(long, default_value_t = 100, value_name = "PERCENT")]
     max_utilisation: u8,
+    /// Send keyframes at once instead of spread over the time until the next frame (`media.pacing`).
+    #[arg(long)]
+    no_pacing: bool,
+    /// A bottleneck behind the node, in Mbit/s and kB that may wait: what does not fit is lost. The reference loop's as well,
+    /// whose figures then say nothing.
+    #[arg(long, value_name = "MBIT,KB")]
+    link: Option<Link>,
     /// Draw the delay against the use of the core into this SVG file; wants several numbers of players.
     #[arg(long, value_name = "FILE")]
     curve: Option<PathBuf>,
@@ -155,16 +162,22 @@ fn measure(options: Options) -> anyhow::Result<()> {
         cpus: [options.node_cpu, options.players_cpu],
         arrivals: options.arrivals,
         max_utilisation: options.max_utilisation,
+        pacing: !options.no_pacing,
+        link: options.link,
     };
     let rows = plan.run()?;
     results::print(&rows, options.server);
     if let Some(file) = &options.curve {
         curve::draw(&rows, options.tables, file)?;
     }
-    // The accepted rows are the node's, of one table and one shard.
+    // The accepted rows are the node's, of one table and one shard, as it is by itself.
+    let usual = is_node && (options.tables, options.shards) == (1, 1) && options.link.is_none() && !options.no_pacing;
     match options.accept {
-        _ if !is_node || (options.tables, options.shards) != (1, 1) => {
-            anyhow::ensure!(!options.accept, "--accept is for the node with one table and one shard");
+        _ if !usual => {
+            anyhow::ensure!(
+                !options.accept,
+                "--accept is for the node with one table, one shard, pacing and no --link"
+            );
             Ok(())
         }
         true => results::accept(&rows),

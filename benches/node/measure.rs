@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::lab::{Arrivals, Lab};
+use crate::lab::{Arrivals, Lab, Link};
 use crate::load::Load;
 use crate::loop_process::Reference;
 use crate::node::{Allocations, KEY};
@@ -46,6 +46,10 @@ pub struct Plan {
     pub arrivals: Arrivals,
     /// Players beyond it are refused; percent.
     pub max_utilisation: u8,
+    /// Whether the node spreads keyframes.
+    pub pacing: bool,
+    /// What is between the node and the players.
+    pub link: Option<Link>,
 }
 
 impl Plan {
@@ -57,6 +61,7 @@ impl Plan {
         self.server.is_installed()?;
         let generator = build_generator()?;
         let lab = Lab::new(self.cpus[0], self.cpus[1], self.arrivals)?;
+        self.link.map_or(Ok(()), |link| lab.throttle(link))?;
         let folder = std::env::temp_dir().join(format!("tableside-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let rows = self.rows(&lab, &generator, &folder);

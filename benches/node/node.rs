@@ -13,6 +13,7 @@ use tableside::config::Config;
 
 use crate::allocations;
 use crate::lab::{self, Lab};
+use crate::measure::Plan;
 
 /// Who may publish. The network it works in ends with the bench.
 pub const KEY: &str = "only-for-this-benchmark";
@@ -60,17 +61,18 @@ impl Allocations {
 }
 
 impl Node {
-    /// Starts it at its end of the cable, with so many tables and shards, and waits until it is ready.
+    /// Starts it at its end of the cable, as the plan has it, and waits until it is ready.
     ///
     /// # Errors
     /// It does not get ready.
-    pub fn start(lab: &Lab, folder: &Path, tables: u32, shards: u16, max_utilisation: u8) -> anyhow::Result<Self> {
+    pub fn start(plan: &Plan, lab: &Lab, folder: &Path) -> anyhow::Result<Self> {
         let config = folder.join("gateway.toml");
+        let &Plan { tables, shards, max_utilisation, pacing, .. } = plan;
         let names =
             (0..tables).map(|n| if tables == 1 { "[tables.load]\n".into() } else { format!("[tables.load-{n}]\n") });
         let text = format!(
             "[http]\nlisten = \"{near}:{HTTP_PORT}\"\nrequests_per_second_per_address = 0\nmax_connections_per_address = 10000\n\
-             [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"{near}\"\nshards = {shards}\n\
+             [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"0.0.0.0\"\nannounce = [\"{near}\"]\nshards = {shards}\npacing = {pacing}\n\
              [sessions]\nmax_players_per_shard = 100000\nmax_shard_utilisation_percent = {max_utilisation}\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
              [publish]\nkeys_file = \"keys.toml\"\n[log]\nlevel = \"warn\"\n{}",
             ADMIN.0,

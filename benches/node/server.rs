@@ -46,7 +46,7 @@ impl Server {
     /// It does not get ready.
     pub fn start(plan: &Plan, lab: &Lab, folder: &Path) -> anyhow::Result<Self> {
         Ok(match plan.server {
-            Kind::Node => Self::Node(Node::start(lab, folder, plan.tables, plan.shards, plan.max_utilisation)?),
+            Kind::Node => Self::Node(Node::start(plan, lab, folder)?),
             Kind::Janus => Self::Janus(Janus::start(lab, folder)?),
         })
     }

@@ -60,10 +60,9 @@ const RTCP_BYTES: usize = 2048;
 /// batch can cost as much as a frame.
 const RTCP_SHARE: Duration = Duration::from_millis(1);
 
-/// The least time from one reading of RTCP to the next where it comes densely: of requests a delay, of reports no more than
-/// work put together.
-const REQUESTS_PACE: Duration = Duration::from_millis(4);
-const REPORTS_PACE: Duration = Duration::from_millis(20);
+/// The least time from one reading of RTCP to the next where it comes densely. Much longer, and what has come by then would
+/// hold up a frame.
+const RTCP_PACE: Duration = Duration::from_millis(4);
 
 /// How long handshakes are taken in a turn that has no time to spare. With it a shard that media keeps busy to 80 % turns
 /// every 1.5 ms or so while a crowd joins, and the crowd gets what media leaves.
@@ -152,33 +151,31 @@ fn bind(seat: &Seat) -> io::Result<(ShardSocket, Option<IceTcp>, Waiter, TuningR
 /// When RTCP of one kind is read.
 #[derive(Debug)]
 struct Lane {
-    /// From one reading to the next.
-    pace: Duration,
     /// How long a reading that is due may wait for a turn that is made anyway.
     slack: Duration,
     /// When it is read next, and when the thread is woken for it. Where it comes seldom, there is no such time: it is watched
     /// for.
     due: Option<Instant>,
     latest: Option<Instant>,
-    last: Instant,
+    /// When some came last.
+    came: Instant,
 }
 
 impl Lane {
     fn new(lane: RtcpLane) -> Self {
-        let (pace, slack) = match lane {
-            RtcpLane::Requests => (REQUESTS_PACE, Duration::ZERO),
-            RtcpLane::Reports => (REPORTS_PACE, SLACK - REPORTS_PACE),
-        };
-        Self { pace, slack, due: None, latest: None, last: now() }
+        let slack = if lane == RtcpLane::Reports { SLACK - RTCP_PACE } else { Duration::ZERO };
+        Self { slack, due: None, latest: None, came: now() }
     }
 
     /// It was read at `now`: did that bring anything, and may more be waiting?
     fn note(&mut self, now: Instant, any: bool, more_waits: bool) {
-        let dense = any && (self.due.is_some() || now.saturating_duration_since(self.last) < self.pace + self.slack);
-        self.last = now;
+        let dense = now.saturating_duration_since(self.came) < 2 * RTCP_PACE + self.slack;
+        if any {
+            self.came = now;
+        }
         (self.due, self.latest) = match (more_waits, dense) {
             (true, _) => (Some(now), Some(now)),
-            (false, true) => (Some(now + self.pace), Some(now + self.pace + self.slack)),
+            (false, true) => (Some(now + RTCP_PACE), Some(now + RTCP_PACE + self.slack)),
             (false, false) => (None, None),
         };
     }
@@ -393,7 +390,7 @@ impl Turn {
         state.note(now, any, more_waits);
         if state.due.is_none() && self.waiter.watch_rtcp(&self.socket, lane).is_err() {
             // As if it came densely.
-            (state.due, state.latest) = (Some(now + state.pace), Some(now + state.pace));
+            (state.due, state.latest) = (Some(now + RTCP_PACE), Some(now + RTCP_PACE));
         }
     }
 
@@ -591,38 +588,39 @@ mod tests {
     #[test]
     fn rtcp_wakes_the_thread_where_it_is_rare_and_waits_for_its_time_where_it_is_dense() {
         let player = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
-        for (lane, packet_type, pace, latest) in
-            [(RtcpLane::Requests, 205, REQUESTS_PACE, REQUESTS_PACE), (RtcpLane::Reports, 201, REPORTS_PACE, SLACK)]
-        {
+        for (lane, packet_type, latest) in [(RtcpLane::Requests, 205, RTCP_PACE), (RtcpLane::Reports, 201, SLACK)] {
             let mut turn = turn();
             let to = turn.socket.local_address();
             let send = || player.send_to(&[0x81, packet_type, 0, 1, 0, 0, 0, 1], to).expect("loopback");
-            let begin = now() + SLACK;
-            let received = |turn: &mut Turn| turn.shard.report(begin).datagrams_received;
+            let mut at = now() + 2 * SLACK;
+            let times = |turn: &Turn| (turn.lanes[lane as usize].due, turn.lanes[lane as usize].latest);
+            let received = |turn: &mut Turn| turn.shard.report(now()).datagrams_received;
             let woken = |turn: &mut Turn, most| turn.waiter.wait(most).expect("waits").rtcp[lane as usize];
 
             send();
             assert!(woken(&mut turn, LIMIT));
-            turn.take_rtcp(lane, begin);
-            assert_eq!((received(&mut turn), turn.lanes[lane as usize].due), (1, None), "the first for a long time");
+            turn.take_rtcp(lane, at);
+            assert_eq!((received(&mut turn), times(&turn)), (1, (None, None)), "the first for a long time");
 
             send();
             assert!(woken(&mut turn, LIMIT), "it is watched again");
-            let second = begin + pace / 2;
-            turn.take_rtcp(lane, second);
-            let state = &turn.lanes[lane as usize];
-            assert_eq!((state.due, state.latest), (Some(second + pace), Some(second + latest)), "soon after the first");
-            assert_eq!(turn.next_wake(), turn.report_due.min(second + latest));
-            assert_eq!(received(&mut turn), 2);
+            at += RTCP_PACE / 2;
+            turn.take_rtcp(lane, at);
+            assert_eq!(times(&turn), (Some(at + RTCP_PACE), Some(at + latest)), "soon after the first");
+            assert_eq!(turn.next_wake(), turn.report_due.min(at + latest));
 
             send();
-            assert!(!woken(&mut turn, pace), "nothing but time wakes for it now");
-            turn.take_rtcp(lane, second + pace);
-            assert_eq!((received(&mut turn), turn.lanes[lane as usize].due), (3, Some(second + 2 * pace)));
+            assert!(!woken(&mut turn, RTCP_PACE), "nothing but time wakes for it now");
+            at += RTCP_PACE;
+            turn.take_rtcp(lane, at);
+            assert_eq!(received(&mut turn), 3);
 
-            turn.take_rtcp(lane, second + 2 * pace);
-            let state = &turn.lanes[lane as usize];
-            assert_eq!((state.due, state.latest), (None, None), "nothing came");
+            at += latest;
+            turn.take_rtcp(lane, at);
+            assert_eq!(times(&turn), (Some(at + RTCP_PACE), Some(at + latest)), "nothing came once");
+            at += latest + RTCP_PACE;
+            turn.take_rtcp(lane, at);
+            assert_eq!(times(&turn), (None, None), "nothing came for long");
             send();
             assert!(woken(&mut turn, LIMIT));
         }

@@ -130,6 +130,11 @@ impl Flush {
     }
 }
 
+/// A track waits until then; `held_until` is for the first of them.
+fn hold(held_until: &mut Option<Instant>, until: Instant) {
+    *held_until = Some(held_until.map_or(until, |earlier| earlier.min(until)));
+}
+
 /// Loads what a flush reads first of the next players. Each has left the caches since the last frame, and to wait for all of
 /// them at once takes hardly longer than to wait for one.
 fn touch(sessions: &[Slot], players: &[u32], kind: MediaKind) {
@@ -204,7 +209,7 @@ impl Shard {
                 }
             };
             if let Some(until) = track.unfinished_since().map(|at| at + FRAME_HOLD).filter(|until| now < *until) {
-                self.held_until = Some(self.held_until.map_or(until, |earlier| earlier.min(until)));
+                hold(&mut self.held_until, until);
                 held += 1;
                 continue;
             }
@@ -216,7 +221,7 @@ impl Shard {
                 match track.pacer.allow(now, next, head, || frame_interval(&track.ring, next, rate)) {
                     Ok(end) => end,
                     Err(until) => {
-                        self.held_until = Some(self.held_until.map_or(until, |earlier| earlier.min(until)));
+                        hold(&mut self.held_until, until);
                         held += 1;
                         continue;
                     }
