@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tableside::fanout::SendBatch;
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
-use tableside::shard::{Shard, TableId};
+use tableside::shard::{Shard, ShardConfig, TableId};
 
 use crate::reference::viewer::HEADER_LEN;
 use crate::turns::Contender;
@@ -14,6 +14,13 @@ use crate::world::{Dealer, World};
 
 /// Longer than any bench: the players answer nothing and send no checks once they are connected.
 const CONSENT: Duration = Duration::from_secs(24 * 3600);
+
+/// For shards that send each frame at once and lose no player meanwhile.
+pub fn unpaced(config: &mut ShardConfig) {
+    config.pacing = false;
+    config.endpoint.consent_timeout = CONSENT;
+    config.grace = CONSENT;
+}
 
 /// A shard as it works in the node, from the publisher's packet in the clear to the system call. Timers run: each
 /// player gets its sender report every second.
@@ -44,7 +51,7 @@ impl Gateway {
     pub fn new(players: impl ExactSizeIterator<Item = SocketAddr>, packets: u16, bytes: u16) -> io::Result<Self> {
         let (socket, _) = ShardSocket::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &UdpOptions::default())?;
         let count = players.len();
-        let mut world = World::with_timeouts(1, CONSENT, CONSENT);
+        let mut world = World::with(1, unpaced);
         // First, as in the node: a player who connects to a table without tracks is let go.
         world.shards[0].add_local_publisher(world.now, &world.table, Dealer::media());
         for address in players {

@@ -104,7 +104,10 @@ fn run(options: &Options) -> io::Result<()> {
     let addresses = || (0..options.players).map(|number| path.player(number));
     if options.scaling {
         println!("{} players on each shard; {}", options.players, path.describe());
-        let players: Vec<SocketAddr> = (0..2 * options.players).map(|number| path.player(number)).collect();
+        let twice = options.players.checked_mul(2).filter(|twice| *twice < 60_000);
+        let twice =
+            twice.ok_or_else(|| io::Error::other("--scaling has addresses for 29,999 players on each shard"))?;
+        let players: Vec<SocketAddr> = (0..twice).map(|number| path.player(number)).collect();
         return scaling::run(&players, options.packets, options.bytes, options.schedule());
     }
     let viewers = || addresses().map(|address| Viewer::new(address, options.aead)).collect::<Vec<_>>();

@@ -13,12 +13,10 @@ use tableside::fanout::SendBatch;
 use tableside::net::{SendOutcome, ShardSocket, UdpOptions};
 use tableside::shard::{PeerMessage, Shard, ShardEvent, ShardId, TableId};
 
+use crate::gateway::unpaced;
 use crate::reference::viewer::HEADER_LEN;
 use crate::turns::Schedule;
 use crate::world::{Dealer, World};
-
-/// Longer than any bench: the players answer nothing and send no checks once they are connected.
-const CONSENT: Duration = Duration::from_secs(24 * 3600);
 
 /// Packets that may wait for the other shard.
 const QUEUE: usize = 256;
@@ -72,7 +70,7 @@ struct Table {
 impl Table {
     /// The players by turns on each of `shards`. They have had a keyframe and then as much as fills the rings.
     fn new(players: &[SocketAddr], shards: u16, packets: u16, bytes: u16) -> io::Result<Self> {
-        let mut world = World::with_timeouts(shards, CONSENT, CONSENT);
+        let mut world = World::with(shards, unpaced);
         let (id, ring_packets) = (world.table.id, world.table.ring_packets);
         // First, as in the node: a player who connects to a table without tracks is let go.
         world.shards[0].add_local_publisher(world.now, &world.table, Dealer::media());

@@ -372,13 +372,13 @@ impl Turn {
     /// many packets at once: thousands of players report five times a second each or more, and even a NACK can wait for
     /// some milliseconds. A report waits for a frame, which wakes the thread anyway.
     fn take_rtcp(&mut self, lane: RtcpLane, now: Instant) {
-        let clock = wall_clock();
+        let (read, clock) = (self::now(), wall_clock());
         let (mut any, mut more_waits) = (false, false);
         for _ in 0..RTCP_BATCHES_PER_TURN {
             more_waits = self.socket.recv_rtcp(lane, &mut self.rtcp).unwrap_or(false);
             any |= !self.rtcp.is_empty();
-            for (at, source, datagram) in self.rtcp.stamped_mut(now, clock) {
-                self.shard.handle_datagram(at, source, datagram);
+            for (arrived, source, datagram) in self.rtcp.stamped_mut(read, clock) {
+                self.shard.handle_late(now, arrived, source, datagram);
             }
             self.shard.dropped(DropReason::Unrecognised, self.rtcp.take_unusable());
             self.drain(now);

@@ -19,7 +19,7 @@ use crate::rtc::rtcp::types;
 /// RTCP that is received apart from all else, and from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RtcpLane {
-    /// What is to be done soon: NACK, PLI, FIR, BYE, sender reports, and whatever is not a report.
+    /// What is to be done soon: NACK, PLI, FIR, sender reports, and whatever is not a report.
     Requests,
     /// What tells how it went: receiver and extended reports, transport-wide feedback, REMB. Each packet comes with the
     /// time of its arrival.

@@ -60,7 +60,7 @@ impl Waiter {
         }
         let bell = Bell(sys::event()?);
         set.add(bell.0.as_fd(), BELL, Wanted::Reading)?;
-        Ok(Self { set, bell: Arc::new(bell), ready: Vec::with_capacity(4) })
+        Ok(Self { set, bell: Arc::new(bell), ready: Vec::with_capacity(5) })
     }
 
     /// Wakes the thread from anywhere, also when it is just about to sleep.

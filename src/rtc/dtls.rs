@@ -456,8 +456,8 @@ mod tests {
         }
     }
 
-    /// Whoever drives the transport wakes it at ticks and when something arrives. An answer that comes between the time of a
-    /// retransmission and its tick, or that had to wait, is an answer.
+    /// Whoever drives the transport wakes it late, and when something arrives. An answer that comes between the time of a
+    /// retransmission and its wake-up, or that had to wait, is an answer.
     #[test]
     fn a_flight_that_is_answered_is_not_repeated() {
         let mut now = Instant::now();

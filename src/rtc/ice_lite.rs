@@ -138,6 +138,8 @@ struct Path {
     /// the best proof that a lite agent gets: to challenge an address is what a check of its own would be for, and it
     /// sends none (RFC 8445 §6.2). Who holds the session's keys and forges sources can still forge this one.
     proven: bool,
+    /// When it was chosen.
+    since: Instant,
 }
 
 /// Our half of an ICE session.
@@ -215,16 +217,19 @@ impl IceLite {
         Outcome::Respond { newly_validated, newly_nominated: nominates && self.nominate(now, source) }
     }
 
-    /// Something from `source` has authenticated that was no check: SRTP, SRTCP, or data under DTLS.
-    pub fn handle_authenticated(&mut self, now: Instant, source: TransportAddress) {
+    /// Something from `source` has authenticated that was no check: SRTP, SRTCP, or data under DTLS. It came at `arrived`, which
+    /// may be a little ago.
+    pub fn handle_authenticated(&mut self, arrived: Instant, source: TransportAddress) {
         let Some(known) = self.validated.iter_mut().find(|v| v.address == source) else { return };
-        (known.last_heard, known.proven) = (now, Some(now));
+        known.last_heard = known.last_heard.max(arrived);
+        known.proven = known.proven.max(Some(arrived));
         let nominated = known.nominated;
         if let Some(path) = self.nominated.as_mut()
-            && (path.address == source || nominated && !path.proven)
+            && (path.address == source || nominated && !path.proven && arrived >= path.since)
         {
-            // Who nominates several pairs at once (RFC 5245 §8.1.1.2), as Firefox does, sends on the one that it means.
-            *path = Path { address: source, proven: true };
+            // Who nominates several pairs at once (RFC 5245 §8.1.1.2), as Firefox does, sends on the one that it means. What
+            // was sent before the peer moved is no sign that it has moved back.
+            *path = Path { address: source, proven: true, ..*path };
         }
     }
 
@@ -392,7 +397,7 @@ impl IceLite {
         let known = self.validated.iter().find(|v| v.address == source).and_then(|v| v.proven);
         // The far end of a TCP connection has answered there: nobody can forge it.
         let proven = source.transport == Transport::Tcp || known.is_some_and(|at| now < at + PROOF_HOLD);
-        self.nominated = Some(Path { address: source, proven });
+        self.nominated = Some(Path { address: source, proven, since: now });
         self.path_lost = false;
         true
     }
@@ -697,6 +702,21 @@ mod tests {
         }
         ice.handle_authenticated(now, source(1));
         assert_eq!(ice.nominated(), Some(source(2)));
+    }
+
+    /// From where the peer was, sent before it moved and read after.
+    #[test]
+    fn what_came_before_a_nomination_does_not_undo_it() {
+        let now = Instant::now();
+        let (mut ice, peer) = session(now);
+        peer.check(&mut ice, now, source(1), true);
+        ice.handle_authenticated(now, source(1));
+        let moved = now + SECOND;
+        peer.check(&mut ice, moved, source(2), true);
+        ice.handle_authenticated(moved - Duration::from_millis(40), source(1));
+        assert_eq!((ice.nominated(), ice.proven()), (Some(source(2)), None));
+        ice.handle_authenticated(moved, source(1));
+        assert_eq!(ice.proven(), Some(source(1)), "who nominates several sends on the one that it means");
     }
 
     #[test]

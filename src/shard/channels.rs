@@ -116,7 +116,7 @@ impl Shard {
         if session.endpoint.send_message(now, id, &text, &mut self.dtls, &mut self.control).is_err() {
             self.dropped(DropReason::DataChannel, 1);
         }
-        self.reschedule(slot);
+        self.reschedule(now, slot);
     }
 }
 

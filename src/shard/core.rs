@@ -82,7 +82,7 @@ pub struct Shard {
     /// Tracks with something to send, in the order in which they got it.
     pub(super) ready: VecDeque<(TableId, MediaKind)>,
     pub(super) flush: Option<Flush>,
-    /// When the first of the tracks that wait for the rest of a frame is sent all the same.
+    /// When the first of the tracks goes on that wait: for the rest of a frame, or for its next piece.
     pub(super) held_until: Option<Instant>,
     pub(super) catching_up: Vec<u32>,
     pub(super) catch_up_due: Option<Instant>,
@@ -252,13 +252,18 @@ impl Shard {
 
     /// Takes one datagram; it is decrypted in place.
     pub fn handle_datagram(&mut self, now: Instant, source: TransportAddress, datagram: &mut [u8]) {
+        self.handle_late(now, now, source, datagram);
+    }
+
+    /// The same for one that is taken later than it came, which was at `arrived`: a round trip ends then.
+    pub fn handle_late(&mut self, now: Instant, arrived: Instant, source: TransportAddress, datagram: &mut [u8]) {
         self.report.datagrams_received += 1;
         self.report.bytes_received += datagram.len() as u64;
         let result = match classify(datagram) {
             PacketKind::Stun => self.handle_stun(now, source, datagram),
             PacketKind::Dtls => self.handle_dtls(now, source, datagram),
             PacketKind::Rtp => self.handle_rtp(now, source, datagram),
-            PacketKind::Rtcp => self.handle_rtcp(now, source, datagram),
+            PacketKind::Rtcp => self.handle_rtcp(now, arrived, source, datagram),
             PacketKind::Unrecognised => Err(DropReason::Unrecognised),
         };
         if let Err(reason) = result {
@@ -427,7 +432,7 @@ impl Shard {
             part,
         });
         if let Some(at) = session.endpoint.poll_timeout() {
-            self.timers.schedule(key, at, &mut session.scheduled);
+            self.timers.schedule(now, key, at, &mut session.scheduled);
         }
         self.report.created[session.role() as usize] += 1;
         place.session = Some(session);
@@ -578,13 +583,13 @@ impl Shard {
                 }
             }
         }
-        self.reschedule(slot);
+        self.reschedule(now, slot);
     }
 
-    pub(super) fn reschedule(&mut self, slot: u32) {
+    pub(super) fn reschedule(&mut self, now: Instant, slot: u32) {
         let Some(session) = &mut self.sessions[slot as usize].session else { return };
         if let Some(at) = [session.endpoint.poll_timeout(), session.rtcp_due].into_iter().flatten().min() {
-            self.timers.schedule(session.key, at, &mut session.scheduled);
+            self.timers.schedule(now, session.key, at, &mut session.scheduled);
         }
     }
 

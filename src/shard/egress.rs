@@ -218,7 +218,10 @@ impl Shard {
             let nothing_else = track.late.is_empty() && track.ending.is_empty() && !no_players;
             let rate = track.codec.clock_rate();
             let end = if kind == MediaKind::Video && nothing_else && self.config.pacing {
-                match track.pacer.allow(now, next, head, || frame_interval(&track.ring, next, rate)) {
+                match track
+                    .pacer
+                    .allow(now, next, head, FLUSH_PACKETS as u64, || frame_interval(&track.ring, next, rate))
+                {
                     Ok(end) => end,
                     Err(until) => {
                         hold(&mut self.held_until, until);
@@ -233,6 +236,7 @@ impl Shard {
                 track.flushed = Some(head);
                 track.late.clear();
                 track.ending.clear();
+                track.pacer.reset();
                 continue;
             }
             let mut packets = std::mem::take(&mut self.scratch);

@@ -33,18 +33,19 @@ impl Shard {
     pub(super) fn handle_rtcp(
         &mut self,
         now: Instant,
+        arrived: Instant,
         source: TransportAddress,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
         let session = self.sessions[slot as usize].session.as_deref_mut().ok_or(DropReason::UnknownSource)?;
-        let len = session.endpoint.open_rtcp(now, source, datagram).map_err(drop_reason)?;
+        let len = session.endpoint.open_rtcp(arrived, source, datagram).map_err(drop_reason)?;
         let clear = &datagram[..len];
         let is_player = session.player().is_some();
         for packet in rtcp::packets(clear) {
             let packet = packet.map_err(|_| DropReason::RtcpMalformed)?;
             if is_player {
-                self.handle_player_rtcp(now, slot, &packet);
+                self.handle_player_rtcp(now, arrived, slot, &packet);
             } else {
                 self.handle_publisher_rtcp(now, slot, &packet);
             }
@@ -52,8 +53,8 @@ impl Shard {
         Ok(())
     }
 
-    fn handle_player_rtcp(&mut self, now: Instant, slot: u32, packet: &Rtcp<'_>) {
-        let ntp = self.ntp(now);
+    fn handle_player_rtcp(&mut self, now: Instant, arrived: Instant, slot: u32, packet: &Rtcp<'_>) {
+        let ntp = self.ntp(arrived);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let id = session.table;
         let Some(table) = self.tables.get_mut(&id) else { return };

@@ -1,9 +1,9 @@
 //! Spreads a large frame over the time until the next one.
 //!
 //! A keyframe is five to ten times as large as other frames. Sent at once it meets the shallowest buffer on the way to a player
-//! at the full speed of the node's network card, and what does not fit is lost. What a track has to send beyond a run therefore leaves in pieces, the same for all players of the
-//! table: each gets a run of eight packets or more from one flush, and the next from the next. A frame of fifteen packets or less
-//! is left whole.
+//! at the full speed of the node's network card, and what does not fit is lost. What a track has to send beyond a run therefore
+//! leaves in pieces, the same for all players of the table: each gets a run of eight packets or more from one flush, and the
+//! next from the next. A frame of fifteen packets or less is left whole.
 //!
 //! `fq` and `SO_TXTIME` could do it in the kernel, but all players of a shard share a socket, and to `fq` a socket is one flow: a
 //! packet that is to leave later would hold up those of all others behind it.
@@ -39,8 +39,13 @@ struct Spread {
 }
 
 impl Pacer {
+    /// What waits is of a stream that is over.
+    pub(super) fn reset(&mut self) {
+        self.spread = None;
+    }
+
     /// Up to which index what waits, `next..head`, may be sent now; or when to ask again. `interval` tells the time between this
-    /// frame and the one before, if that is known.
+    /// frame and the one before, if that is known. At most `most` packets are let go at once; the next piece may then be shorter than a run.
     ///
     /// # Errors
     /// Nothing may be sent before that time.
@@ -49,6 +54,7 @@ impl Pacer {
         now: Instant,
         next: u64,
         head: u64,
+        most: u64,
         interval: impl FnOnce() -> Option<Duration>,
     ) -> Result<u64, Instant> {
         // One that began above has the numbers of a stream that is over.
@@ -70,6 +76,10 @@ impl Pacer {
         let steps = now.saturating_duration_since(spread.begun).as_nanos() / spread.step.as_nanos();
         let due = u128::from(head - spread.from) * (steps + 1) / u128::from(spread.pieces);
         let end = (spread.from + due as u64).max(next + LEAST);
+        if end.min(next + most) < end {
+            self.spread = Some(Spread { next: now, ..spread });
+            return Ok(next + most);
+        }
         if end + LEAST > head {
             self.spread = None;
             return Ok(head);
@@ -96,7 +106,7 @@ mod tests {
         let (begin, mut pacer, mut found) = (Instant::now(), Pacer::default(), Vec::new());
         let (mut now, mut next) = (begin, 100);
         while next < 100 + packets {
-            match pacer.allow(now, next, 100 + packets, || Some(interval)) {
+            match pacer.allow(now, next, 100 + packets, u64::MAX / 2, || Some(interval)) {
                 Ok(end) => {
                     found.push((now - begin, end - next));
                     next = end;
@@ -125,19 +135,30 @@ mod tests {
     #[test]
     fn who_comes_late_sends_what_is_due_by_then() {
         let (begin, mut pacer) = (Instant::now(), Pacer::default());
-        assert_eq!(pacer.allow(begin, 0, 80, || Some(ms(40))), Ok(10));
-        assert_eq!(pacer.allow(begin, 10, 80, || None), Err(begin + ms(5)));
-        assert_eq!(pacer.allow(begin + ms(20), 10, 80, || None), Ok(50));
-        assert_eq!(pacer.allow(begin + ms(60), 50, 80, || None), Ok(80));
-        assert_eq!(pacer.allow(begin + ms(60), 80, 89, || None), Ok(89), "the next frame is not held");
+        assert_eq!(pacer.allow(begin, 0, 80, 256, || Some(ms(40))), Ok(10));
+        assert_eq!(pacer.allow(begin, 10, 80, 256, || None), Err(begin + ms(5)));
+        assert_eq!(pacer.allow(begin + ms(20), 10, 80, 256, || None), Ok(50));
+        assert_eq!(pacer.allow(begin + ms(60), 50, 80, 256, || None), Ok(80));
+        assert_eq!(pacer.allow(begin + ms(60), 80, 89, 256, || None), Ok(89), "the next frame is not held");
     }
 
     #[test]
     fn a_new_stream_with_lower_numbers_begins_anew() {
         let (begin, mut pacer) = (Instant::now(), Pacer::default());
-        assert_eq!(pacer.allow(begin, 1000, 1080, || Some(ms(40))), Ok(1010));
-        assert_eq!(pacer.allow(begin, 0, 9, || Some(ms(40))), Ok(9));
-        assert_eq!(pacer.allow(begin, 9, 9 + 80, || Some(ms(40))), Ok(19));
+        assert_eq!(pacer.allow(begin, 1000, 1080, 256, || Some(ms(40))), Ok(1010));
+        assert_eq!(pacer.allow(begin, 0, 9, 256, || Some(ms(40))), Ok(9));
+        assert_eq!(pacer.allow(begin, 9, 9 + 80, 256, || Some(ms(40))), Ok(19));
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_flush_goes_with_the_next_at_once() {
+        let (now, mut pacer) = (Instant::now(), Pacer::default());
+        let over = || Some(ms(40));
+        assert_eq!(pacer.allow(now, 0, 4000, 256, over), Ok(256), "500 are due");
+        assert_eq!(pacer.allow(now, 256, 4000, 256, over), Ok(500));
+        assert_eq!(pacer.allow(now, 500, 4000, 256, over), Err(now + ms(5)));
+        pacer.reset();
+        assert_eq!(pacer.allow(now, 500, 509, 256, over), Ok(509));
     }
 
     #[test]
@@ -166,7 +187,7 @@ mod tests {
             for (arrived, micros) in steps {
                 head += arrived;
                 now += Duration::from_micros(micros);
-                match pacer.allow(now, next, head, || Some(FRAME)) {
+                match pacer.allow(now, next, head, 256, || Some(FRAME)) {
                     Ok(end) => {
                         prop_assert!(end <= head && end >= next);
                         next = end;
@@ -176,7 +197,7 @@ mod tests {
             }
             now += FRAME;
             while next < head {
-                match pacer.allow(now, next, head, || Some(FRAME)) {
+                match pacer.allow(now, next, head, 256, || Some(FRAME)) {
                     Ok(end) => next = end,
                     Err(at) => now = at,
                 }

@@ -243,6 +243,7 @@ impl Track {
         let Some(flushed) = self.flushed else { return };
         // A source that begins again and again without a flush between has only its last end sent.
         self.ending.clear();
+        self.pacer.reset();
         self.ending_from = flushed.max(self.ring.oldest());
         self.ending.extend((self.ending_from..self.ring.head()).filter_map(|index| self.ring.get(index).cloned()));
         self.flushed = Some(flushed.max(self.ring.head()));

@@ -11,6 +11,10 @@ use super::message::SlotKey;
 /// wake costs more than what a session has to do, and thousands of sessions wait.
 pub const SLACK: Duration = Duration::from_millis(40);
 
+/// The soonest that a session is woken after it was looked at: one that wants to be woken at once, and then again, must not keep
+/// the shard from everything else. A DTLS 1.3 client whose peer's flight has a hole is such a one: it acknowledges at once.
+const SOONEST: Duration = Duration::from_millis(4);
+
 /// A queue of wake-ups with at most a few entries a session.
 ///
 /// An entry is not removed when its session reschedules: the session remembers the time it is scheduled for, and a
@@ -22,8 +26,9 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Wakes `key` at `at`, unless `scheduled` says that it is woken earlier anyway.
-    pub(super) fn schedule(&mut self, key: SlotKey, at: Instant, scheduled: &mut Option<Instant>) {
+    /// Wakes `key` at `at`, but not within [`SOONEST`] of `now`, unless `scheduled` says that it is woken earlier anyway.
+    pub(super) fn schedule(&mut self, now: Instant, key: SlotKey, at: Instant, scheduled: &mut Option<Instant>) {
+        let at = at.max(now + SOONEST);
         if scheduled.is_none_or(|earlier| at < earlier) {
             *scheduled = Some(at);
             self.heap.push(Reverse((at, key.slot, key.generation)));
@@ -58,14 +63,26 @@ mod tests {
         let key = SlotKey { slot: 7, generation: 1 };
         let at = |s| now + Duration::from_secs(s);
         let mut scheduled = None;
-        timers.schedule(key, at(5), &mut scheduled);
-        timers.schedule(key, at(9), &mut scheduled);
+        timers.schedule(now, key, at(5), &mut scheduled);
+        timers.schedule(now, key, at(9), &mut scheduled);
         assert_eq!((scheduled, timers.heap.len()), (Some(at(5)), 1));
-        timers.schedule(key, at(2), &mut scheduled);
+        timers.schedule(now, key, at(2), &mut scheduled);
         assert_eq!((scheduled, timers.latest()), (Some(at(2)), Some(at(2) + SLACK)));
         assert_eq!(timers.pop_due(at(1)), None);
         assert_eq!(timers.pop_due(at(3)), Some((at(2), key)));
         assert_eq!(timers.pop_due(at(3)), None, "the stale entry is not due yet");
+    }
+
+    #[test]
+    fn who_wants_to_be_woken_at_once_is_not_woken_in_the_same_turn() {
+        let now = Instant::now();
+        let mut timers = Timers::default();
+        let key = SlotKey { slot: 7, generation: 1 };
+        for at in [now, now - Duration::from_secs(1)] {
+            timers.schedule(now, key, at, &mut None);
+            assert_eq!(timers.pop_due(now), None);
+            assert_eq!(timers.pop_due(now + SOONEST), Some((now + SOONEST, key)));
+        }
     }
 
     #[test]
@@ -74,7 +91,7 @@ mod tests {
         let mut timers = Timers::default();
         let at = |ms| now + Duration::from_millis(ms);
         for (slot, ms) in [50, 10, 30, 51].into_iter().enumerate() {
-            timers.schedule(SlotKey { slot: slot as u32, generation: 1 }, at(ms), &mut None);
+            timers.schedule(now, SlotKey { slot: slot as u32, generation: 1 }, at(ms), &mut None);
         }
         assert_eq!(timers.pop_due(at(9)), None, "not before its time");
         let latest = timers.latest().expect("some wait");

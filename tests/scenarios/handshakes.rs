@@ -261,6 +261,44 @@ fn a_lossy_path_for_a_client_hello_in_pieces() {
     }
 }
 
+/// The records of a datagram: of DTLS 1.2 and plaintext ones of 1.3 (RFC 9147 §4), or with 1.3's unified header.
+fn records(mut datagram: &[u8]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    while !datagram.is_empty() {
+        let (header, len) = match datagram[0] {
+            unified if unified & 0xe0 == 0x20 => {
+                let at = 1 + if unified & 8 == 0 { 1 } else { 2 };
+                match unified & 4 {
+                    0 => (datagram.len(), 0),
+                    _ => (at + 2, usize::from(u16::from_be_bytes([datagram[at], datagram[at + 1]]))),
+                }
+            }
+            _ => (13, usize::from(u16::from_be_bytes([datagram[11], datagram[12]]))),
+        };
+        let (record, rest) = datagram.split_at(header + len);
+        found.push(record.to_vec());
+        datagram = rest;
+    }
+    found
+}
+
+/// A client of DTLS 1.3 acknowledges what lies behind the hole (RFC 9147 §7.1), at once and again and again. That the shard goes
+/// on meanwhile is what ends this test.
+#[test]
+fn a_hole_in_a_flight_is_filled_and_does_not_stop_the_shard() {
+    let without_the_second: Rewrite = |datagram| {
+        let mut records = records(&datagram);
+        if records.len() > 2 {
+            records.remove(1);
+        }
+        records
+    };
+    let (mut world, peer) = world(DtlsVersion::Dtls13, Side::Server);
+    world.peers[peer].rewrite = without_the_second;
+    world.peers[peer].may_fail = true;
+    world.run_until(Duration::from_secs(5), "the rest", |world| world.peers[peer].is_connected());
+}
+
 /// What is no ClientHello, or a broken one, is counted and harms nobody: it may be anybody's who can forge an address.
 #[test]
 fn junk_before_the_hello_is_counted_and_harmless() {

@@ -34,7 +34,8 @@ fn run(seed: u64) {
             publisher = world.add_publisher(Side::Client);
             world.connect(publisher);
         }
-        world.publish_frame(publisher, 1 + dice.below(12), n % 30 == 0 || n == 90);
+        let most = if n % 7 == 3 { 60 } else { 12 };
+        world.publish_frame(publisher, 1 + dice.below(most), n % 30 == 0 || n == 90);
         ask_for_repairs(&mut world, &players, &mut dice);
         world.run(Duration::from_millis(33));
     }
