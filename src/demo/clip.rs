@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::media::Codec;
 
 pub use annex_b::nal_units;
+pub use ivf::frames as ivf_frames;
 
 static H264: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo/dealer.h264"));
 static VP8: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo/dealer.ivf"));

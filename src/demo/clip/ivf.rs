@@ -6,8 +6,11 @@ use super::{ClipError, VideoFrame};
 
 const FRAME_HEADER: usize = 12;
 
-/// The frame rate and the frames of a VP8 file.
-pub(super) fn frames(file: &Bytes) -> Result<(u32, Vec<VideoFrame>), ClipError> {
+/// The frame rate and the frames of a VP8 file in IVF.
+///
+/// # Errors
+/// It is no such file, or is cut off.
+pub fn frames(file: &Bytes) -> Result<(u32, Vec<VideoFrame>), ClipError> {
     let header = file.get(..32).ok_or(ClipError::NotA("an IVF file"))?;
     if &header[..4] != b"DKIF" {
         return Err(ClipError::NotA("an IVF file"));

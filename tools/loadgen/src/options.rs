@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use tableside::demo::clip::ivf_frames;
 use url::Url;
 
 use crate::publisher::Programme;
-use crate::source::Sizes;
+use crate::source::{Recorded, Sizes};
 
 /// Loads a WHIP and WHEP server with publishers and players.
 ///
@@ -73,6 +75,11 @@ pub struct Options {
     /// Payload bytes of each of these packets.
     #[arg(long, default_value_t = 1150, value_name = "N", requires = "packets", value_parser = clap::value_parser!(u32).range(32..=1350))]
     pub bytes: u32,
+
+    /// A recording in IVF (VP8), instead of --bitrate: its frames' sizes, its keyframes and its rate are sent, again and again. The
+    /// contents are the generator's own, which say when they were sent.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bitrate", "packets", "fps", "keyframe_interval"], value_parser = recording)]
+    pub video: Option<Recording>,
 
     /// From keyframe to keyframe.
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
@@ -139,6 +146,8 @@ Examples:
                    --tables 2 --players 200 --seconds 60 --no-loss
   What 200 players notice of 2000 who join at once, with the generator on the second CPU:
     tableside-load --whip URL --whep URL --players 200 --burst 2000 --cores 1
+  A recorded table instead of made-up frames:
+    tableside-load --whip URL --whep URL --players 200 --video table.ivf
   500 players of somebody else's stream, results as JSON:
     tableside-load --whep http://edge/whep/roulette-1 --players 500 --json -
 
@@ -161,10 +170,11 @@ impl Options {
     /// What each publisher sends.
     pub fn programme(&self) -> Programme {
         Programme {
-            fps: self.fps,
-            sizes: match self.packets {
-                Some(packets) => Sizes::Fixed { packets: packets as usize, bytes: self.bytes as usize },
-                None => Sizes::Varied { bitrate: self.bitrate },
+            fps: self.video.as_ref().map_or(self.fps, |video| video.fps),
+            sizes: match (&self.video, self.packets) {
+                (Some(video), _) => Sizes::Recorded(video.frames.clone()),
+                (None, Some(packets)) => Sizes::Fixed { packets: packets as usize, bytes: self.bytes as usize },
+                (None, None) => Sizes::Varied { bitrate: self.bitrate },
             },
             keyframe_interval: Duration::from_secs_f64(self.keyframe_interval),
             layers: self.simulcast.into(),
@@ -213,6 +223,24 @@ fn bitrate(text: &str) -> Result<u64, String> {
     if (10e3..=200e6).contains(&bits) { Ok(bits as u64) } else { Err("between 10k and 200M".into()) }
 }
 
+/// What is taken from a recording.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    fps: u32,
+    frames: Arc<[Recorded]>,
+}
+
+fn recording(path: &str) -> Result<Recording, String> {
+    let file = std::fs::read(path).map_err(|error| error.to_string())?;
+    let (fps, frames) = ivf_frames(&file.into()).map_err(|error| format!("{error} of VP8, as FFmpeg makes it"))?;
+    let frames: Arc<[Recorded]> =
+        frames.iter().map(|frame| Recorded { bytes: frame.data.len(), keyframe: frame.keyframe }).collect();
+    if !frames.first().is_some_and(|frame| frame.keyframe) {
+        return Err("it does not begin with a keyframe".into());
+    }
+    Ok(Recording { fps, frames })
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().map_err(|_| "a number from 0 to 1".to_owned())?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a number from 0 to 1".into()) }
@@ -256,6 +284,23 @@ mod tests {
         ] {
             let found = parse(arguments).unwrap_err();
             assert!(found.contains(error), "{arguments}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_recording_gives_rate_and_sizes() {
+        let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/demo/dealer.ivf");
+        let programme = parse(&format!("--whip http://a/b --video {clip}")).unwrap().programme();
+        let Sizes::Recorded(frames) = &programme.sizes else { panic!("{:?}", programme.sizes) };
+        assert_eq!((programme.fps, frames.len()), (30, 300), "ten seconds");
+        assert!(frames[0].keyframe && frames[0].bytes > 5 * frames[1].bytes);
+        for (words, error) in [
+            (format!("--video {clip} --bitrate 1M"), "cannot be used with"),
+            (format!("--video {}", file!().replace("tools/loadgen/", "")), "not an IVF file"),
+            ("--video nowhere.ivf".to_owned(), "No such file"),
+        ] {
+            let found = parse(&format!("--whip http://a/b {words}")).unwrap_err();
+            assert!(found.contains(error), "{words}: {found}");
         }
     }
 

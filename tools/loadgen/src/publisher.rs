@@ -120,10 +120,7 @@ impl Publisher {
         let layers = programme.layers.max(1);
         let layer = |n: usize| {
             let (video, rtx) = sends.video_ssrcs.unwrap_or_else(|| (random() as u32, random() as u32));
-            let sizes = match programme.sizes {
-                Sizes::Varied { bitrate } => Sizes::Varied { bitrate: bitrate >> (2 * n) },
-                Sizes::Fixed { packets, bytes } => Sizes::Fixed { packets: (packets >> (2 * n)).max(1), bytes },
-            };
+            let sizes = programme.sizes.of_layer(n);
             Layer {
                 rid: sends.rids.get(n).cloned(),
                 source: Source::new(sizes, programme.fps, programme.keyframe_interval, random()),

@@ -1,5 +1,6 @@
 //! Synthetic video: how large each frame is, and how it is cut into packets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::stamp;
@@ -14,7 +15,7 @@ const SPREAD: f64 = 0.35;
 const LONGEST_PAYLOAD: usize = 1150;
 
 /// How large frames are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Sizes {
     /// Every frame the same, so many packets of so many bytes of payload: what benchmarks compare.
     Fixed {
@@ -28,6 +29,30 @@ pub enum Sizes {
         /// Bits a second, payload alone.
         bitrate: u64,
     },
+    /// As in a recording, again and again.
+    Recorded(Arc<[Recorded]>),
+}
+
+impl Sizes {
+    /// Of layer `n` of a simulcast: each has a quarter of the one before.
+    pub fn of_layer(&self, n: usize) -> Self {
+        match self {
+            Self::Varied { bitrate } => Self::Varied { bitrate: bitrate >> (2 * n) },
+            Self::Fixed { packets, bytes } => Self::Fixed { packets: (packets >> (2 * n)).max(1), bytes: *bytes },
+            Self::Recorded(frames) => Self::Recorded(
+                frames.iter().map(|frame| Recorded { bytes: frame.bytes >> (2 * n), ..*frame }).collect(),
+            ),
+        }
+    }
+}
+
+/// What is kept of a recorded frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// How large it is.
+    pub bytes: usize,
+    /// It refers to none before it.
+    pub keyframe: bool,
 }
 
 /// The frames of one stream.
@@ -39,6 +64,8 @@ pub struct Source {
     keyframe_every: u64,
     dice: u64,
     until_keyframe: u64,
+    /// Where in the recording.
+    at: usize,
 }
 
 /// A frame to be sent.
@@ -54,23 +81,32 @@ impl Source {
     /// A stream that begins with a keyframe. The same `seed` makes the same frames.
     pub fn new(sizes: Sizes, fps: u32, keyframe_interval: Duration, seed: u64) -> Self {
         let keyframe_every = ((keyframe_interval.as_secs_f64() * f64::from(fps)).round() as u64).max(1);
-        Self { sizes, fps, keyframe_every, dice: seed, until_keyframe: 0 }
+        Self { sizes, fps, keyframe_every, dice: seed, until_keyframe: 0, at: 0 }
     }
 
-    /// Somebody asked for a keyframe: it is next.
+    /// Somebody asked for a keyframe: it is next. A recording goes on at the next that it has.
     pub fn request_keyframe(&mut self) {
         self.until_keyframe = 0;
+        if let Sizes::Recorded(frames) = &self.sizes {
+            let mut places = (0..frames.len()).map(|n| (self.at + n) % frames.len());
+            self.at = places.find(|at| frames[*at].keyframe).unwrap_or(self.at);
+        }
     }
 
     /// The next frame.
     pub fn next_frame(&mut self) -> Frame {
+        let (bitrate, fixed) = match &self.sizes {
+            Sizes::Recorded(frames) => {
+                let Recorded { bytes, keyframe } = frames[self.at];
+                self.at = (self.at + 1) % frames.len();
+                return Frame { keyframe, packets: cut(bytes) };
+            }
+            Sizes::Fixed { packets, bytes } => (0, Some(vec![(*bytes).max(stamp::SHORTEST); *packets])),
+            Sizes::Varied { bitrate } => (*bitrate, None),
+        };
         let keyframe = self.until_keyframe == 0;
         self.until_keyframe = if keyframe { self.keyframe_every } else { self.until_keyframe } - 1;
-        let packets = match self.sizes {
-            Sizes::Fixed { packets, bytes } => vec![bytes.max(stamp::SHORTEST); packets],
-            Sizes::Varied { bitrate } => cut(self.frame_size(bitrate, keyframe)),
-        };
-        Frame { keyframe, packets }
+        Frame { keyframe, packets: fixed.unwrap_or_else(|| cut(self.frame_size(bitrate, keyframe))) }
     }
 
     fn frame_size(&mut self, bitrate: u64, keyframe: bool) -> usize {
@@ -132,6 +168,21 @@ mod tests {
         let frames: Vec<_> = (0..11).map(|_| source.next_frame()).collect();
         assert!(frames[0].keyframe && frames[10].keyframe && frames[1..10].iter().all(|f| !f.keyframe));
         assert_eq!(frames[3].packets, [1150; 9]);
+    }
+
+    #[test]
+    fn a_recording_is_repeated_and_a_requested_keyframe_is_its_next() {
+        let frame = |bytes, keyframe| Recorded { bytes, keyframe };
+        let recorded = [frame(3000, true), frame(700, false), frame(800, false), frame(2400, true), frame(600, false)];
+        let sizes = Sizes::Recorded(recorded.into());
+        let mut source = Source::new(sizes.clone(), 30, Duration::from_secs(2), 0);
+        let mut next = || source.next_frame().packets.iter().sum::<usize>();
+        assert_eq!([(); 7].map(|()| next()), [3000, 700, 800, 2400, 600, 3000, 700]);
+        source.request_keyframe();
+        assert_eq!(source.next_frame(), Frame { keyframe: true, packets: vec![800; 3] });
+        source.request_keyframe();
+        assert_eq!(source.next_frame(), Frame { keyframe: true, packets: vec![1000; 3] }, "that of the next turn");
+        assert_eq!(sizes.of_layer(1), Sizes::Recorded(recorded.map(|f| frame(f.bytes / 4, f.keyframe)).into()));
     }
 
     #[test]
