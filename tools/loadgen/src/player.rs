@@ -379,13 +379,31 @@ impl Track {
 struct OpenFrames {
     open: Vec<(u32, u16)>,
     newest: u32,
+    newest_sent_at: u64,
     whole: u64,
     torn: u64,
+    /// The frame in whose middle the stream began for us, if it did: nobody can know what was before, or ask for it. Nor does
+    /// that count as lost.
+    joined_within: Option<u32>,
+    begun: bool,
 }
 
 impl OpenFrames {
     /// A packet came, for the first time. Whether its frame is whole now.
     fn note(&mut self, stamp: stamp::Stamp) -> bool {
+        if !std::mem::replace(&mut self.begun, true) && stamp.packet > 0 {
+            self.joined_within = Some(stamp.frame);
+        }
+        if self.joined_within == Some(stamp.frame) {
+            return false;
+        }
+        if stamp.frame < self.newest && stamp.sent_at > self.newest_sent_at {
+            // Another publisher, who counts from 0: of the one before, as of a cached picture, nothing more comes.
+            self.torn += self.open.len() as u64;
+            self.open.clear();
+            self.newest = stamp.frame;
+        }
+        self.newest_sent_at = self.newest_sent_at.max(stamp.sent_at);
         let at = self.open.iter().position(|(frame, _)| *frame == stamp.frame).unwrap_or_else(|| {
             if self.open.len() == OPEN_FRAMES {
                 self.open.remove(0);
@@ -471,6 +489,32 @@ mod tests {
             }
         }
         assert_eq!((frames.whole, frames.torn()), (99, 1));
+    }
+
+    #[test]
+    fn a_frame_that_the_stream_began_within_is_neither_whole_nor_torn() {
+        let mut frames = OpenFrames::default();
+        for (frame, packet) in (0..100).flat_map(|frame| [(frame, 0), (frame, 1)]).skip(1) {
+            frames.note(stamp::Stamp { sent_at: 0, frame, packet, packets: 2 });
+        }
+        assert_eq!((frames.whole, frames.torn()), (99, 0));
+    }
+
+    #[test]
+    fn what_another_publisher_left_open_is_torn_at_once() {
+        let mut frames = OpenFrames::default();
+        let stamp = |sent_at, frame, packet| stamp::Stamp { sent_at, frame, packet, packets: 2 };
+        for (frame, packet) in [(200, 0), (200, 1), (201, 0)] {
+            frames.note(stamp(u64::from(frame), frame, packet));
+        }
+        assert_eq!((frames.whole, frames.torn()), (1, 0));
+        frames.note(stamp(500, 0, 0));
+        assert_eq!((frames.whole, frames.torn()), (1, 1));
+        // A retransmission is no other publisher.
+        frames.note(stamp(501, 1, 0));
+        frames.note(stamp(501, 1, 1));
+        frames.note(stamp(500, 0, 1));
+        assert_eq!((frames.whole, frames.torn()), (3, 1));
     }
 
     #[test]
