@@ -217,7 +217,9 @@ impl Shard {
             let next = track.flushed.unwrap_or(head).max(track.ring.oldest());
             let nothing_else = track.late.is_empty() && track.ending.is_empty() && !no_players;
             let rate = track.codec.clock_rate();
-            let end = if kind == MediaKind::Video && nothing_else && self.config.pacing {
+            // A publisher whose frame is still arriving spreads it itself.
+            let spreads = self.config.pacing && (track.pacer.is_spreading() || track.unfinished_since().is_none());
+            let end = if kind == MediaKind::Video && nothing_else && spreads {
                 match track
                     .pacer
                     .allow(now, next, head, FLUSH_PACKETS as u64, || frame_interval(&track.ring, next, rate))

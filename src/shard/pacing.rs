@@ -39,6 +39,11 @@ struct Spread {
 }
 
 impl Pacer {
+    /// A frame has been sent in part.
+    pub(super) fn is_spreading(&self) -> bool {
+        self.spread.is_some()
+    }
+
     /// What waits is of a stream that is over.
     pub(super) fn reset(&mut self) {
         self.spread = None;
