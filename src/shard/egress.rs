@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fanout::{DownTrack, Layout, MAX_DATAGRAM, SendBatch};
-use crate::media::{AbsSendTime, MediaKind, Packet, PacketRing};
+use crate::media::{AbsSendTime, MediaKind, Packet};
 use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
@@ -146,13 +146,6 @@ fn touch(sessions: &[Slot], players: &[u32], kind: MediaKind) {
     }
 }
 
-/// The time between the frame that begins at `index` and the one before, by their timestamps.
-fn frame_interval(ring: &PacketRing, index: u64, clock_rate: u32) -> Option<Duration> {
-    let (before, first) = (ring.get(index.checked_sub(1)?)?, ring.get(index)?);
-    let ticks = first.timestamp.wrapping_sub(before.timestamp);
-    (ticks > 0).then(|| Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / u64::from(clock_rate)))
-}
-
 /// Whether a run of at most [`RUN`] packets fits, or would not fit better into another batch.
 fn has_room_for_run(batch: &SendBatch, packets: usize) -> bool {
     batch.is_empty() || batch.has_room_for_run(packets.min(RUN), MAX_DATAGRAM)
@@ -215,24 +208,18 @@ impl Shard {
             }
             let head = track.ring.head();
             let next = track.flushed.unwrap_or(head).max(track.ring.oldest());
-            let nothing_else = track.late.is_empty() && track.ending.is_empty() && !no_players;
-            let rate = track.codec.clock_rate();
-            // A publisher whose frame is still arriving spreads it itself.
-            let spreads = self.config.pacing && (track.pacer.is_spreading() || track.unfinished_since().is_none());
-            let end = if kind == MediaKind::Video && nothing_else && spreads {
-                match track
-                    .pacer
-                    .allow(now, next, head, FLUSH_PACKETS as u64, || frame_interval(&track.ring, next, rate))
-                {
-                    Ok(end) => end,
-                    Err(until) => {
-                        hold(&mut self.held_until, until);
-                        held += 1;
-                        continue;
-                    }
+            let most = FLUSH_PACKETS as u64;
+            let end = match track.is_paced() && self.config.pacing && !no_players {
+                true => track.allowed(now, next, most),
+                false => Ok(head.min(next + most)),
+            };
+            let end = match end {
+                Ok(end) => end,
+                Err(until) => {
+                    hold(&mut self.held_until, until);
+                    held += 1;
+                    continue;
                 }
-            } else {
-                head
             };
             if no_players {
                 track.flushed = Some(head);
@@ -256,10 +243,9 @@ impl Shard {
                 track.ending_from = packets.last().map_or(start, |p| p.index + 1);
                 (start, track.ending_from)
             } else {
-                let (start, end) = (next, end.min(next + FLUSH_PACKETS as u64));
-                packets.extend((start..end).filter_map(|index| track.ring.get(index).cloned()));
+                packets.extend((next..end).filter_map(|index| track.ring.get(index).cloned()));
                 track.flushed = Some(end);
-                (start, end)
+                (next, end)
             };
             let stamps = track.stamps(spec, send_time);
             for (class, layout) in track.classes.iter().zip(&mut track.layouts) {

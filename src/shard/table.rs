@@ -181,6 +181,13 @@ fn pool_size(ring_packets: usize) -> usize {
     ring_packets + ring_packets / 4
 }
 
+/// The time between the frame that begins at `index` and the one before, by their timestamps.
+fn frame_interval(ring: &PacketRing, index: u64, clock_rate: u32) -> Option<Duration> {
+    let (before, first) = (ring.get(index.checked_sub(1)?)?, ring.get(index)?);
+    let ticks = first.timestamp.wrapping_sub(before.timestamp);
+    (ticks > 0).then(|| Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / u64::from(clock_rate)))
+}
+
 /// The recent past of one medium, and how players see it.
 #[derive(Debug)]
 pub(super) struct Track {
@@ -260,6 +267,23 @@ impl Track {
         let waits = self.codec.kind() == MediaKind::Video && self.late.is_empty() && self.ending.is_empty();
         let newest = self.ring.get(self.ring.head().checked_sub(1)?).filter(|newest| waits && !newest.marker)?;
         Some(self.flushed.and_then(|first| self.ring.get(first)).map_or(newest.arrival, |first| first.arrival))
+    }
+
+    /// Whether a flush would find video at the live edge that is to be spread: a frame that is there as a whole, or what is left of
+    /// one. Whose frame is still arriving spreads it itself.
+    pub(super) fn is_paced(&self) -> bool {
+        let nothing_else = self.late.is_empty() && self.ending.is_empty();
+        let is_video = self.codec.kind() == MediaKind::Video;
+        is_video && nothing_else && (self.pacer.is_spreading() || self.unfinished_since().is_none())
+    }
+
+    /// Up to which index a flush may take what waits from `next` on, at most `most`.
+    ///
+    /// # Errors
+    /// Nothing before that time.
+    pub(super) fn allowed(&mut self, now: Instant, next: u64, most: u64) -> Result<u64, Instant> {
+        let (ring, rate) = (&self.ring, self.codec.clock_rate());
+        self.pacer.allow(now, next, ring.head(), most, || frame_interval(ring, next, rate))
     }
 
     /// The class of a player that negotiated `stream`, which counts as one of its members until

@@ -72,6 +72,37 @@ fn a_keyframe_comes_in_runs_within_a_frame_and_all_else_at_once() {
     }
 }
 
+/// Its publisher spreads it: what has arrived goes on after the half millisecond that a flush waits for the rest.
+#[test]
+fn a_keyframe_that_arrives_in_pieces_is_not_held_up() {
+    let mut world = World::new(2);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let players = [world.add_player(0), world.add_player(1)];
+    players.iter().for_each(|p| world.connect(*p));
+    world.publish_frame(publisher, 9, true);
+    world.run(Duration::from_millis(200));
+    players.iter().for_each(|p| world.peers[*p].received.clear());
+    let mut keyframe = world.peers[publisher].frame(KEYFRAME, true);
+    keyframe.truncate(KEYFRAME);
+    let mut arrived = Vec::new();
+    for piece in keyframe.chunks(18) {
+        arrived.push(world.now);
+        piece.iter().cloned().for_each(|datagram| world.send(datagram));
+        world.deliver();
+        world.run(Duration::from_millis(5));
+    }
+    world.run(Duration::from_millis(50));
+    for player in players {
+        let found = runs(&world.peers[player].received_on(VIDEO_SSRC));
+        assert_eq!(found.iter().map(|(_, size)| size).sum::<usize>(), KEYFRAME);
+        // The last piece ends the frame, so that it is there as a whole and may be spread.
+        for ((at, size), arrived) in found.iter().zip(&arrived).take(2) {
+            assert!(*size == 18 && *at <= *arrived + Duration::from_millis(2), "{found:?}");
+        }
+    }
+}
+
 #[test]
 fn without_pacing_everything_comes_at_once() {
     let (begin, world, players) = a_second(World::with(2, |config| config.pacing = false));
