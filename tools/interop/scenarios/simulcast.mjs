@@ -43,8 +43,14 @@ async function published(t, gateway, studio, home, mimeType) {
     });
 
   // Browsers begin with the small layers, and add others as their estimate of the bandwidth rises.
+  const joined = await read();
   const first = await plays(SIZE.height, 60);
   t.measure(`${mimeType}, to the top layer`, first.seconds, 's');
+  // A freeze is counted when it is over: that of the switch after the first picture of the top layer.
+  await measureFor(1);
+  const start = between(joined, await read());
+  t.measure(`${mimeType}, freezes over the first way up`, start.freezes);
+  assert(start.freezes <= 1, `${start.freezes} freezes: more than the switch itself`);
   await assertPlays(t, read, `${mimeType}, top layer`);
 
   await setActive({ f: false });
