@@ -108,7 +108,7 @@ impl Node {
         let (ufrag, local) = new_credentials(secret, session.shard.0, session.key.slot);
         let fragment = session.ice.template.with(&local);
         let (reply, done) = oneshot::channel();
-        let command = Command::RestartIce { key: session.key, ufrag, local, reply };
+        let command = Command::RestartIce { key: session.key, ufrag, local, remote_ufrag: remote_ufrag.into(), reply };
         self.commands(session.shard).try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => PatchRefusal::Busy,
             TrySendError::Closed(_) => PatchRefusal::UnknownSession,

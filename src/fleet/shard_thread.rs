@@ -74,14 +74,42 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// What the control plane and other shards ask of a shard.
 #[derive(Debug)]
 pub(super) enum Command {
-    AddPublisher { spec: TableSpec, negotiated: Box<Negotiated>, random: [u8; 32], reply: oneshot::Sender<Added> },
-    AddPlayer { spec: TableSpec, negotiated: Box<Negotiated>, random: [u8; 32], reply: oneshot::Sender<Added> },
-    AddLocalPublisher { spec: TableSpec, media: TableMedia },
-    Local { table: TableId, media: Vec<LocalMedia> },
-    RestartIce { key: SlotKey, ufrag: Ufrag, local: IceCredentials, reply: oneshot::Sender<bool> },
-    Close { key: SlotKey, cause: EndCause, reply: oneshot::Sender<bool> },
+    AddPublisher {
+        spec: TableSpec,
+        negotiated: Box<Negotiated>,
+        random: [u8; 32],
+        reply: oneshot::Sender<Added>,
+    },
+    AddPlayer {
+        spec: TableSpec,
+        negotiated: Box<Negotiated>,
+        random: [u8; 32],
+        reply: oneshot::Sender<Added>,
+    },
+    AddLocalPublisher {
+        spec: TableSpec,
+        media: TableMedia,
+    },
+    Local {
+        table: TableId,
+        media: Vec<LocalMedia>,
+    },
+    RestartIce {
+        key: SlotKey,
+        ufrag: Ufrag,
+        local: IceCredentials,
+        remote_ufrag: Box<str>,
+        reply: oneshot::Sender<bool>,
+    },
+    Close {
+        key: SlotKey,
+        cause: EndCause,
+        reply: oneshot::Sender<bool>,
+    },
     Peer(PeerMessage),
-    Shutdown { reply: oneshot::Sender<()> },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A running shard.
@@ -340,8 +368,8 @@ impl Turn {
             Command::Local { table, media } => {
                 media.iter().for_each(|packet| self.shard.handle_local(now, table, packet));
             }
-            Command::RestartIce { key, ufrag, local, reply } => {
-                let _ = reply.send(self.shard.restart_ice(now, key, ufrag, &local));
+            Command::RestartIce { key, ufrag, local, remote_ufrag, reply } => {
+                let _ = reply.send(self.shard.restart_ice(now, key, ufrag, &local, &remote_ufrag));
             }
             Command::Close { key, cause, reply } => {
                 let _ = reply.send(self.shard.close_session(now, key, cause));
@@ -501,6 +529,7 @@ mod tests {
     use crate::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
 
     const OFFER: &[u8] = include_bytes!("../../tests/fixtures/offers/obs-publisher.sdp");
+    const OFFERED_UFRAG: &str = "vBqN";
     const LIMIT: Duration = Duration::from_secs(20);
 
     /// The loop of a shard on loopback, which turns when a test says so.
@@ -554,7 +583,7 @@ mod tests {
         let parameters = RequestParameters {
             transaction_id: [3; 12],
             local_ufrag: ufrag,
-            remote_ufrag: "them",
+            remote_ufrag: OFFERED_UFRAG,
             priority: Some(1),
             role: Some((IceRole::Controlling, 1)),
             use_candidate: true,

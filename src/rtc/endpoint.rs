@@ -135,7 +135,7 @@ impl Endpoint {
         negotiated: &Negotiated,
     ) -> Self {
         Self {
-            ice: IceLite::new(now, ufrag, &local.pwd, config.consent_timeout),
+            ice: IceLite::new(now, ufrag, &local.pwd, &negotiated.remote_ice.ufrag, config.consent_timeout),
             dtls: None,
             dtls_path: None,
             role: negotiated.dtls_role,
@@ -192,10 +192,10 @@ impl Endpoint {
         self.ice.heard_from(address)
     }
 
-    /// Restarts ICE with new local credentials. DTLS, SRTP and SCTP go on: a change of the ufrag alone begins no new DTLS
+    /// Restarts ICE with new credentials of ours, for a peer that has a new ufrag as well. DTLS, SRTP and SCTP go on: a change of the ufrag alone begins no new DTLS
     /// association (RFC 8842 §4).
-    pub fn restart_ice(&mut self, now: Instant, ufrag: Ufrag, local: &IceCredentials) {
-        self.ice.restart(now, ufrag, &local.pwd);
+    pub fn restart_ice(&mut self, now: Instant, ufrag: Ufrag, local: &IceCredentials, remote_ufrag: &str) {
+        self.ice.restart(now, ufrag, &local.pwd, remote_ufrag);
     }
 
     /// Takes a Binding request whose USERNAME named this endpoint, and answers it. `Ok(true)` if the set of validated

@@ -216,17 +216,25 @@ impl Shard {
         self.add_session(now, spec.id, negotiated, random, Part::Player(player))
     }
 
-    /// Gives a session new local ICE credentials; `ufrag` has to name its slot. All else goes on as it is.
+    /// Gives a session new ICE credentials: ours, whose `ufrag` has to name its slot, and the peer's ufrag. All else goes
+    /// on as it is.
     ///
     /// `false` if there is none of this key.
-    pub fn restart_ice(&mut self, now: Instant, key: SlotKey, ufrag: Ufrag, local: &IceCredentials) -> bool {
+    pub fn restart_ice(
+        &mut self,
+        now: Instant,
+        key: SlotKey,
+        ufrag: Ufrag,
+        local: &IceCredentials,
+        remote_ufrag: &str,
+    ) -> bool {
         debug_assert_eq!(
             (ufrag.shard, ufrag.slot),
             (self.config.id.0, key.slot),
             "checks find the session by its ufrag"
         );
         let Some(session) = self.session_mut(key) else { return false };
-        session.endpoint.restart_ice(now, ufrag, local);
+        session.endpoint.restart_ice(now, ufrag, local, remote_ufrag);
         true
     }
 

@@ -8,6 +8,9 @@ use crate::world::{Side, VIDEO_SSRC, World};
 
 const FRAME: Duration = Duration::from_millis(33);
 
+/// The ufrag of a peer that restarts.
+const AGAIN: &str = "peer-again";
+
 fn watched() -> (World, usize, usize) {
     let mut world = World::with_timeouts(1, Duration::from_secs(300), Duration::from_secs(20));
     let publisher = world.add_publisher(Side::Client);
@@ -39,13 +42,13 @@ fn assert_whole(world: &World, player: usize, frames: usize) {
 #[test]
 fn media_goes_to_the_old_pair_until_the_new_credentials_nominate_another() {
     let (mut world, publisher, player) = watched();
-    let ice = world.restart_ice(0, player);
+    let ice = world.restart_ice(0, player, AGAIN);
     frames(&mut world, publisher, 5, false);
     assert_whole(&world, player, 10);
 
     // The phone has changed its network: from the old address nobody answers any more.
     world.peers[player].address = ([10, 7, 7, 7], 777).into();
-    world.peers[player].restart_ice(ice);
+    world.peers[player].restart_ice(AGAIN, ice);
     world.peers[player].nominates = false;
     world.peers[player].check();
     world.run(FRAME);
@@ -65,11 +68,47 @@ fn media_goes_to_the_old_pair_until_the_new_credentials_nominate_another() {
     assert_eq!((world.peers[player].undecryptable, &world.heard.ended[..]), (0, &[][..]));
 }
 
+/// What Chromium does: the offer of a restart opens new sockets, and until the answer has come they check our old ufrag in the
+/// name of their new one. A pair of such a check would be nominated, and die with our old credentials.
+#[test]
+fn a_peer_that_waits_for_the_answer_to_its_restart_gets_no_pair_by_the_old_one() {
+    let (mut world, publisher, player) = watched();
+    let (home, first) = (world.peers[player].address, world.peers[player].ufrag.clone());
+    let unknown = |world: &mut World| world.report(0).dropped[DropReason::StunUnknownUfrag as usize];
+
+    world.peers[player].ufrag = AGAIN.into();
+    world.peers[player].address = ([10, 7, 7, 7], 777).into();
+    world.peers[player].check();
+    world.run(FRAME);
+    assert_eq!(unknown(&mut world), 1, "before the PATCH");
+    world.peers[player].address = home;
+    frames(&mut world, publisher, 5, false);
+    assert_whole(&world, player, 10);
+
+    let ice = world.restart_ice(0, player, AGAIN);
+    world.peers[player].address = ([10, 7, 7, 7], 777).into();
+    world.peers[player].check();
+    world.run(FRAME);
+    assert_eq!(unknown(&mut world), 2, "after it");
+    world.peers[player].restart_ice(&first, ice.clone());
+    world.peers[player].check();
+    world.run(FRAME);
+    assert_eq!(unknown(&mut world), 3, "nor by our new one in the name of its old one");
+
+    world.peers[player].restart_ice(AGAIN, ice);
+    world.peers[player].check();
+    world.peers[player].send_rtcp(|w| w.receiver_report(1, &[]).unwrap());
+    world.run(FRAME);
+    frames(&mut world, publisher, 5, false);
+    assert_whole(&world, player, 15);
+    assert_eq!(unknown(&mut world), 3);
+}
+
 #[test]
 fn a_publisher_goes_on_from_another_network() {
     let (mut world, publisher, player) = watched();
-    let ice = world.restart_ice(0, publisher);
-    world.peers[publisher].restart_ice(ice);
+    let ice = world.restart_ice(0, publisher, AGAIN);
+    world.peers[publisher].restart_ice(AGAIN, ice);
     world.peers[publisher].address = ([10, 8, 8, 8], 888).into();
     world.peers[publisher].check();
     world.run(FRAME);
@@ -82,8 +121,8 @@ fn a_publisher_goes_on_from_another_network() {
 fn a_restart_before_the_first_pair_is_as_good_as_any() {
     let (mut world, publisher, _) = watched();
     let player = world.add_player(0);
-    let ice = world.restart_ice(0, player);
-    world.peers[player].restart_ice(ice);
+    let ice = world.restart_ice(0, player, AGAIN);
+    world.peers[player].restart_ice(AGAIN, ice);
     world.connect(player);
     frames(&mut world, publisher, 5, true);
     assert!(world.peers[player].received_on(VIDEO_SSRC).len() >= 15);
@@ -92,12 +131,12 @@ fn a_restart_before_the_first_pair_is_as_good_as_any() {
 #[test]
 fn the_old_credentials_are_good_for_30_seconds() {
     let (mut world, _, player) = watched();
-    let old = world.peers[player].remote_ice();
-    let new = world.restart_ice(0, player);
-    world.peers[player].restart_ice(new);
+    let (first, old) = (world.peers[player].ufrag.clone(), world.peers[player].remote_ice());
+    let new = world.restart_ice(0, player, AGAIN);
+    world.peers[player].restart_ice(AGAIN, new);
     world.run(Duration::from_millis(29_900));
     world.peers[player].sends_checks = false;
-    world.peers[player].restart_ice(old);
+    world.peers[player].restart_ice(&first, old);
     let unknown = |world: &mut World| world.report(0).dropped[DropReason::StunUnknownUfrag as usize];
     world.peers[player].check();
     world.run(FRAME);
@@ -112,7 +151,7 @@ fn the_old_credentials_are_good_for_30_seconds() {
 #[test]
 fn a_restart_that_the_peer_does_not_follow_ends_with_its_consent() {
     let (mut world, _, player) = watched();
-    world.restart_ice(0, player);
+    world.restart_ice(0, player, AGAIN);
     world.run(Duration::from_secs(45));
     assert_eq!(world.heard.ended, [], "the old credentials counted for 30 s, and consent lasts 20 s more");
     world.run(Duration::from_secs(6));

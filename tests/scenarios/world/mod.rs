@@ -210,13 +210,14 @@ impl World {
         self.peers.len() - 1
     }
 
-    /// Gives a peer on `shard` new credentials, as a PATCH would, and returns them. The peer learns of them from the caller.
-    pub fn restart_ice(&mut self, shard: usize, peer: usize) -> IceCredentials {
+    /// Gives a peer on `shard` new credentials, as a PATCH with `remote_ufrag` would, and returns them. The peer learns of them from
+    /// the caller.
+    pub fn restart_ice(&mut self, shard: usize, peer: usize, remote_ufrag: &str) -> IceCredentials {
         let (random, _) = self.next_session();
         let key = self.peers[peer].key.expect("begun");
         let secret = std::array::from_fn(|i| random[i]);
         let (ufrag, ice) = new_credentials(secret, shard as u16, key.slot);
-        assert!(self.shards[shard].restart_ice(self.now, key, ufrag, &ice), "the session exists");
+        assert!(self.shards[shard].restart_ice(self.now, key, ufrag, &ice, remote_ufrag), "the session exists");
         ice
     }
 

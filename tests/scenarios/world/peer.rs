@@ -88,6 +88,8 @@ pub struct Peer {
     pub nominates: bool,
     /// What becomes of its DTLS datagrams on the way to the wire: none, itself, or others.
     pub rewrite: Rewrite,
+    /// Its own ufrag: the one of its offer, until it restarts ICE.
+    pub ufrag: String,
     node: Option<SocketAddr>,
     remote: Option<(IceCredentials, IntegrityKey)>,
     side: Side,
@@ -103,6 +105,9 @@ pub struct Peer {
     audio_sequence: u16,
     pub timestamp: u32,
 }
+
+/// Of every peer's offer.
+const UFRAG: &str = "peer";
 
 impl Peer {
     pub fn publisher(now: Instant, number: u16, side: Side) -> Self {
@@ -130,6 +135,7 @@ impl Peer {
             may_fail: false,
             nominates: true,
             rewrite: |datagram| vec![datagram],
+            ufrag: UFRAG.into(),
             node: None,
             remote: None,
             side,
@@ -172,8 +178,9 @@ impl Peer {
         self.remote = Some((ice.clone(), IntegrityKey::new(&ice.pwd)));
     }
 
-    /// The answer to an ICE restart has come.
-    pub fn restart_ice(&mut self, ice: IceCredentials) {
+    /// The answer to an ICE restart has come, for which it had `ufrag`.
+    pub fn restart_ice(&mut self, ufrag: &str, ice: IceCredentials) {
+        self.ufrag = ufrag.into();
         self.remote = Some((ice.clone(), IntegrityKey::new(&ice.pwd)));
     }
 
@@ -205,7 +212,7 @@ impl Peer {
         let parameters = RequestParameters {
             transaction_id: [7; 12],
             local_ufrag: &credentials.ufrag,
-            remote_ufrag: "peer",
+            remote_ufrag: &self.ufrag,
             priority: Some(1),
             role: Some((IceRole::Controlling, 1)),
             use_candidate: self.nominates,
@@ -539,7 +546,7 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
     Negotiated {
         direction,
         dtls_role: if side == Side::Client { DtlsRole::Server } else { DtlsRole::Client },
-        remote_ice: IceCredentials { ufrag: "peer".into(), pwd: "p".repeat(24) },
+        remote_ice: IceCredentials { ufrag: UFRAG.into(), pwd: "p".repeat(24) },
         remote_fingerprints: vec![fingerprint_line(fingerprint)],
         offered_tls_id: false,
         extmap_allow_mixed: true,

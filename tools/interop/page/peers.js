@@ -42,13 +42,19 @@
     return { status: response.status, etag: response.headers.get('ETag') };
   }
 
-  /** Restarts ICE (RFC 9725 §4.3.3). Returns the new ufrags; the browser then looks for a pair by itself. */
-  async function restart(number) {
+  /**
+   * Restarts ICE (RFC 9725 §4.3.3). Returns the new ufrags; the browser then looks for a pair by itself. When `far`, as far
+   * from the gateway: the browser's new sockets have sent checks with what it knows before the PATCH leaves.
+   */
+  async function restart(number, { far = false } = {}) {
     const peer = peers.get(number);
     const { connection } = peer;
     connection.restartIce();
     await connection.setLocalDescription();
     const offer = connection.localDescription.sdp;
+    const [mine] = credentials(offer);
+    const hasChecked = async () => (await pairs(number)).some(({ local, requestsSent }) => local === mine && requestsSent > 2);
+    while (far && !await hasChecked()) await new Promise((resolve) => setTimeout(resolve, 20));
     const response = await patch(peer, '*', fragment(offer));
     const answered = await response.text();
     if (response.status !== 200) throw new Error(`PATCH answered ${response.status}: ${answered}`);
@@ -56,7 +62,7 @@
     const [ufrag, pwd] = credentials(answered);
     const sdp = connection.remoteDescription.sdp.replace(/(a=ice-ufrag:).*/g, `$1${ufrag}`).replace(/(a=ice-pwd:).*/g, `$1${pwd}`);
     await connection.setRemoteDescription({ type: 'answer', sdp });
-    return { local: credentials(offer)[0], remote: ufrag };
+    return { local: mine, remote: ufrag };
   }
 
   /** The ufrags of the pair that carries the media. */

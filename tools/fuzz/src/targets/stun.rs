@@ -17,12 +17,15 @@ use crate::input::Input;
 const SECRET: [u8; 21] = [9; 21];
 const CONSENT: Duration = Duration::from_secs(30);
 
+/// The ufrag of the peer.
+const PEER: &str = "peer";
+
 /// Messages one after the other: how they are to be made whole, where they come from, their bytes.
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (ufrag, credentials) = new_credentials(SECRET, 1, 2);
     let mut now = Instant::now();
-    let mut ice = IceLite::new(now, ufrag, &credentials.pwd, CONSENT);
+    let mut ice = IceLite::new(now, ufrag, &credentials.pwd, PEER, CONSENT);
     let key = IntegrityKey::new(&credentials.pwd);
     while !input.is_empty() {
         let how = input.byte();
@@ -64,6 +67,7 @@ fn check(ice: &mut IceLite, key: &IntegrityKey, now: Instant, source: TransportA
         }
     }
     assert!(verified, "only who knows the password is answered");
+    assert_eq!(request.remote_ufrag(), PEER.as_bytes(), "and is the peer of this ICE session");
     assert!(ice.validated_addresses().count() <= MAX_VALIDATED);
     assert!(ice.nominated().is_none_or(|address| ice.is_validated(address)));
 }
@@ -74,7 +78,10 @@ fn written(input: &mut Input<'_>, ufrag: &str, pwd: &str) -> Vec<u8> {
     let parameters = RequestParameters {
         transaction_id: [input.byte(); 12],
         local_ufrag: ufrag,
-        remote_ufrag: &"r".repeat(1 + usize::from(input.byte())),
+        remote_ufrag: &match input.byte() {
+            0..=127 => PEER.to_owned(),
+            n => "r".repeat(n.into()),
+        },
         priority: input.flag().then(|| input.long()),
         role: [None, Some(IceRole::Controlling), Some(IceRole::Controlled)][usize::from(role % 3)]
             .map(|role| (role, tie_breaker)),
@@ -103,7 +110,7 @@ fn source(input: &mut Input<'_>) -> TransportAddress {
 
 /// USERNAME as a peer of this session writes it.
 fn username(ufrag: Ufrag) -> Vec<u8> {
-    let value = format!("{ufrag}:peer");
+    let value = format!("{ufrag}:{PEER}");
     let mut attribute = vec![0x00, 0x06, 0, value.len() as u8];
     attribute.extend(value.as_bytes());
     attribute.resize(attribute.len().next_multiple_of(4), 0);
