@@ -17,14 +17,15 @@ export class Child {
    * @param {string} log the file that gets what it prints
    * @param {(line: string) => void} [onLine] sees each line of its standard output
    * @param {NodeJS.ProcessEnv} [env]
+   * @param {'ignore' | 'pipe'} [stdin]
    */
-  constructor(command, args, log, onLine, env = process.env) {
+  constructor(command, args, log, onLine, env = process.env, stdin = 'ignore') {
     mkdirSync(dirname(log), { recursive: true });
     this.log = log;
     this.name = command.split('/').at(-1);
     /** `{ code, signal }` once it has ended. @type {{ code: number | null, signal: string | null } | undefined} */
     this.ended = undefined;
-    this.process = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
+    this.process = spawn(command, args, { stdio: [stdin, 'pipe', 'pipe'], env });
     running.add(this.process);
     const file = createWriteStream(log);
     const tee = (stream, perLine) => {

@@ -17,6 +17,8 @@ export const CROWD = join(ROOT, 'target/debug/examples/crowd');
 export const FLOOD = join(ROOT, 'target/debug/examples/flood');
 /** The load generator, which `cargo test --workspace` builds. */
 export const LOAD = join(ROOT, 'target/debug/tableside-load');
+/** The link emulator, likewise. */
+export const NETSIM = join(ROOT, 'target/debug/tableside-netsim');
 const VENV = join(ROOT, 'target/tools-venv');
 export const FFMPEG = packagedFfmpeg();
 export const WHIP_CLIENT = onPath('whip-client');
@@ -32,6 +34,7 @@ export function missingTools(binary) {
     [existsSync(CROWD), `${CROWD} (cargo build --example crowd)`],
     [existsSync(FLOOD), `${FLOOD} (cargo build --example flood)`],
     [existsSync(LOAD), `${LOAD} (cargo build -p tableside-load)`],
+    [existsSync(NETSIM), `${NETSIM} (cargo build -p tableside-netsim)`],
   ];
   return [...absent(examples), ...missingPeers(binary)];
 }

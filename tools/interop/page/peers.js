@@ -7,17 +7,50 @@
 
   const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
-  /** Posts the offer and applies the answer; the session's URL comes back resolved, with its entity-tag. */
-  async function negotiate(connection, endpoint) {
-    await connection.setLocalDescription();
+  /**
+   * Posts the offer and applies the answer; the session's URL comes back resolved, with its entity-tag. Without `repair`
+   * neither NACK nor RTX is offered. With `via` the answer's candidates lead there: `{ 'ADDRESS PORT': … }` by
+   * the gateway's port.
+   */
+  async function negotiate(connection, endpoint, { repair = true, via } = {}) {
+    if (repair) await connection.setLocalDescription();
+    else await connection.setLocalDescription({ type: 'offer', sdp: withoutRepair((await connection.createOffer()).sdp) });
     const response = await fetch(endpoint, {
       method: 'POST',
       headers: { 'Content-Type': 'application/sdp' },
       body: connection.localDescription.sdp,
     });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
-    await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+    const answer = await response.text();
+    await connection.setRemoteDescription({ type: 'answer', sdp: via ? detour(answer, via) : answer });
     return { session: new URL(response.headers.get('Location'), response.url).href, etag: response.headers.get('ETag') };
+  }
+
+  /** Without requests for retransmission (RFC 4585 §6.2.1) and without RTX (RFC 4588), which answers them. */
+  function withoutRepair(sdp) {
+    const rtx = [...sdp.matchAll(/^a=rtpmap:(\d+) rtx\//gm)].map(([, payloadType]) => payloadType);
+    const isRepair = (line) => /^a=rtcp-fb:\S+ nack$/.test(line) || rtx.includes(/^a=(?:rtpmap|fmtp|rtcp-fb):(\d+) /.exec(line)?.[1]);
+    const lines = sdp.split('\r\n').filter((line) => !isRepair(line));
+    return lines.map((line) => (line.startsWith('m=') ? withoutTypes(line, rtx) : line)).join('\r\n');
+  }
+
+  /** An m-line without some of its payload types. */
+  function withoutTypes(line, types) {
+    return line.split(' ').filter((word, at) => at < 3 || !types.includes(word)).join(' ');
+  }
+
+  /** UDP candidates of the answer lead elsewhere, by their port; the others are left out. */
+  function detour(sdp, via) {
+    const candidate = /^a=candidate:(\S+ \d+ udp \d+) \S+ (\d+) (.*)$/;
+    const seen = new Set();
+    const lines = sdp.split('\r\n').flatMap((line) => {
+      if (!line.startsWith('a=candidate:')) return [line];
+      const [, head, port, rest] = candidate.exec(line) ?? [];
+      if (!via[port] || seen.has(port)) return [];
+      seen.add(port);
+      return [`a=candidate:${head} ${via[port]} ${rest}`];
+    });
+    return lines.join('\r\n');
   }
 
   /** The ICE lines of a description's first section, which is the bundle's tagged one (RFC 9725 §4.3.2). */
@@ -113,9 +146,9 @@
 
   /**
    * Watches until the first frame is there. Returns the peer's number and the time from the POST to that frame.
-   * `extension` is the URI of one to ask for, `red` false leaves RED out of the offer.
+   * `extension` is the URI of one to ask for, `red` false leaves RED out of the offer; `repair` and `via` as for `negotiate`.
    */
-  async function watch(endpoint, { deadlineMs = 10_000, sound = true, extension, red = true } = {}) {
+  async function watch(endpoint, { deadlineMs = 10_000, sound = true, extension, red = true, repair, via } = {}) {
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     const video = document.createElement('video');
     video.autoplay = true;
@@ -136,7 +169,7 @@
     peers.set(number, peer);
     const shown = firstFrame(video);
     const posted = performance.now();
-    Object.assign(peer, await negotiate(connection, endpoint));
+    Object.assign(peer, await negotiate(connection, endpoint, { repair, via }));
     const shownAt = await within(deadlineMs, shown, 'the first frame');
     return { peer: number, joinMs: shownAt - posted };
   }

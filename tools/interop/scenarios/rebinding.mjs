@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 
+import { Netsim } from '../lib/netsim.mjs';
 import { PlayerPage } from '../lib/player-page.mjs';
 import { FPS, studio } from '../lib/studio.mjs';
-import { UdpRelay } from '../lib/udp-relay.mjs';
 import { until } from '../lib/until.mjs';
 
 export const about = 'Chromium plays on in the same session within 3 s after a NAT gave it another port';
@@ -13,14 +13,14 @@ const REBINDINGS = 3;
 const LIMIT = 3;
 
 export async function run(t) {
-  // Everybody reaches the gateway through the relay only.
-  const { gateway, relay } = await behindRelay(t);
-  await rebinds(t, { gateway, relay, browser: await t.chromium(), name: 'Chromium', players: 1 });
+  // Everybody reaches the gateway through the emulator only.
+  const { gateway, netsim } = await behindNat(t);
+  await rebinds(t, { gateway, netsim, browser: await t.chromium(), name: 'Chromium', players: 1 });
 }
 
 /** `players` is how many have connected with this one. */
-async function rebinds(t, { gateway, relay, browser, name, players }) {
-  const others = relay.clients();
+async function rebinds(t, { gateway, netsim, browser, name, players }) {
+  const others = (await netsim.clients()).length;
   const page = new PlayerPage(await browser.open(gateway.url('/play/one')));
   await until(`${name}: the page is live`, 20, async () => (await page.state()) === 'live');
   const connected = (metrics) => metrics.sum('tableside_sessions_connected_total', { role: 'player' });
@@ -30,10 +30,10 @@ async function rebinds(t, { gateway, relay, browser, name, players }) {
   });
   for (let n = 1; n <= REBINDINGS; n += 1) {
     await until(`${name}: a second of the table has played`, 10, grows(page, FPS));
-    const own = relay.clients().filter((client) => !others.includes(client));
+    const own = (await netsim.clients()).slice(others);
     assert(own.length > 0, `${name} has a binding`);
-    relay.rebind(own);
-    // More than what was under way in the relay and in the decoder.
+    for (const { client } of own) await netsim.command(`client ${client} rebind`);
+    // More than what was under way in the decoder.
     const { seconds } = await until(`${name}: the picture goes on`, 20, grows(page, FPS / 3), { everyMs: 20 });
     t.measure(`${name}, rebinding ${n}, until the picture goes on`, seconds, 's');
     assert(seconds < LIMIT, `${name}: ${seconds} s`);
@@ -58,13 +58,12 @@ function grows(page, frames) {
   };
 }
 
-async function behindRelay(t) {
-  let relay;
+async function behindNat(t) {
+  let netsim;
   const beforePublishing = async (port) => {
-    relay = await UdpRelay.open({ address: ANNOUNCED, port }, { address: '127.0.0.1', port });
-    t.defer(() => relay.close());
+    netsim = await Netsim.start(t, { [`${ANNOUNCED}:${port}`]: `127.0.0.1:${port}` });
   };
   const media = `listen = "127.0.0.1"\nannounce = ["${ANNOUNCED}"]\ntcp.enabled = false`;
   const started = await studio(t, media, { beforePublishing, codec: 'VP8' });
-  return { ...started, relay };
+  return { ...started, netsim };
 }

@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +13,6 @@ import { assertMoves, assertSounds, between } from '../lib/playback.mjs';
 import { Child } from '../lib/process.mjs';
 import { runScenario } from '../lib/scenario.mjs';
 import { percentile, randomFrom } from '../lib/statistics.mjs';
-import { UdpRelay } from '../lib/udp-relay.mjs';
 import { until } from '../lib/until.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'interop-'));
@@ -136,32 +133,6 @@ test('a scenario passes only if it and its cleanup do', async () => {
   const hanging = await quiet(() => new Promise(() => {}));
   assert.equal(hanging.error.message, 'not done within 0.2 s');
   assert.equal(closed, 2);
-});
-
-test('a relay gives its clients other ports when it rebinds, and answers find them', async () => {
-  const [target, client] = [createSocket('udp4'), createSocket('udp4')];
-  const seen = [];
-  target.on('message', (message, from) => {
-    seen.push(from.port);
-    target.send(message, from.port, from.address);
-  });
-  await Promise.all([target, client].map((socket) => once(socket.bind(0, '127.0.0.1'), 'listening')));
-  const [port] = await freePorts(1);
-  const relay = await UdpRelay.open({ address: '127.0.0.2', port }, { address: '127.0.0.1', port: target.address().port });
-  const there = async (text) => {
-    client.send(text, port, '127.0.0.2');
-    const [message, from] = await once(client, 'message');
-    assert.deepEqual([String(message), from.address, from.port], [text, '127.0.0.2', port]);
-  };
-  await there('one');
-  await there('two');
-  assert.deepEqual(relay.clients(), [`127.0.0.1:${client.address().port}`]);
-  relay.rebind(relay.clients());
-  await there('three');
-  assert.equal(seen[0], seen[1]);
-  assert.notEqual(seen[1], seen[2]);
-  relay.close();
-  [target, client].forEach((socket) => socket.close());
 });
 
 test('a network is gone after the scenario, and after a run that was killed', async () => {

@@ -1,0 +1,113 @@
+// What loss, delay and jitter on a player's link do to the picture: the cells, how one is played, what it comes to.
+
+import { between, isLevel } from './playback.mjs';
+import { Netsim } from './netsim.mjs';
+import { percentile } from './statistics.mjs';
+import { measureFor, until } from './until.mjs';
+
+export const TABLE = 'demo';
+export const FPS = 30;
+/** Packets in a burst, in the mean. */
+export const BURST = 4;
+/** Of the demo's shards. */
+const FIRST_PORT = 7000;
+const JOINS_WITHIN = 30;
+const SAMPLE_SECONDS = 0.25;
+
+const LOSSES = [0, 1, 3, 5, 10];
+const ROUND_TRIPS = [20, 80, 200];
+const JITTERS = [0, 30];
+
+/**
+ * A link and a player.
+ *
+ * @typedef {{ loss: number, kind: 'none' | 'random' | 'burst', rtt: number, jitter: number, repair: boolean }} Cell
+ */
+
+/** All cells: loss in percent, alone or in bursts; round trip and jitter in milliseconds; with and without repair. @returns {Cell[]} */
+export function allCells() {
+  const losses = LOSSES.flatMap((loss) => (loss === 0 ? [{ loss, kind: 'none' }] : [{ loss, kind: 'random' }, { loss, kind: 'burst' }]));
+  return losses.flatMap((loss) => ROUND_TRIPS.flatMap((rtt) => JITTERS.flatMap((jitter) =>
+    [true, false].map((repair) => ({ ...loss, rtt, jitter, repair })))));
+}
+
+/** As it is called on the command line: `5%random-80ms-jitter30-norepair`. @param {Cell} cell */
+export function cellName({ loss, kind, rtt, jitter, repair }) {
+  return `${loss}%${kind === 'none' ? '' : kind}-${rtt}ms${jitter > 0 ? `-jitter${jitter}` : ''}${repair ? '' : '-norepair'}`;
+}
+
+/** The settings of either direction. @param {Cell} cell */
+export function conditions({ loss, kind, rtt, jitter }) {
+  const lost = { none: 'loss=0', random: `loss=${loss}%`, burst: `burst=${loss}%/${BURST}` }[kind];
+  return `delay=${rtt / 2}ms jitter=${jitter}ms ${lost}`;
+}
+
+/**
+ * Plays these cells, so many at a time, each behind a link of its own.
+ *
+ * @param {import('./scenario.mjs').Scenario} t
+ * @param {Cell[]} cells
+ * @param {{ seconds: number, together: number, seed?: number, progress?: (batch: object[], done: number) => void }} how
+ * @returns {Promise<{ results: (Cell & Result)[], chromium: string }>} with the browser's version
+ */
+export async function playCells(t, cells, { seconds, together, seed = 1, progress = () => {} }) {
+  const gateway = await t.demo();
+  const ports = (await gateway.status()).shards.map(({ shard }) => FIRST_PORT + shard);
+  const browser = await t.chromium();
+  const results = [];
+  for (let at = 0; at < cells.length; at += together) {
+    const page = await browser.openPeers(gateway.url('/'));
+    const playing = cells.slice(at, at + together).map((cell, n) => play(t, { gateway, ports, page, cell, seconds, seed: seed + at + n }));
+    results.push(...await Promise.all(playing));
+    await page.close();
+    progress(results.slice(at), results.length);
+  }
+  return { results, chromium: browser.browser.version() };
+}
+
+/**
+ * Frames shown of those sent; freezes as Chromium counts them, in seconds; p95 of the time a frame waits in the jitter
+ * buffer, in milliseconds.
+ *
+ * @typedef {{ shown: number, freezes: number, frozen: number, longestFreeze: number, jitterBufferMs: number, nacks: number,
+ *   keyframeRequests: number }} Result
+ */
+
+async function play(t, { gateway, ports, page, cell, seconds, seed }) {
+  const forward = Object.fromEntries(ports.map((port, n) => [`127.0.0.${n + 2}:0`, `127.0.0.1:${port}`]));
+  const netsim = await Netsim.start(t, forward, { both: conditions(cell), seed, name: `netsim-${cellName(cell)}` });
+  const via = Object.fromEntries(ports.map((port, n) => [port, netsim.listening[n].replace(':', ' ')]));
+  const options = { repair: cell.repair, via, deadlineMs: JOINS_WITHIN * 1000 };
+  const { peer } = await page.evaluate(([url, how]) => globalThis.interop.watch(url, how), [gateway.url(`/whep/${TABLE}`), options]);
+  const read = () => page.evaluate((number) => globalThis.interop.stats(number), peer);
+  await until(`${cellName(cell)} is level with the table`, JOINS_WITHIN, isLevel(read, FPS), { everyMs: 250 });
+  const samples = [await read()];
+  while (samples.at(-1).at - samples[0].at < seconds * 1000) {
+    await measureFor(SAMPLE_SECONDS);
+    samples.push(await read());
+  }
+  await page.evaluate((number) => globalThis.interop.leave(number, 'delete'), peer);
+  await netsim.stop();
+  return { ...cell, ...outcome(samples) };
+}
+
+/** What a series of readings comes to. @returns {Result} */
+export function outcome(samples) {
+  const [first, last] = [samples[0], samples.at(-1)];
+  const played = between(first, last);
+  const grown = (key) => (last.video[key] ?? 0) - (first.video[key] ?? 0);
+  const pairs = samples.slice(1).map((sample, n) => [samples[n].video, sample.video]);
+  const rate = (sum, count) => ([before, after]) => (after[sum] - before[sum]) / (after[count] - before[count]);
+  const waits = pairs.map(rate('jitterBufferDelay', 'jitterBufferEmittedCount')).filter(Number.isFinite);
+  const freezes = pairs.map(rate('totalFreezesDuration', 'freezeCount')).filter(Number.isFinite);
+  return {
+    // The publisher's clock is this machine's: what it sends in this time is known better than what a counter has seen of it.
+    shown: Math.min(1, (played.frames - played.framesDropped) / (FPS * played.seconds)),
+    freezes: played.freezes,
+    frozen: grown('totalFreezesDuration'),
+    longestFreeze: Math.max(0, ...freezes),
+    jitterBufferMs: waits.length > 0 ? 1000 * percentile(waits, 95) : Infinity,
+    nacks: grown('nackCount'),
+    keyframeRequests: played.keyframeRequests,
+  };
+}
