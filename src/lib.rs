@@ -3,10 +3,10 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! config ← media ← rtc ← fanout ← shard ← { net, fleet, telemetry, http, demo } ← run ← main
+//! config ← media ← qos ← rtc ← fanout ← shard ← { net, fleet, telemetry, http, demo } ← run ← main
 //! ```
 //!
-//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `rtc`,
+//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `qos`, `rtc`,
 //! `fanout` and `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
 //! `now` as an argument and are driven through `handle_*` and `poll_*`. `tests/architecture.rs` checks both rules.
 //!
@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod http;
 pub mod media;
 pub mod net;
+pub mod qos;
 pub mod rtc;
 pub mod run;
 pub mod shard;

@@ -15,12 +15,13 @@ type Sources = BTreeMap<String, String>;
 const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("media", &["config"]),
+    ("qos", &[]),
     ("rtc", &["config", "media"]),
     ("fanout", &["config", "media", "rtc"]),
-    ("shard", &["config", "media", "rtc", "fanout"]),
+    ("shard", &["config", "media", "qos", "rtc", "fanout"]),
     ("net", &["config", "media", "rtc", "fanout"]),
     ("fleet", &["config", "media", "rtc", "fanout", "shard", "net"]),
-    ("telemetry", &["config", "media", "rtc", "fanout", "shard", "net", "fleet"]),
+    ("telemetry", &["config", "media", "qos", "rtc", "fanout", "shard", "net", "fleet"]),
     ("http", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];
@@ -29,7 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const TOP: &[&str] = &["lib.rs", "main.rs", "run.rs", "run/"];
 
 /// Rooms that are handed bytes and `now`, and decide.
-const SANS_IO: &[&str] = &["media/", "rtc/", "fanout/", "shard/"];
+const SANS_IO: &[&str] = &["media/", "qos/", "rtc/", "fanout/", "shard/"];
 
 /// What a sans-IO room must not name, as runs of path segments.
 const IO: &[&[&str]] = &[

@@ -16,6 +16,7 @@ use serde_json::json;
 use tableside::config::Config;
 use tableside::fleet::Node;
 use tableside::http::{self, App};
+use tableside::qos::QosReport;
 use tableside::telemetry::Metrics;
 use tokio::net::TcpListener;
 use webrtc::peer_connection::SrtpProtectionProfile;
@@ -112,6 +113,51 @@ async fn publishers_and_players_of_another_implementation() {
     }
     let reports = gateway.node.reports();
     assert!(reports.iter().all(|r| r.dropped[tableside::shard::DropReason::SrtpAuthentication as usize] == 0));
+    gateway.node.shutdown().await;
+}
+
+/// The `stats` of a player are held against what it was offered meanwhile, on its shard and for its table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_players_report_is_counted_for_their_table() {
+    let gateway = Gateway::start().await;
+    let http = client();
+    let publisher = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("publishes");
+    gateway.is_live("studio").await;
+    let whep = gateway.url("/whep/studio");
+    // One on each shard.
+    let frozen = Player::join(&http, &whep, &PlayerOptions::default()).await.expect("joins");
+    let content = Player::join(&http, &whep, &PlayerOptions::default()).await.expect("joins");
+    for player in [&frozen, &content] {
+        player.playing(LIMIT).await.expect("plays");
+    }
+    let of_studio = || -> Vec<QosReport> {
+        gateway.node.reports().iter().filter_map(|r| Some(r.tables.get("studio")?.qos.clone())).collect()
+    };
+    let reporting = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        for n in 0u64.. {
+            looks.tick().await;
+            // The one's picture stands, and the other says that it decodes more than there is.
+            let stands = json!({"type": "stats", "framesDecoded": 7, "freezesMs": 100 * n, "jitterBufferDelay": 40});
+            let thrives = json!({"type": "stats", "framesDecoded": 1_000_000 * n, "bytesReceived": 1_000_000_000 * n});
+            frozen.send("qos", &stands).await.expect("sent");
+            content.send("qos", &thrives).await.expect("sent");
+            if of_studio().iter().filter(|qos| qos.reports >= 2).count() == 2 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, reporting).await.expect("both shards count the reports");
+    let shards = of_studio();
+    let mean = |qos: &QosReport| qos.frames_seen.mean();
+    let (worst, best) = match mean(&shards[0]) < mean(&shards[1]) {
+        true => (&shards[0], &shards[1]),
+        false => (&shards[1], &shards[0]),
+    };
+    assert_eq!((mean(worst), mean(best)), (0.0, 1.0), "as much as there can be, and no more");
+    assert!(worst.frames_missed > 0 && worst.frozen > Duration::ZERO && worst.jitter_buffer.count() >= 2);
+    assert_eq!((best.frames_missed, best.bytes_seen.mean(), best.frozen), (0, 1.0, Duration::ZERO));
+    publisher.leave().await.expect("leaves");
     gateway.node.shutdown().await;
 }
 

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::qos::PlayerStatistics;
 use crate::rtc::data_channel::{ChannelEvent, ChannelId};
 
 use super::core::Shard;
 use super::report::DropReason;
-use super::session::Player;
 
 /// The largest message a player may send on any of its channels.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -18,7 +18,7 @@ const MAX_MESSAGE: usize = 16 * 1024;
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum FromPlayer {
     Bet { bet_id: String },
-    Stats {},
+    Stats(PlayerStatistics),
     Timing {},
 }
 
@@ -88,10 +88,14 @@ impl Shard {
                 );
                 Some(())
             }
-            Some(FromPlayer::Stats {} | FromPlayer::Timing {}) if player.channels.qos == Some(id) => {
-                if let Some(rtt_ms) = round_trip_ms(player) {
-                    self.send_on(now, slot, id, &ToPlayer::Latency { rtt_ms });
-                }
+            Some(FromPlayer::Stats(said)) if player.channels.qos == Some(id) => {
+                let round_trip = player.round_trip;
+                self.handle_statistics(now, slot, &said);
+                self.send_latency(now, slot, id, round_trip);
+                Some(())
+            }
+            Some(FromPlayer::Timing {}) if player.channels.qos == Some(id) => {
+                self.send_latency(now, slot, id, player.round_trip);
                 Some(())
             }
             _ if player.channels.bets == Some(id) => {
@@ -100,6 +104,24 @@ impl Shard {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// Adds what a player says of its picture to what the table's players say.
+    fn handle_statistics(&mut self, now: Instant, slot: u32, said: &PlayerStatistics) {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let Some(table) = self.tables.get_mut(&session.table) else { return };
+        let offered = table.video.as_ref().map(|track| track.offered).unwrap_or_default();
+        let Some(player) = session.player_mut() else { return };
+        let playback = player.playback.get_or_insert_default();
+        if let Some(increment) = playback.handle_report(now, offered, said) {
+            table.qos.handle_increment(now, &increment, player.round_trip);
+        }
+    }
+
+    fn send_latency(&mut self, now: Instant, slot: u32, id: ChannelId, round_trip: Option<Duration>) {
+        if let Some(rtt_ms) = round_trip.map(|time| time.as_secs_f64() * 1000.0) {
+            self.send_on(now, slot, id, &ToPlayer::Latency { rtt_ms });
         }
     }
 
@@ -120,10 +142,6 @@ impl Shard {
     }
 }
 
-fn round_trip_ms(player: &Player) -> Option<f64> {
-    player.round_trip.map(|d: Duration| d.as_secs_f64() * 1000.0)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -136,7 +154,9 @@ mod tests {
         assert!(
             matches!(read(r#"{"type":"bet","betId":"b-1","roundId":7}"#), Some(FromPlayer::Bet { bet_id }) if bet_id == "b-1")
         );
-        assert!(matches!(read(r#"{"type":"stats","fps":30}"#), Some(FromPlayer::Stats {})));
+        assert!(
+            matches!(read(r#"{"type":"stats","fps":30,"framesDecoded":7}"#), Some(FromPlayer::Stats(s)) if s.frames_decoded == Some(7))
+        );
         assert!(matches!(read(r#"{"type":"timing"}"#), Some(FromPlayer::Timing {})));
         for wrong in [r#"{"type":"bet"}"#, r#"{"type":"bet","betId":7}"#, r#"{"type":"ack"}"#, r#"{"betId":"b"}"#, "[]"]
         {

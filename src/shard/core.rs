@@ -212,6 +212,7 @@ impl Shard {
             round_trip: None,
             repairs: Budget::of_repairs(),
             keyframes: Budget::of_keyframes(),
+            playback: None,
         };
         self.add_session(now, spec.id, negotiated, random, Part::Player(player))
     }
@@ -367,8 +368,15 @@ impl Shard {
         let overflowed = std::mem::take(&mut self.control.overflowed);
         self.dropped(DropReason::SendBufferFull, overflowed);
         let mut sessions = [0; 2];
+        self.tables.values_mut().for_each(|table| table.silent = 0);
         for session in self.sessions.iter().filter_map(|s| s.session.as_ref()) {
             sessions[session.role() as usize] += 1;
+            let playback = session.player().and_then(|player| player.playback.as_deref());
+            if playback.is_some_and(|playback| playback.is_silent(now))
+                && let Some(table) = self.tables.get_mut(&session.table)
+            {
+                table.silent += 1;
+            }
         }
         self.report.sessions = sessions;
         for table in self.tables.values_mut() {

@@ -387,6 +387,7 @@ impl Table {
     /// Brings the gauges up to date.
     pub(super) fn refresh_report(&mut self, now: Instant) {
         self.report.players = self.players.len() as u64;
+        self.report.qos = self.qos.report(now, self.silent);
         self.report.gop_cached = self.video.as_ref().is_some_and(|v| v.ring.gop_start().is_some());
         let Some(home) = &mut self.home else { return };
         self.report.live = self.state == TableState::Live;

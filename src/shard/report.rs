@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::qos::QosReport;
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
 
@@ -169,6 +170,8 @@ pub struct TableReport {
     pub ingest_bits_per_second: f64,
     /// Gauge: the ring holds a complete GOP, so that a joiner starts at once.
     pub gop_cached: bool,
+    /// What players say of it.
+    pub qos: QosReport,
 }
 
 /// One shard's report.

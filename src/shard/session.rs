@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::fanout::DownTrack;
 use crate::media::{MediaKind, RtpHeader};
+use crate::qos::Playback;
 use crate::rtc::data_channel::ChannelId;
 use crate::rtc::rtcp::TwccRecorder;
 use crate::rtc::sdp::{Negotiated, StreamParameters, TableMedia};
@@ -132,6 +133,8 @@ pub(super) struct Player {
     pub(super) round_trip: Option<Duration>,
     pub(super) repairs: Budget,
     pub(super) keyframes: Budget,
+    /// Of a player that reports how it plays.
+    pub(super) playback: Option<Box<Playback>>,
 }
 
 impl Player {

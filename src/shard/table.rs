@@ -9,6 +9,7 @@ use crate::media::{
     AbsSendTime, Codec, DescriptorNumbers, FrameTracker, Inserted, MediaKind, Packet, PacketPool, PacketRing,
     ParameterSets, RateWindow, Timeline,
 };
+use crate::qos::{Offered, TableQos};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::message::{ShardId, TableSpec, TableState, TrackClock};
@@ -32,6 +33,9 @@ pub(super) struct Table {
     /// Away from home: when the last player left.
     pub(super) idle_since: Option<Instant>,
     pub(super) keyframe_wanted: KeyframeMerger,
+    pub(super) qos: TableQos,
+    /// Players that have ceased to report how they play, when that was last looked at.
+    pub(super) silent: u64,
     pub(super) report: TableReport,
 }
 
@@ -48,6 +52,8 @@ impl Table {
             subscribed: false,
             idle_since: None,
             keyframe_wanted: KeyframeMerger::default(),
+            qos: TableQos::default(),
+            silent: 0,
             report: TableReport::default(),
         }
     }
@@ -210,6 +216,8 @@ pub(super) struct Track {
     members: Vec<u32>,
     pub(super) clock: Option<TrackClock>,
     pub(super) pacer: Pacer,
+    /// What came new into the ring, and so was offered to every player.
+    pub(super) offered: Offered,
 }
 
 impl Track {
@@ -227,6 +235,7 @@ impl Track {
             members: Vec::new(),
             clock: None,
             pacer: Pacer::default(),
+            offered: Offered::default(),
         }
     }
 
@@ -238,6 +247,8 @@ impl Track {
         }
         let inserted = self.ring.insert(packet.clone());
         if is_new(inserted) {
+            self.offered.frames += u64::from(packet.marker);
+            self.offered.bytes += packet.payload().len() as u64;
             let flushed = *self.flushed.get_or_insert(index);
             if index < flushed {
                 self.late.push(packet);

@@ -4,6 +4,7 @@ use prometheus::proto::MetricType;
 
 use crate::fleet::RefusedOffer;
 use crate::net::TcpEnd;
+use crate::qos::{Histogram, QosReport, Shares};
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
 use crate::shard::{DropReason, EndCause, Role, TableReport};
@@ -23,6 +24,27 @@ pub(super) struct Family {
 
 /// Label values and the value.
 pub(super) type Sample = (Vec<String>, f64);
+
+/// A histogram of durations for each table.
+pub(super) struct TableHistogram {
+    pub name: &'static str,
+    /// The meaning; the unit is seconds.
+    pub help: &'static str,
+    pub of: fn(&QosReport) -> &Histogram,
+}
+
+pub(super) const TABLE_HISTOGRAMS: &[TableHistogram] = &[
+    TableHistogram {
+        name: "tableside_player_jitter_buffer_seconds",
+        help: "How long a video frame waits in a player's jitter buffer, in seconds; each report of a player counts once.",
+        of: |qos| &qos.jitter_buffer,
+    },
+    TableHistogram {
+        name: "tableside_player_round_trip_seconds",
+        help: "Round trip to players by RTCP, in seconds; each report of a player counts once.",
+        of: |qos| &qos.round_trip,
+    },
+];
 
 /// One counter of a table.
 type Count = fn(&TableReport) -> u64;
@@ -110,6 +132,51 @@ pub(super) const FAMILIES: &[Family] = &[
         "PLI and FIR, received from players or sent to the publisher.",
         &["table", "direction"],
         keyframe_requests,
+    ),
+    gauge(
+        "tableside_fps_ratio",
+        "Frames that players decoded of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 while none ever did.",
+        &["table"],
+        |t| seen(t, |qos| qos.frames_seen),
+    ),
+    gauge(
+        "tableside_bitrate_ratio",
+        "Bytes of video that players received of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 while none ever did.",
+        &["table"],
+        |t| seen(t, |qos| qos.bytes_seen),
+    ),
+    counter("tableside_player_reports_total", "Reports of players on how they play.", &["table"], |t| {
+        by_table(t, |r| r.qos.reports as f64)
+    }),
+    counter(
+        "tableside_player_frames_missed_total",
+        "Frames offered to players that they never decoded, by their reports; each player's counts.",
+        &["table"],
+        |t| by_table(t, |r| r.qos.frames_missed as f64),
+    ),
+    counter(
+        "tableside_player_frames_dropped_total",
+        "Frames that players dropped by themselves, by their reports: too late for the picture, or for a slow decoder.",
+        &["table"],
+        |t| by_table(t, |r| r.qos.frames_dropped as f64),
+    ),
+    counter(
+        "tableside_player_freezes_total",
+        "How often the picture of a player stood, by its browser's count.",
+        &["table"],
+        |t| by_table(t, |r| r.qos.freezes as f64),
+    ),
+    counter(
+        "tableside_player_freeze_seconds_total",
+        "Seconds for which pictures of players stood, all players' together.",
+        &["table"],
+        |t| by_table(t, |r| r.qos.frozen.as_secs_f64()),
+    ),
+    counter(
+        "tableside_player_packets_lost_total",
+        "RTP packets that players never got, by their reports; each player's counts.",
+        &["table"],
+        |t| by_table(t, |r| r.qos.packets_lost as f64),
     ),
     gauge("tableside_sessions", "WHIP (publisher) and WHEP (player) sessions that exist now.", &["role"], |t| {
         by_role(t, |shard, role| shard.sessions[role])
@@ -214,6 +281,12 @@ const fn counter(
 
 fn by_table(totals: &Totals, value: impl Fn(&TableReport) -> f64) -> Vec<Sample> {
     totals.by_table(value).into_iter().map(|(table, value)| (vec![table.to_owned()], value)).collect()
+}
+
+/// The mean of all shards' players; they are added up before they are divided.
+fn seen(totals: &Totals, shares: impl Fn(&QosReport) -> Shares) -> Vec<Sample> {
+    let all = totals.fold_by_table(|sum: &mut Shares, table| *sum = sum.plus(shares(&table.qos)));
+    all.into_iter().map(|(table, shares)| (vec![table.to_owned()], shares.mean())).collect()
 }
 
 fn by_role(totals: &Totals, value: impl Fn(&crate::shard::ShardReport, usize) -> u64) -> Vec<Sample> {

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
 use crate::net::Setting;
+use crate::qos::Histogram;
 use crate::shard::ShardReport;
 
-use super::families::{FAMILIES, Family};
+use super::families::{FAMILIES, Family, TABLE_HISTOGRAMS, TableHistogram};
 use super::listeners::ListenerMetrics;
 use super::totals::Totals;
 
@@ -151,7 +152,7 @@ fn http_requests() -> IntCounterVec {
     counter
 }
 
-/// Computes [`FAMILIES`] from the reports at each scrape.
+/// Computes [`FAMILIES`] and [`TABLE_HISTOGRAMS`] from the reports at each scrape.
 struct ReportCollector {
     totals: Arc<Mutex<Totals>>,
     descriptions: Vec<Desc>,
@@ -159,11 +160,13 @@ struct ReportCollector {
 
 impl ReportCollector {
     fn new(totals: Arc<Mutex<Totals>>) -> Self {
-        let describe = |family: &Family| {
-            let labels = family.labels.iter().map(ToString::to_string).collect();
-            Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new()).expect("a valid name")
+        let describe = |name: &str, help: &str, labels: &[&str]| {
+            let labels = labels.iter().map(ToString::to_string).collect();
+            Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).expect("a valid name")
         };
-        Self { totals, descriptions: FAMILIES.iter().map(describe).collect() }
+        let numbers = FAMILIES.iter().map(|family| describe(family.name, family.help, family.labels));
+        let histograms = TABLE_HISTOGRAMS.iter().map(|histogram| describe(histogram.name, histogram.help, &["table"]));
+        Self { totals, descriptions: numbers.chain(histograms).collect() }
     }
 }
 
@@ -174,7 +177,8 @@ impl Collector for ReportCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let totals = lock(&self.totals);
-        FAMILIES.iter().map(|family| collect(family, &totals)).collect()
+        let numbers = FAMILIES.iter().map(|family| collect(family, &totals));
+        numbers.chain(TABLE_HISTOGRAMS.iter().map(|histogram| collect_histogram(histogram, &totals))).collect()
     }
 }
 
@@ -188,7 +192,36 @@ fn collect(family: &Family, totals: &Totals) -> MetricFamily {
     collected
 }
 
-fn sample(family: &Family, values: Vec<String>, value: f64) -> Metric {
+fn collect_histogram(family: &TableHistogram, totals: &Totals) -> MetricFamily {
+    let tables = totals.fold_by_table(|sum: &mut Histogram, table| sum.add((family.of)(&table.qos))).into_iter();
+    let metric = |(table, histogram): (&str, Histogram)| {
+        let mut metric = labelled(&["table"], vec![table.to_owned()]);
+        metric.set_histogram(proto_of(&histogram));
+        metric
+    };
+    let mut collected = MetricFamily::default();
+    collected.set_name(family.name.to_owned());
+    collected.set_help(family.help.to_owned());
+    collected.set_field_type(MetricType::HISTOGRAM);
+    collected.set_metric(tables.map(metric).collect());
+    collected
+}
+
+fn proto_of(histogram: &Histogram) -> prometheus::proto::Histogram {
+    let bucket = |(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut proto = prometheus::proto::Histogram::default();
+    proto.set_bucket(histogram.cumulative().map(bucket).collect());
+    proto.set_sample_count(histogram.count());
+    proto.set_sample_sum(histogram.sum());
+    proto
+}
+
+fn labelled(names: &[&str], values: Vec<String>) -> Metric {
     let label = |(name, value): (&&str, String)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
@@ -196,7 +229,12 @@ fn sample(family: &Family, values: Vec<String>, value: f64) -> Metric {
         pair
     };
     let mut metric = Metric::default();
-    metric.set_label(family.labels.iter().zip(values).map(label).collect());
+    metric.set_label(names.iter().zip(values).map(label).collect());
+    metric
+}
+
+fn sample(family: &Family, values: Vec<String>, value: f64) -> Metric {
+    let mut metric = labelled(family.labels, values);
     if family.kind == MetricType::COUNTER {
         let mut counter = Counter::default();
         counter.set_value(value);

@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use prometheus::proto::MetricType;
 
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
+use crate::qos::{QosReport, Shares};
 use crate::shard::{DropReason, EndCause, Role, ShardReport, TableReport};
 
 use super::*;
@@ -31,6 +33,7 @@ fn metrics_with_closed_labels_exist_from_the_start() {
         "tableside_players{table=\"roulette\"} 0",
         "tableside_frames_total{table=\"blackjack\",outcome=\"forwarded\",cause=\"none\"} 0",
         "tableside_node_tuning_ok{setting=\"gso\"} 0",
+        "tableside_bitrate_ratio{table=\"blackjack\"} 1",
         "tableside_shard_cpu_seconds_total{shard=\"1\"} 0",
         "tableside_send_runs_total 0",
         "tableside_offers_refused_total{reason=\"half_open_address\"} 0",
@@ -97,6 +100,34 @@ fn a_table_that_is_no_longer_reported_keeps_its_counters_and_loses_its_gauges() 
     assert_line(&metrics, "tableside_ingest_frames_per_second{table=\"roulette\"} 0");
     assert_line(&metrics, "tableside_retransmissions_total{table=\"roulette\"} 5");
     assert_line(&metrics, "tableside_frames_total{table=\"roulette\",outcome=\"dropped\",cause=\"ingest_loss\"} 2");
+}
+
+#[test]
+fn what_players_report_is_added_up_before_it_is_divided() {
+    let metrics = metrics();
+    assert_line(&metrics, "tableside_fps_ratio{table=\"roulette\"} 1");
+    assert_line(&metrics, "tableside_player_round_trip_seconds_count{table=\"roulette\"} 0");
+    let shard = |sum, count, waits: &[u64]| {
+        let mut qos = QosReport { frames_seen: Shares { sum, count }, frames_missed: 5, ..QosReport::default() };
+        waits.iter().for_each(|ms| qos.jitter_buffer.observe(Duration::from_millis(*ms)));
+        report("roulette", TableReport { qos, ..TableReport::default() })
+    };
+    metrics.replace_reports(vec![shard(0.0, 1, &[15, 300]), shard(2.7, 3, &[90])]);
+    for line in [
+        "tableside_fps_ratio{table=\"roulette\"} 0.675",
+        "tableside_bitrate_ratio{table=\"roulette\"} 1",
+        "tableside_player_frames_missed_total{table=\"roulette\"} 10",
+        "tableside_player_jitter_buffer_seconds_bucket{table=\"roulette\",le=\"0.01\"} 0",
+        "tableside_player_jitter_buffer_seconds_bucket{table=\"roulette\",le=\"0.1\"} 2",
+        "tableside_player_jitter_buffer_seconds_bucket{table=\"roulette\",le=\"+Inf\"} 3",
+        "tableside_player_jitter_buffer_seconds_sum{table=\"roulette\"} 0.405",
+        "tableside_fps_ratio{table=\"blackjack\"} 1",
+    ] {
+        assert_line(&metrics, line);
+    }
+    metrics.replace_reports(vec![ShardReport::default(), ShardReport::default()]);
+    assert_line(&metrics, "tableside_fps_ratio{table=\"roulette\"} 1");
+    assert_line(&metrics, "tableside_player_frames_missed_total{table=\"roulette\"} 10");
 }
 
 #[test]
@@ -214,7 +245,8 @@ fn catalogue() -> String {
         "# Metrics\n\nWhat `/metrics` on the admin listener exports, in the Prometheus text format. Generated from the \
          registry: `UPDATE_DOCS=1 cargo test --lib telemetry` rewrites this page, and a test fails where it is out of \
          date.\n\nLabels come from small closed sets, plus `table`, which is bounded by the configuration; none names a \
-         session, player, SSRC or address. Metrics with closed labels exist from the start, with value 0.\n\n\
+         session, player, SSRC or address. Metrics with closed labels exist from the start, with value 0; ratios of \
+         what players see with 1.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for family in metrics().gather() {

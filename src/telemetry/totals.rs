@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::AdmissionReport;
 use crate::net::{SETTINGS, Setting};
+use crate::qos::{QosReport, Shares};
 use crate::shard::{ShardReport, TableReport};
 
 /// The last report of every shard, and what else a scrape reads.
@@ -63,9 +64,14 @@ impl Totals {
 
     /// For each table the sum of `value` over all shards.
     pub(super) fn by_table(&self, value: impl Fn(&TableReport) -> f64) -> BTreeMap<&str, f64> {
-        let mut sums: BTreeMap<&str, f64> = self.configured.iter().map(|name| (name.as_str(), 0.0)).collect();
+        self.fold_by_table(|sum, table| *sum += value(table))
+    }
+
+    /// For each table what `add` makes of all shards' reports.
+    pub(super) fn fold_by_table<T: Default>(&self, add: impl Fn(&mut T, &TableReport)) -> BTreeMap<&str, T> {
+        let mut sums: BTreeMap<&str, T> = self.configured.iter().map(|name| (name.as_str(), T::default())).collect();
         for (name, table) in self.shards.iter().flat_map(|shard| &shard.tables) {
-            *sums.entry(name).or_default() += value(table);
+            add(sums.entry(name).or_default(), table);
         }
         sums
     }
@@ -78,6 +84,7 @@ fn at_rest(table: &TableReport) -> TableReport {
         ingest_fps: 0.0,
         ingest_bits_per_second: 0.0,
         gop_cached: false,
+        qos: QosReport { frames_seen: Shares::default(), bytes_seen: Shares::default(), ..table.qos.clone() },
         ..table.clone()
     }
 }

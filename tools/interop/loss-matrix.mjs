@@ -17,7 +17,7 @@ tools/setup installs, cargo build --release, and cargo build -p tableside-netsim
 
   --only CELL      these cells, * being anything
   --seconds N      how long each is watched: 30
-  --together N     players at a time, each on a link of its own: 3
+  --together N     players at a time, each on a link of its own: 6
   --seed N         what chance is made from: 1
   --list           the cells, without playing them
   --write          writes the results into docs/loss.md; all cells only
@@ -65,7 +65,7 @@ function parse() {
         list: { type: 'boolean', default: false },
         only: { type: 'string', multiple: true, default: [] },
         seconds: { type: 'string', default: '30' },
-        together: { type: 'string', default: '3' },
+        together: { type: 'string', default: '6' },
         seed: { type: 'string', default: '1' },
         write: { type: 'boolean', default: false },
         binary: { type: 'string', default: Scenario.defaultBinary },

@@ -465,9 +465,14 @@ export class TablesidePlayer extends EventTarget {
     this.#emit("stats", this.#stats);
   }
 
-  #report() {
-    const { fps, framesDecoded, framesDropped, freezeCount, jitterBufferMs, packetsLost, rttMs } = this.#stats;
-    this.#session?.sendQos({ type: "stats", clientTs: Date.now(), fps, framesDecoded, framesDropped, freezeCount, jitterBufferDelay: jitterBufferMs, packetsLost, rttMs });
+  /** Tells the edge how the table plays. Totals are read at this moment: it counts beside them what it has offered by then. */
+  async #report() {
+    const session = this.#session;
+    if (!session || session.qos.readyState !== "open") return;
+    const totals = playbackTotals(await session.pc.getStats());
+    if (!totals || this.#session !== session) return;
+    const { fps, jitterBufferMs, rttMs } = this.#stats;
+    session.sendQos({ type: "stats", clientTs: Date.now(), fps, jitterBufferDelay: jitterBufferMs, rttMs, ...totals });
   }
 
   /** @param {StateDetail} detail */
@@ -486,6 +491,29 @@ export class TablesidePlayer extends EventTarget {
   #emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+/**
+ * What the edge is told: totals of the session. `bytesReceived` is video, without headers and padding.
+ *
+ * @param {RTCStatsReport} report
+ */
+function playbackTotals(report) {
+  /** @type {any} */ let video;
+  /** @type {any} */ let audio;
+  report.forEach((entry) => {
+    if (entry.type === "inbound-rtp" && entry.kind === "video") video = entry;
+    if (entry.type === "inbound-rtp" && entry.kind === "audio") audio = entry;
+  });
+  if (!video) return null;
+  return {
+    framesDecoded: video.framesDecoded,
+    framesDropped: video.framesDropped,
+    bytesReceived: video.bytesReceived,
+    packetsLost: (video.packetsLost ?? 0) + (audio?.packetsLost ?? 0),
+    freezeCount: video.freezeCount,
+    freezesMs: video.totalFreezesDuration === undefined ? undefined : Math.round(1000 * video.totalFreezesDuration),
+  };
 }
 
 /** Turns the browser's running totals into rates. */

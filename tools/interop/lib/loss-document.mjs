@@ -1,6 +1,6 @@
 // docs/loss.md: what a whole run of the loss matrix came to.
 
-import { BURST, FPS, TABLE } from './loss-matrix.mjs';
+import { BURST, FPS, JOINS_WITHIN, TABLE } from './loss-matrix.mjs';
 
 /**
  * @param {import('./loss-matrix.mjs').Cell[]} cells with their results
@@ -25,7 +25,7 @@ is of each packet by itself, or in bursts of ${BURST} packets in the mean. Seed 
 Each number stands twice: with repair / without it (no NACK, no RTX).
 
 * **shown**: frames decoded and not dropped, of those that the publisher sent meanwhile.
-* **freezes**: how many, the longest, and all together, as Chromium counts them.
+* **freezes**: how many, the longest, and all together, as Chromium counts them; ∞ where no picture came within ${JOINS_WITHIN} s.
 * **buffer**: how long a frame waits in the jitter buffer, 95th percentile of quarters of a second.
 * **NACKs, PLIs**: sent by the player. A PLI reaches the publisher only if no later keyframe is on its way.
 
@@ -44,12 +44,16 @@ const SAME = ['loss', 'kind', 'rtt', 'jitter'];
 const COLUMNS = [
   ['shown', ({ shown }) => `${(100 * shown).toFixed(1)} %`],
   ['freezes', ({ freezes }) => String(freezes)],
-  ['longest', ({ longestFreeze }) => `${longestFreeze.toFixed(2)} s`],
-  ['frozen', ({ frozen }) => `${frozen.toFixed(1)} s`],
-  ['buffer', ({ jitterBufferMs }) => `${jitterBufferMs.toFixed(0)} ms`],
+  ['longest', ({ longestFreeze }) => number(longestFreeze, 2, 's')],
+  ['frozen', ({ frozen }) => number(frozen, 1, 's')],
+  ['buffer', ({ jitterBufferMs }) => number(jitterBufferMs, 0, 'ms')],
   ['NACKs', ({ nacks }) => String(nacks)],
   ['PLIs', ({ keyframeRequests }) => String(keyframeRequests)],
 ];
+
+function number(value, digits, unit) {
+  return value === Infinity ? '∞' : `${value.toFixed(digits)} ${unit}`;
+}
 
 /** One cell in a line. */
 export function line(result) {

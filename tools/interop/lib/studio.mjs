@@ -5,6 +5,7 @@ import { join } from 'node:path';
 
 import { LIGHT } from './ffmpeg.mjs';
 import { freePorts } from './gateway.mjs';
+import { Netsim } from './netsim.mjs';
 import { until } from './until.mjs';
 
 const KEY = 'a-key-for-this-test-only';
@@ -39,6 +40,22 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
     return (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1;
   });
   return { gateway, http, media: port };
+}
+
+/**
+ * The same, in VP8, and whoever sends or watches reaches the gateway through the link emulator only, whose address is what
+ * the gateway announces.
+ *
+ * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, netsim: Netsim, http: number, media: number }>}
+ */
+export async function studioBehindNetsim(t) {
+  const announced = '127.0.0.2';
+  let netsim;
+  const beforePublishing = async (port) => {
+    netsim = await Netsim.start(t, { [`${announced}:${port}`]: `127.0.0.1:${port}` });
+  };
+  const media = `listen = "127.0.0.1"\nannounce = ["${announced}"]\ntcp.enabled = false`;
+  return { ...(await studio(t, media, { beforePublishing, codec: 'VP8' })), netsim };
 }
 
 async function publishCamera(t, gateway, codec) {

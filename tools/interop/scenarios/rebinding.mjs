@@ -1,20 +1,17 @@
 import assert from 'node:assert/strict';
 
-import { Netsim } from '../lib/netsim.mjs';
 import { PlayerPage } from '../lib/player-page.mjs';
-import { FPS, studio } from '../lib/studio.mjs';
+import { FPS, studioBehindNetsim } from '../lib/studio.mjs';
 import { until } from '../lib/until.mjs';
 
 export const about = 'Chromium plays on in the same session within 3 s after a NAT gave it another port';
 
-const ANNOUNCED = '127.0.0.2';
 const REBINDINGS = 3;
 /** How long the picture may stand, in seconds: Chromium checks every 2.6 s. */
 const LIMIT = 3;
 
 export async function run(t) {
-  // Everybody reaches the gateway through the emulator only.
-  const { gateway, netsim } = await behindNat(t);
+  const { gateway, netsim } = await studioBehindNetsim(t);
   await rebinds(t, { gateway, netsim, browser: await t.chromium(), name: 'Chromium', players: 1 });
 }
 
@@ -56,14 +53,4 @@ function grows(page, frames) {
     first ??= decoded;
     return decoded >= first + frames;
   };
-}
-
-async function behindNat(t) {
-  let netsim;
-  const beforePublishing = async (port) => {
-    netsim = await Netsim.start(t, { [`${ANNOUNCED}:${port}`]: `127.0.0.1:${port}` });
-  };
-  const media = `listen = "127.0.0.1"\nannounce = ["${ANNOUNCED}"]\ntcp.enabled = false`;
-  const started = await studio(t, media, { beforePublishing, codec: 'VP8' });
-  return { ...started, netsim };
 }

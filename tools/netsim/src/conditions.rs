@@ -330,15 +330,21 @@ mod tests {
 
     #[test]
     fn bursts_lose_as_much_as_they_say() {
-        for (text, mean) in [("burst=5%/4", 0.05), ("burst=30%/2.5", 0.3), ("gilbert=1%/25%/1%/81%", (0.81 + 0.25) / 26.0)] {
+        for (text, mean) in
+            [("burst=5%/4", 0.05), ("burst=30%/2.5", 0.3), ("gilbert=1%/25%/1%/81%", (0.81 + 0.25) / 26.0)]
+        {
             assert!((read(text).loss.mean() - mean).abs() < 1e-12, "{text}");
         }
-        assert_eq!(Loss::GilbertElliott {
-            to_bad: Probability::NEVER,
-            to_good: Probability::NEVER,
-            good: share(3.0),
-            bad: Probability::ALWAYS
-        }.mean(), 0.03);
+        assert_eq!(
+            Loss::GilbertElliott {
+                to_bad: Probability::NEVER,
+                to_good: Probability::NEVER,
+                good: share(3.0),
+                bad: Probability::ALWAYS
+            }
+            .mean(),
+            0.03
+        );
     }
 
     #[test]

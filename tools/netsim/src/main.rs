@@ -100,6 +100,7 @@ fn forward(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
 
 fn scheduled(text: &str) -> Result<(Duration, Command), String> {
     let (seconds, command) = text.split_once(' ').ok_or("seconds and a command: '10 down rate=600kbit'")?;
-    let at = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or("seconds first, as a number")?;
+    let at =
+        seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or("seconds first, as a number")?;
     Ok((at, Command::parse(command).map_err(|error| error.to_string())?))
 }

@@ -201,7 +201,8 @@ impl Relay {
     fn admit(&mut self, front: usize, address: SocketAddr) -> usize {
         let client = self.clients.len();
         // Each link has a seed that no other link of this relay has.
-        let seed = |direction| self.seed.wrapping_mul(2 * MAX_CLIENTS as u64).wrapping_add(2 * client as u64 + direction);
+        let seed =
+            |direction| self.seed.wrapping_mul(2 * MAX_CLIENTS as u64).wrapping_add(2 * client as u64 + direction);
         let (up, down) = (Link::new(self.up, seed(0)), Link::new(self.down, seed(1)));
         self.clients.push(Client { front, address, up, down });
         self.by_address.insert((front, address), client);
@@ -335,7 +336,8 @@ mod tests {
         let of = |client, towards| -> Vec<u8> {
             all.iter().filter(|a| (a.0, a.1) == (client, towards)).map(|a| a.2).collect()
         };
-        let four = [(0, Towards::Target), (0, Towards::Client), (1, Towards::Target), (1, Towards::Client)].map(|(c, t)| of(c, t));
+        let four = [(0, Towards::Target), (0, Towards::Client), (1, Towards::Target), (1, Towards::Client)]
+            .map(|(c, t)| of(c, t));
         for (n, one) in four.iter().enumerate() {
             assert!((16..48).contains(&one.len()));
             assert!(!four[..n].contains(one));
@@ -372,8 +374,17 @@ mod tests {
         ] {
             assert_eq!(Command::parse(line), Ok(command), "{line}");
         }
-        for line in ["", "both", "client", "client x rebind", "client 1", "client 1 counts", "rebind now", "counts all", "left loss=1%"]
-        {
+        for line in [
+            "",
+            "both",
+            "client",
+            "client x rebind",
+            "client 1",
+            "client 1 counts",
+            "rebind now",
+            "counts all",
+            "left loss=1%",
+        ] {
             assert_eq!(Command::parse(line), Err(WrongCommand::Unknown), "{line}");
         }
         assert!(matches!(Command::parse("both loss=5"), Err(WrongCommand::Conditions(_))));
