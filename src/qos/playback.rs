@@ -11,40 +11,40 @@ const SILENT_AFTER: Duration = Duration::from_secs(6);
 /// The least time between two reports of a player: ours reports every two seconds.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// More frames than any table has in a second.
-const MOST_FRAMES_PER_SECOND: u64 = 240;
-
 /// More packets than any table sends in a second: 60 Mbit/s.
 const MOST_PACKETS_PER_SECOND: u64 = 6_000;
 
-/// A picture that stands for longer than this is counted as standing for this long: who has left reports no more.
-const LONGEST_FREEZE: Duration = Duration::from_secs(60);
+/// A picture that stands for less than 150 ms is no freeze (W3C webrtc-stats, `freezeCount`).
+const MOST_FREEZES_PER_SECOND: u64 = 7;
+
+/// No frame of a live picture waits for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What a table has offered to each of its players since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offered {
-    /// Video frames of which the last packet was there.
+    /// Video frames of which something was there in time.
     pub frames: u64,
     /// RTP payload bytes of video.
     pub bytes: u64,
 }
 
-/// What happened to one player between two reports.
+/// What happened to one player between two reports. Where it did not say, there is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Increment {
     /// Offered meanwhile.
     pub offered: Offered,
     /// Of the frames offered, those that this player will never have decoded.
-    pub frames_missed: u64,
+    pub frames_missed: Option<u64>,
     /// Of the bytes offered, those that it will never have received.
-    pub bytes_missed: u64,
+    pub bytes_missed: Option<u64>,
     /// Frames that came too late for it, or that its decoder was too slow for.
     pub frames_dropped: u64,
     /// How often the picture stood.
     pub freezes: u64,
     /// And for how long.
     pub frozen: Duration,
-    /// Packets that never came.
+    /// Packets that were lost on the way, those repaired among them.
     pub packets_lost: u64,
     /// How long a frame waits in the jitter buffer.
     pub jitter_buffer: Option<Duration>,
@@ -56,6 +56,8 @@ pub struct Playback {
     last: Option<Last>,
     frames: Shortfall,
     bytes: Shortfall,
+    /// When the picture may have begun to stand, for all that was reported of it: none stands for longer than there is time.
+    unfrozen_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,9 +68,10 @@ struct Last {
 }
 
 impl Playback {
-    /// Whether it has reported, and does no more.
-    pub fn is_silent(&self, now: Instant) -> bool {
-        self.last.is_some_and(|last| now.saturating_duration_since(last.at) >= SILENT_AFTER)
+    /// Whether it has reported, and does so no more although there is something to see.
+    pub fn is_silent(&self, now: Instant, offered: Offered) -> bool {
+        let is_silent = |last: &Last| now.saturating_duration_since(last.at) >= SILENT_AFTER && offered != last.offered;
+        self.last.as_ref().is_some_and(is_silent)
     }
 
     /// Takes a report that arrived at `now`, when the table had `offered` so much in all. `None` for the first, which tells
@@ -76,36 +79,49 @@ impl Playback {
     pub fn handle_report(&mut self, now: Instant, offered: Offered, said: &PlayerStatistics) -> Option<Increment> {
         let Some(last) = self.last else {
             self.last = Some(Last { at: now, offered, statistics: *said });
+            self.unfrozen_since = Some(now);
             return None;
         };
         let elapsed = now.saturating_duration_since(last.at);
         if elapsed < LEAST_INTERVAL {
             return None;
         }
-        self.last = Some(Last { at: now, offered, statistics: *said });
+        // Reordered packets count as lost until they come (RFC 3550 §6.4.1): only a new highest is a loss.
+        let statistics =
+            PlayerStatistics { packets_lost: said.packets_lost.max(last.statistics.packets_lost), ..*said };
+        self.last = Some(Last { at: now, offered, statistics });
         // A table that began anew on this shard counts from 0 again.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let offered = Offered {
             frames: since(offered.frames, last.offered.frames),
             bytes: since(offered.bytes, last.offered.bytes),
         };
-        let grown =
-            |total: fn(&PlayerStatistics) -> Option<u64>| Some(total(said)?.saturating_sub(total(&last.statistics)?));
-        let at_most = |count: Option<u64>, each_second: u64| {
-            count.unwrap_or(0).min(each_second.saturating_mul(elapsed.as_secs() + 1))
+        let grown = |total: fn(&PlayerStatistics) -> Option<u64>| {
+            Some(total(&statistics)?.saturating_sub(total(&last.statistics)?))
         };
-        let frames = grown(|s| s.frames_decoded);
-        let bytes = grown(|s| s.bytes_received);
+        let at_most = |count: Option<u64>, each_second: u64| {
+            let most = u128::from(each_second) * elapsed.as_millis() / 1000;
+            count.unwrap_or(0).min(u64::try_from(most).unwrap_or(u64::MAX))
+        };
         Some(Increment {
             offered,
-            frames_missed: frames.map_or(0, |frames| self.frames.grow(offered.frames, frames)),
-            bytes_missed: bytes.map_or(0, |bytes| self.bytes.grow(offered.bytes, bytes)),
-            frames_dropped: at_most(grown(|s| s.frames_dropped), MOST_FRAMES_PER_SECOND),
-            freezes: at_most(grown(|s| s.freeze_count), MOST_FRAMES_PER_SECOND / 2),
-            frozen: Duration::from_millis(grown(|s| s.freezes_ms).unwrap_or(0)).min(LONGEST_FREEZE),
+            frames_missed: grown(|s| s.frames_decoded).map(|decoded| self.frames.grow(offered.frames, decoded)),
+            bytes_missed: grown(|s| s.bytes_received).map(|received| self.bytes.grow(offered.bytes, received)),
+            frames_dropped: grown(|s| s.frames_dropped).unwrap_or(0).min(offered.frames),
+            freezes: at_most(grown(|s| s.freeze_count), MOST_FREEZES_PER_SECOND),
+            frozen: self.stood(now, Duration::from_millis(grown(|s| s.freezes_ms).unwrap_or(0))),
             packets_lost: at_most(grown(|s| s.packets_lost), MOST_PACKETS_PER_SECOND),
-            jitter_buffer: said.jitter_buffer_delay.map(Duration::from_millis),
+            jitter_buffer: said.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
         })
+    }
+
+    /// The picture is said to have stood for so long, which is counted when it moves again: as much of it as has passed since
+    /// the first report and was not counted yet.
+    fn stood(&mut self, now: Instant, said: Duration) -> Duration {
+        let since = self.unfrozen_since.unwrap_or(now);
+        let stood = said.min(now.saturating_duration_since(since));
+        self.unfrozen_since = Some(since + stood);
+        stood
     }
 }
 
@@ -123,8 +139,10 @@ impl Shortfall {
     /// Takes what was offered and arrived since the last time; returns what is missing of it, never more than was offered.
     fn grow(&mut self, offered: u64, arrived: u64) -> u64 {
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        // A joiner that replays the cached pictures decodes more than it is offered, and no player gets ahead by more.
-        self.behind = self.behind.saturating_add(signed(offered)).saturating_sub(signed(arrived));
+        let behind = self.behind.saturating_add(signed(offered)).saturating_sub(signed(arrived));
+        // Who decodes more than it is offered replays cached pictures, has things twice, or lies: nobody gets ahead by more
+        // than half of an interval, which is more than reports are uneven by.
+        self.behind = behind.max(self.highest.saturating_sub(signed(offered / 2)));
         let missing = self.behind.saturating_sub(self.highest).max(0).cast_unsigned().min(offered);
         self.highest = self.highest.max(self.behind);
         missing
@@ -155,7 +173,7 @@ mod tests {
             now += INTERVAL;
             each.extend(playback.handle_report(now, frames(*offered), &decoded(*frames_decoded)));
         }
-        each.iter().map(|increment| increment.frames_missed).collect()
+        each.iter().map(|increment| increment.frames_missed.expect("it says")).collect()
     }
 
     #[test]
@@ -172,8 +190,43 @@ mod tests {
     }
 
     #[test]
-    fn a_joiner_that_replays_the_cached_pictures_gets_no_credit_for_them_in_advance() {
-        assert_eq!(missed(&[(1000, 0), (1060, 110), (1120, 170), (1180, 170)]), [0, 0, 10]);
+    fn a_joiner_that_replays_the_cached_pictures_gets_credit_for_a_second_of_them() {
+        assert_eq!(missed(&[(1000, 0), (1060, 300), (1120, 360), (1180, 360), (1240, 360)]), [0, 0, 30, 60]);
+    }
+
+    #[test]
+    fn what_is_not_said_is_not_counted() {
+        let (mut playback, now) = (Playback::default(), Instant::now());
+        let nothing = PlayerStatistics::default();
+        playback.handle_report(now, Offered { frames: 1, bytes: 1 }, &nothing);
+        let increment = playback.handle_report(now + INTERVAL, Offered { frames: 61, bytes: 1001 }, &nothing).unwrap();
+        assert_eq!((increment.frames_missed, increment.bytes_missed, increment.jitter_buffer), (None, None, None));
+        assert_eq!(increment.offered, Offered { frames: 60, bytes: 1000 });
+    }
+
+    #[test]
+    fn a_reordered_packet_is_lost_once_at_most() {
+        let lost = |packets| PlayerStatistics { packets_lost: Some(packets), ..PlayerStatistics::default() };
+        let (mut playback, mut now) = (Playback::default(), Instant::now());
+        let mut counted = Vec::new();
+        for packets in [3, 1, 4, 2, 4, 6] {
+            now += INTERVAL;
+            counted.extend(playback.handle_report(now, frames(0), &lost(packets)).map(|i| i.packets_lost));
+        }
+        assert_eq!(counted, [0, 1, 0, 0, 2]);
+    }
+
+    #[test]
+    fn no_picture_stands_for_longer_than_there_was_time() {
+        let stood = |seconds: u64| PlayerStatistics { freezes_ms: Some(1000 * seconds), ..PlayerStatistics::default() };
+        let (mut playback, mut now) = (Playback::default(), Instant::now());
+        let mut counted = Vec::new();
+        // A freeze of 4 s is counted when it is over; one of an hour is a lie.
+        for seconds in [0, 0, 4, 3600, 7200, 7201] {
+            now += INTERVAL;
+            counted.extend(playback.handle_report(now, frames(0), &stood(seconds)).map(|i| i.frozen.as_secs()));
+        }
+        assert_eq!(counted, [0, 4, 2, 2, 1]);
     }
 
     #[test]
@@ -187,18 +240,19 @@ mod tests {
         assert_eq!(playback.handle_report(now, frames(10), &decoded(10)), None);
         assert_eq!(playback.handle_report(now + LEAST_INTERVAL / 2, frames(25), &decoded(0)), None);
         let later = playback.handle_report(now + LEAST_INTERVAL, frames(40), &decoded(40)).unwrap();
-        assert_eq!((later.offered.frames, later.frames_missed), (30, 0), "from the first on");
+        assert_eq!((later.offered.frames, later.frames_missed), (30, Some(0)), "from the first on");
     }
 
     #[test]
     fn who_reports_no_more_is_silent_after_six_seconds_and_until_the_next_report() {
         let (mut playback, now) = (Playback::default(), Instant::now());
-        assert!(!playback.is_silent(now + 100 * SILENT_AFTER), "it never said anything");
+        assert!(!playback.is_silent(now + 100 * SILENT_AFTER, frames(1)), "it never said anything");
         playback.handle_report(now, frames(0), &decoded(0));
-        assert!(!playback.is_silent(now + SILENT_AFTER - Duration::from_nanos(1)));
-        assert!(playback.is_silent(now + SILENT_AFTER));
-        playback.handle_report(now + SILENT_AFTER, frames(0), &decoded(0));
-        assert!(!playback.is_silent(now + SILENT_AFTER));
+        assert!(!playback.is_silent(now + SILENT_AFTER - Duration::from_nanos(1), frames(180)));
+        assert!(playback.is_silent(now + SILENT_AFTER, frames(180)));
+        assert!(!playback.is_silent(now + SILENT_AFTER, frames(0)), "there is nothing to see");
+        playback.handle_report(now + SILENT_AFTER, frames(180), &decoded(0));
+        assert!(!playback.is_silent(now + SILENT_AFTER, frames(181)));
     }
 
     #[test]
@@ -217,8 +271,8 @@ mod tests {
         let increment = playback.handle_report(now + INTERVAL, Offered { frames: 120, bytes: 3500 }, &said(2)).unwrap();
         let expected = Increment {
             offered: Offered { frames: 60, bytes: 1500 },
-            frames_missed: 0,
-            bytes_missed: 500,
+            frames_missed: Some(0),
+            bytes_missed: Some(500),
             frames_dropped: 1,
             freezes: 3,
             frozen: Duration::from_millis(400),
@@ -232,7 +286,8 @@ mod tests {
         /// Whatever players say.
         #[test]
         fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 7]>(), any::<[u64; 2]>()), 1..20)) {
-            let (mut playback, mut now) = (Playback::default(), Instant::now());
+            let (mut playback, begin) = (Playback::default(), Instant::now());
+            let (mut now, mut frozen, mut lost, mut freezes) = (begin, Duration::ZERO, 0, 0);
             for (milliseconds, said, [frames, bytes]) in reports {
                 now += Duration::from_millis(milliseconds);
                 let [frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay] = said;
@@ -240,12 +295,18 @@ mod tests {
                     frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
                 };
                 let Some(increment) = playback.handle_report(now, Offered { frames, bytes }, &said) else { continue };
-                prop_assert!(increment.frames_missed <= increment.offered.frames);
-                prop_assert!(increment.bytes_missed <= increment.offered.bytes);
-                prop_assert!(increment.frames_dropped <= 100 * MOST_FRAMES_PER_SECOND);
-                prop_assert!(increment.packets_lost <= 100 * MOST_PACKETS_PER_SECOND);
-                prop_assert!(increment.frozen <= LONGEST_FREEZE);
+                prop_assert!(increment.frames_missed.is_none_or(|missed| missed <= increment.offered.frames));
+                prop_assert!(increment.bytes_missed.is_none_or(|missed| missed <= increment.offered.bytes));
+                prop_assert!(increment.frames_dropped <= increment.offered.frames);
+                prop_assert!(increment.jitter_buffer.is_none_or(|wait| wait <= LONGEST_WAIT));
+                frozen += increment.frozen;
+                lost += increment.packets_lost;
+                freezes += increment.freezes;
             }
+            let time = now - begin;
+            prop_assert!(frozen <= time);
+            prop_assert!(lost as f64 <= MOST_PACKETS_PER_SECOND as f64 * time.as_secs_f64());
+            prop_assert!(freezes as f64 <= MOST_FREEZES_PER_SECOND as f64 * time.as_secs_f64());
         }
     }
 }

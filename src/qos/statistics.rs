@@ -17,7 +17,7 @@ pub struct PlayerStatistics {
     /// Payload bytes of video.
     #[serde(deserialize_with = "total")]
     pub bytes_received: Option<u64>,
-    /// Packets of audio and video that never came.
+    /// Packets of audio and video that were lost on the way; those that a retransmission repaired are not taken off.
     #[serde(deserialize_with = "total")]
     pub packets_lost: Option<u64>,
     /// How often the picture stood.
@@ -26,7 +26,7 @@ pub struct PlayerStatistics {
     /// For how long in all, in milliseconds.
     #[serde(deserialize_with = "total")]
     pub freezes_ms: Option<u64>,
-    /// How long a video frame waits in the jitter buffer, in milliseconds; the mean of the last second.
+    /// How long a video frame waits in the jitter buffer, in milliseconds; the mean since the report before.
     #[serde(deserialize_with = "total")]
     pub jitter_buffer_delay: Option<u64>,
 }

@@ -22,8 +22,9 @@ pub struct Shares {
 }
 
 impl Shares {
-    fn push(&mut self, missed: u64, offered: u64) {
-        if offered > 0 {
+    /// Adds what a report says, if it says anything and there was something.
+    fn push(&mut self, missed: Option<u64>, offered: u64) {
+        if let Some(missed) = missed.filter(|_| offered > 0) {
             self.sum += 1.0 - missed as f64 / offered as f64;
             self.count += 1;
         }
@@ -53,7 +54,7 @@ pub struct QosReport {
     pub freezes: u64,
     /// For how long, all players' together.
     pub frozen: Duration,
-    /// Packets that players never got.
+    /// Packets that were lost on the way to players, those repaired among them.
     pub packets_lost: u64,
     /// Waits in jitter buffers, one of each report.
     pub jitter_buffer: Histogram,
@@ -81,7 +82,7 @@ impl TableQos {
         self.turn(now);
         let totals = &mut self.totals;
         totals.reports += 1;
-        totals.frames_missed += increment.frames_missed;
+        totals.frames_missed += increment.frames_missed.unwrap_or(0);
         totals.frames_dropped += increment.frames_dropped;
         totals.freezes += increment.freezes;
         totals.frozen = totals.frozen.saturating_add(increment.frozen);
@@ -122,6 +123,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn increment(frames_missed: u64, bytes_missed: u64) -> Increment {
+        let (frames_missed, bytes_missed) = (Some(frames_missed), Some(bytes_missed));
         Increment { offered: Offered { frames: 60, bytes: 1000 }, frames_missed, bytes_missed, ..Increment::default() }
     }
 
@@ -138,9 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn a_player_that_was_offered_nothing_says_nothing() {
+    fn who_was_offered_nothing_or_does_not_say_has_no_share() {
         let (mut table, now) = (TableQos::default(), Instant::now());
-        table.handle_increment(now, &Increment::default(), None);
+        table.handle_increment(now, &Increment { offered: Offered::default(), ..increment(0, 0) }, None);
+        table.handle_increment(now, &Increment { frames_missed: None, ..increment(0, 0) }, None);
         assert_eq!(table.report(now, 0).frames_seen, Shares::default());
     }
 

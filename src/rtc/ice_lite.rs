@@ -207,8 +207,8 @@ impl IceLite {
         if !request.verify(&credentials.key) {
             return Outcome::Dropped(DropCause::Integrity);
         }
-        // RFC 8445 §7.3 has the username valid if its first value is ours. The second counts as well (§7.2.2 says what it
-        // is): Chromium that restarts ICE checks its new sockets with the new ufrag and our old one until our answer has
+        // RFC 8445 §7.3: the agent "MUST consider the username to be valid" if its first value is ours. Here the second
+        // counts as well (§7.2.2 says what it is), which is a deviation: Chromium that restarts ICE checks its new sockets with the new ufrag and our old one until our answer has
         // come. A pair that such a check made would be nominated and kept, and die 30 s later with our old credentials.
         if request.remote_ufrag() != &credentials.remote_ufrag[..] {
             return Outcome::Dropped(DropCause::UnknownUfrag);

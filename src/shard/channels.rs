@@ -53,7 +53,11 @@ impl Shard {
                 }
             }
             ChannelEvent::Violation => self.dropped(DropReason::DataChannel, 1),
-            ChannelEvent::Lost => player.channels = Default::default(),
+            ChannelEvent::Lost => {
+                player.channels = Default::default();
+                // It cannot report any more, and is not silent because of that.
+                player.playback = None;
+            }
         }
     }
 
@@ -111,7 +115,7 @@ impl Shard {
     fn handle_statistics(&mut self, now: Instant, slot: u32, said: &PlayerStatistics) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
-        let offered = table.video.as_ref().map(|track| track.offered).unwrap_or_default();
+        let offered = table.offered();
         let Some(player) = session.player_mut() else { return };
         let playback = player.playback.get_or_insert_default();
         if let Some(increment) = playback.handle_report(now, offered, said) {
@@ -144,9 +148,136 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
+    use super::super::core::ShardConfig;
+    use super::super::message::{ShardId, TableId, TableSpec};
     use super::*;
+    use crate::media::{ClearPacket, Codec, MediaKind, Packet, PayloadFacts, PlayoutDelay, Position};
+    use crate::rtc::EndpointConfig;
+    use crate::rtc::data_channel::SctpConfig;
+    use crate::rtc::dtls::DtlsIdentity;
+    use crate::rtc::rtcp::NtpTime;
+    use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
+
+    const PUBLISHER: &[u8] = include_bytes!("../../tests/fixtures/offers/chromium-publisher-vp8.sdp");
+    const PLAYER: &[u8] = include_bytes!("../../tests/fixtures/offers/chromium-player.sdp");
+    const QOS: ChannelId = 3;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A shard with a table and players who have opened their `qos` channel.
+    struct Reporting {
+        shard: Shard,
+        now: Instant,
+        index: u64,
+        players: Vec<u32>,
+    }
+
+    impl Reporting {
+        fn with(players: u8) -> Self {
+            let now = Instant::now();
+            let config = ShardConfig {
+                id: ShardId(0),
+                endpoint: EndpointConfig {
+                    identity: Arc::new(DtlsIdentity::generate().expect("a certificate")),
+                    sctp: SctpConfig::new(1024),
+                    setup_timeout: 60 * SECOND,
+                    consent_timeout: 60 * SECOND,
+                },
+                silence: SECOND,
+                grace: SECOND,
+                pacing: true,
+                replay_bits_per_second: 20_000_000,
+                epoch: (now, NtpTime::from_unix(SECOND)),
+            };
+            let spec = TableSpec {
+                id: TableId(0),
+                name: "roulette".into(),
+                home: ShardId(0),
+                video_ssrc: 1,
+                video_rtx_ssrc: 2,
+                audio_ssrc: 3,
+                playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
+                ring_packets: 64,
+            };
+            let publisher = negotiate_publisher(&Offer::parse(PUBLISHER).expect("an offer")).expect("a publisher's");
+            let offer = Offer::parse(PLAYER).expect("an offer");
+            let negotiated = negotiate_player(&offer, &TableMedia::from(&publisher)).expect("a player's");
+            let mut shard = Shard::new(config);
+            let mut slots = Vec::new();
+            for n in 0..players {
+                let slot = shard.add_player(now, &spec, &negotiated, &[n; 32]).key.slot;
+                shard.handle_channel(now, slot, ChannelEvent::Opened { id: QOS, label: "qos".into() });
+                slots.push(slot);
+            }
+            Self { shard, now, index: 0, players: slots }
+        }
+
+        /// Two seconds of the table: 60 frames of two packets, of which the sender forgets every other marker.
+        fn play(&mut self) {
+            for frame in 0..60u32 {
+                self.now += SECOND / 30;
+                for n in 0..2 {
+                    let timestamp = 3000 * (self.index / 2) as u32;
+                    let clear = ClearPacket {
+                        position: Position { epoch: 0, index: self.index, timestamp },
+                        marker: n == 1 && frame % 2 == 0,
+                        facts: PayloadFacts::default(),
+                        arrival: self.now,
+                        capture: None,
+                        dependency_descriptor: &[],
+                        payload: &[0; 500],
+                    };
+                    let packet = Arc::new(Packet::new(&clear).expect("fits"));
+                    let table = self.shard.tables.get_mut(&TableId(0)).expect("made");
+                    table.ensure_track(MediaKind::Video, Codec::Vp8).insert(packet);
+                    self.index += 1;
+                }
+            }
+        }
+
+        fn says(&mut self, player: usize, frames_decoded: u64) {
+            let text = serde_json::json!({ "type": "stats", "framesDecoded": frames_decoded }).to_string();
+            let event = ChannelEvent::Message { id: QOS, data: text.into() };
+            self.shard.handle_channel(self.now, self.players[player], event);
+        }
+
+        fn frames_seen(&mut self) -> f64 {
+            self.shard.report(self.now).tables["roulette"].qos.frames_seen.mean()
+        }
+    }
+
+    #[test]
+    fn who_falls_silent_is_taken_to_see_nothing_until_it_reports_or_leaves() {
+        let mut table = Reporting::with(2);
+        for n in 0..3 {
+            table.play();
+            table.says(0, 60 * n);
+            table.says(1, 60 * n);
+        }
+        assert_eq!(table.frames_seen(), 1.0, "frames are counted whatever becomes of their markers");
+        for n in 3..9 {
+            table.play();
+            table.says(0, 60 * n);
+        }
+        let seen = table.frames_seen();
+        assert!((0.3..0.7).contains(&seen), "one of two is silent: {seen}");
+        table.shard.handle_channel(table.now, table.players[1], ChannelEvent::Lost);
+        assert_eq!(table.frames_seen(), 1.0, "without a channel nobody is silent");
+    }
+
+    #[test]
+    fn nobody_is_silent_while_there_is_nothing_to_see() {
+        let mut table = Reporting::with(1);
+        table.play();
+        table.says(0, 60);
+        table.now += 60 * SECOND;
+        assert_eq!(table.frames_seen(), 1.0);
+        table.play();
+        assert_eq!(table.frames_seen(), 0.0);
+    }
 
     #[test]
     fn what_a_message_is_for_stands_in_its_type() {

@@ -372,10 +372,8 @@ impl Shard {
         for session in self.sessions.iter().filter_map(|s| s.session.as_ref()) {
             sessions[session.role() as usize] += 1;
             let playback = session.player().and_then(|player| player.playback.as_deref());
-            if playback.is_some_and(|playback| playback.is_silent(now))
-                && let Some(table) = self.tables.get_mut(&session.table)
-            {
-                table.silent += 1;
+            if let (Some(playback), Some(table)) = (playback, self.tables.get_mut(&session.table)) {
+                table.silent += u64::from(playback.is_silent(now, table.offered()));
             }
         }
         self.report.sessions = sessions;

@@ -310,7 +310,7 @@ impl Shard {
         match (down.cursor(), gop_start) {
             (None, Some(start)) => down.join_at(start),
             // Away from home the cached GOP may still be on its way: only a table that is live here lacks one.
-            (None, None) if has_media => return self.want_keyframe(now, id),
+            (None, None) if has_media => return self.await_keyframe(now, id),
             (None, None) => return,
             (Some(_), _) => {}
         }

@@ -163,6 +163,14 @@ impl Shard {
         self.request_keyframe(now, id);
     }
 
+    /// A player waits for the first picture, and says so again at each flush: nothing is remembered of it, for what is missing
+    /// of the last keyframe may be repaired by the time that another request may be sent.
+    pub(super) fn await_keyframe(&mut self, now: Instant, id: TableId) {
+        if self.tables.get_mut(&id).is_some_and(|table| table.keyframe_wanted.is_due(now)) {
+            self.want_keyframe(now, id);
+        }
+    }
+
     /// Sends the merged request on, if one is due.
     pub(super) fn request_keyframe(&mut self, now: Instant, id: TableId) {
         let Some(table) = self.tables.get_mut(&id) else { return };

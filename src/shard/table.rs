@@ -58,6 +58,11 @@ impl Table {
         }
     }
 
+    /// What every player with video was offered by now.
+    pub(super) fn offered(&self) -> Offered {
+        self.video.as_ref().map(|track| track.offered).unwrap_or_default()
+    }
+
     /// A connected player leaves.
     pub(super) fn leave_classes(&mut self, player: Option<&Player>) {
         for kind in [MediaKind::Audio, MediaKind::Video] {
@@ -218,6 +223,7 @@ pub(super) struct Track {
     pub(super) pacer: Pacer,
     /// What came new into the ring, and so was offered to every player.
     pub(super) offered: Offered,
+    newest_timestamp: Option<u32>,
 }
 
 impl Track {
@@ -236,6 +242,7 @@ impl Track {
             clock: None,
             pacer: Pacer::default(),
             offered: Offered::default(),
+            newest_timestamp: None,
         }
     }
 
@@ -247,8 +254,13 @@ impl Track {
         }
         let inserted = self.ring.insert(packet.clone());
         if is_new(inserted) {
-            self.offered.frames += u64::from(packet.marker);
             self.offered.bytes += packet.payload().len() as u64;
+            // By timestamps alone: a marker may come late, and some senders forget it.
+            if index + 1 == self.ring.head()
+                && self.newest_timestamp.replace(packet.timestamp) != Some(packet.timestamp)
+            {
+                self.offered.frames += 1;
+            }
             let flushed = *self.flushed.get_or_insert(index);
             if index < flushed {
                 self.late.push(packet);
@@ -374,9 +386,14 @@ impl KeyframeMerger {
         self.wanted = false;
     }
 
+    /// Whether a request may be sent now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now >= last + KEYFRAME_INTERVAL)
+    }
+
     /// Whether a request is to be sent now.
     pub(super) fn take_due(&mut self, now: Instant) -> bool {
-        let due = self.wanted && self.last.is_none_or(|last| now >= last + KEYFRAME_INTERVAL);
+        let due = self.wanted && self.is_due(now);
         if due {
             self.wanted = false;
             self.last = Some(now);

@@ -135,13 +135,13 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     gauge(
         "tableside_fps_ratio",
-        "Frames that players decoded of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 while none ever did.",
+        "Frames that players decoded of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 where there was no report.",
         &["table"],
         |t| seen(t, |qos| qos.frames_seen),
     ),
     gauge(
         "tableside_bitrate_ratio",
-        "Bytes of video that players received of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 while none ever did.",
+        "Bytes of video that players received of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 where there was no report.",
         &["table"],
         |t| seen(t, |qos| qos.bytes_seen),
     ),
@@ -174,7 +174,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "tableside_player_packets_lost_total",
-        "RTP packets that players never got, by their reports; each player's counts.",
+        "RTP packets lost on the way to players, repaired ones among them, by their reports; each player's counts.",
         &["table"],
         |t| by_table(t, |r| r.qos.packets_lost as f64),
     ),

@@ -6,6 +6,7 @@ mod world;
 
 mod addresses;
 mod bad_input;
+mod bad_networks;
 mod check_floods;
 mod codecs;
 mod connecting;

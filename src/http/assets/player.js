@@ -170,6 +170,8 @@ export class TablesidePlayer extends EventTarget {
   /** @type {number[]} */ #intervals = [];
   /** @type {PlayerStats} */ #stats = emptyStats();
   #meter = new StatsMeter();
+  /** The jitter buffer's totals when the edge was last told. */
+  #reported = { delay: 0, emitted: 0 };
   #running = false;
   #failures = 0;
   #iceFailures = 0;
@@ -278,6 +280,7 @@ export class TablesidePlayer extends EventTarget {
     this.#leftAt = null;
     this.#framesSeen = 0;
     this.#meter = new StatsMeter();
+    this.#reported = { delay: 0, emitted: 0 };
     this.#postedAt = performance.now();
     try {
       await session.connect();
@@ -471,8 +474,12 @@ export class TablesidePlayer extends EventTarget {
     if (!session || session.qos.readyState !== "open") return;
     const totals = playbackTotals(await session.pc.getStats());
     if (!totals || this.#session !== session) return;
-    const { fps, jitterBufferMs, rttMs } = this.#stats;
-    session.sendQos({ type: "stats", clientTs: Date.now(), fps, jitterBufferDelay: jitterBufferMs, rttMs, ...totals });
+    const { fps, rttMs } = this.#stats;
+    const { jitterBufferDelay, jitterBufferEmittedCount, ...counts } = totals;
+    const [delay, emitted] = [jitterBufferDelay - this.#reported.delay, jitterBufferEmittedCount - this.#reported.emitted];
+    this.#reported = { delay: jitterBufferDelay, emitted: jitterBufferEmittedCount };
+    const wait = emitted > 0 ? Math.round((1000 * delay) / emitted) : undefined;
+    session.sendQos({ type: "stats", clientTs: Date.now(), fps, rttMs, jitterBufferDelay: wait, ...counts });
   }
 
   /** @param {StateDetail} detail */
@@ -494,7 +501,7 @@ export class TablesidePlayer extends EventTarget {
 }
 
 /**
- * What the edge is told: totals of the session. `bytesReceived` is video, without headers and padding.
+ * What the edge is told, and what that is made of: totals of the session. `bytesReceived` is video, without headers and padding.
  *
  * @param {RTCStatsReport} report
  */
@@ -511,6 +518,8 @@ function playbackTotals(report) {
     framesDropped: video.framesDropped,
     bytesReceived: video.bytesReceived,
     packetsLost: (video.packetsLost ?? 0) + (audio?.packetsLost ?? 0),
+    jitterBufferDelay: video.jitterBufferDelay ?? 0,
+    jitterBufferEmittedCount: video.jitterBufferEmittedCount ?? 0,
     freezeCount: video.freezeCount,
     freezesMs: video.totalFreezesDuration === undefined ? undefined : Math.round(1000 * video.totalFreezesDuration),
   };

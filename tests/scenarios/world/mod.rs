@@ -7,7 +7,7 @@ mod dealer;
 mod peer;
 pub mod studio;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ use tableside::rtc::{EndpointConfig, Transport, TransportAddress};
 use tableside::shard::{
     PeerMessage, Shard, ShardConfig, ShardEvent, ShardId, ShardReport, SlotKey, TableId, TableSpec, TableState,
 };
+
+use tableside_netsim::Link;
 
 #[allow(unused_imports, reason = "for the egress bench and the allocation test, which share this world")]
 pub use dealer::Dealer;
@@ -71,6 +73,8 @@ pub struct World {
     pub table: TableSpec,
     pub heard: Heard,
     pub network: Network,
+    /// Links that take the network's place, by the two ends: from, to.
+    pub links: HashMap<(SocketAddr, SocketAddr), Link>,
     pub tap: Tap,
     /// Everything arrives a second time, so much later.
     pub echo: Option<Duration>,
@@ -145,6 +149,7 @@ impl World {
             },
             heard: Heard::default(),
             network: Box::new(|_| Some(Duration::ZERO)),
+            links: HashMap::new(),
             tap: Box::new(|_, _| {}),
             echo: None,
             only: None,
@@ -273,7 +278,22 @@ impl World {
         self.deliver();
     }
 
+    /// Puts links between a peer and its shard, of these conditions: to the shard, and to the peer.
+    pub fn link(&mut self, peer: usize, shard: usize, up: &str, down: &str, seed: u64) {
+        let (near, far) = (self.peers[peer].address, Self::shard_address(shard));
+        let link = |conditions: &str, seed| Link::new(conditions.parse().expect("conditions"), seed);
+        self.links.insert((near, far), link(up, 2 * seed));
+        self.links.insert((far, near), link(down, 2 * seed + 1));
+    }
+
     pub fn send(&mut self, datagram: Datagram) {
+        if let Some(link) = self.links.get_mut(&(datagram.from, datagram.to)) {
+            for arrival in link.handle_packet(self.now, datagram.bytes.len()) {
+                self.sent += 1;
+                self.in_flight.push((arrival, self.sent, datagram.clone()));
+            }
+            return;
+        }
         if let Some(delay) = (self.network)(&datagram) {
             self.sent += 1;
             if let Some(later) = self.echo {

@@ -13,6 +13,8 @@ export const BURST = 4;
 const FIRST_PORT = 7000;
 export const JOINS_WITHIN = 30;
 const SAMPLE_SECONDS = 0.25;
+/** How much longer a cell is watched whose picture stands at the end, in seconds. */
+const LONGER_AT_MOST = 5;
 /** What page/peers.js says. */
 const NO_PICTURE = /the first frame: not within/;
 const NOTHING_SHOWN = { shown: 0, freezes: 0, frozen: Infinity, longestFreeze: Infinity, jitterBufferMs: Infinity, nacks: 0, keyframeRequests: 0 };
@@ -32,6 +34,11 @@ export function allCells() {
   const losses = LOSSES.flatMap((loss) => (loss === 0 ? [{ loss, kind: 'none' }] : [{ loss, kind: 'random' }, { loss, kind: 'burst' }]));
   return losses.flatMap((loss) => ROUND_TRIPS.flatMap((rtt) => JITTERS.flatMap((jitter) =>
     [true, false].map((repair) => ({ ...loss, rtt, jitter, repair })))));
+}
+
+/** Its place among all: the same cell meets the same losses, whatever is played beside it. @param {Cell} cell */
+function numberOf(cell) {
+  return allCells().findIndex((other) => cellName(other) === cellName(cell));
 }
 
 /** As it is called on the command line: `5%random-80ms-jitter30-norepair`. @param {Cell} cell */
@@ -60,7 +67,7 @@ export async function playCells(t, cells, { seconds, together, seed = 1, progres
   const results = [];
   for (let at = 0; at < cells.length; at += together) {
     const page = await browser.openPeers(gateway.url('/'));
-    const playing = cells.slice(at, at + together).map((cell, n) => play(t, { gateway, ports, page, cell, seconds, seed: seed + at + n }));
+    const playing = cells.slice(at, at + together).map((cell) => play(t, { gateway, ports, page, cell, seconds, seed: seed + numberOf(cell) }));
     results.push(...await Promise.all(playing));
     await page.close();
     progress(results.slice(at), results.length);
@@ -84,20 +91,30 @@ async function play(t, { gateway, ports, page, cell, seconds, seed }) {
   const joined = await page
     .evaluate(([url, how]) => globalThis.interop.watch(url, how), [gateway.url(`/whep/${TABLE}`), options])
     .catch((error) => ({ error }));
-  // Where a keyframe is never whole there is never a picture.
-  if (joined.error && !NO_PICTURE.test(joined.error.message)) throw joined.error;
-  if (joined.error) return { ...cell, ...NOTHING_SHOWN };
+  if (joined.error) {
+    await netsim.stop();
+    // Where a keyframe is never whole there is never a picture.
+    if (!NO_PICTURE.test(joined.error.message)) throw joined.error;
+    return { ...cell, ...NOTHING_SHOWN };
+  }
   const { peer } = joined;
   const read = () => page.evaluate((number) => globalThis.interop.stats(number), peer);
   await until(`${cellName(cell)} is level with the table`, JOINS_WITHIN, isLevel(read, FPS), { everyMs: 250 });
   const samples = [await read()];
-  while (samples.at(-1).at - samples[0].at < seconds * 1000) {
+  const lasted = () => (samples.at(-1).at - samples[0].at) / 1000;
+  // Not to the middle of a freeze, whose frames are still to come.
+  while (lasted() < seconds || !isMoving(samples) && lasted() < seconds + LONGER_AT_MOST) {
     await measureFor(SAMPLE_SECONDS);
     samples.push(await read());
   }
   await page.evaluate((number) => globalThis.interop.leave(number, 'delete'), peer);
   await netsim.stop();
   return { ...cell, ...outcome(samples) };
+}
+
+function isMoving(samples) {
+  const { frames, seconds } = between(samples.at(-2), samples.at(-1));
+  return frames >= 0.9 * FPS * seconds;
 }
 
 /** What a series of readings comes to. @returns {Result} */

@@ -7,13 +7,16 @@ export const about = 'Chromium plays through six bad networks (a part of tools/m
 export const timeLimitSeconds = 240;
 
 const SECONDS = 20;
-/** Of the cells with repair: the least that is shown, and the longest freeze in seconds. */
+/**
+ * Of the cells with repair: the least that is shown, and the longest freeze in seconds. 99 % and half a second are owed at 5 %
+ * random loss and 80 ms; of the last two docs/loss.md has what they came to in half a minute each.
+ */
 const REPAIRED = {
   '0%-80ms': { shown: 0.99, freeze: 0 },
   '1%random-80ms': { shown: 0.99, freeze: 0.5 },
   '5%random-80ms': { shown: 0.99, freeze: 0.5 },
-  '5%random-20ms-jitter30': { shown: 0.97, freeze: 0.7 },
-  '5%burst-80ms': { shown: 0.97, freeze: 0.7 },
+  '5%random-80ms-jitter30': { shown: 0.98, freeze: 1 },
+  '5%burst-20ms': { shown: 0.97, freeze: 1 },
 };
 /** Where nothing is repaired the same network leaves next to nothing: what the repair is worth, and that packets are lost. */
 const UNREPAIRED = '5%random-80ms-norepair';
