@@ -3,8 +3,8 @@
 //! A keyframe is five to ten times as large as other frames. Sent at once it meets the shallowest buffer on the way to a player
 //! at the full speed of the node's network card, and what does not fit is lost. What a track has to send beyond a run therefore
 //! leaves in pieces, the same for all players of the table: each gets a run of eight packets or more from one flush, and the
-//! next from the next. A frame of fifteen packets or less is left whole, and so is one that is still arriving: whoever publishes it
-//! spreads it already.
+//! next from the next. A frame of fifteen packets or less is left whole, and so is one that is still arriving and of which less
+//! than [`BURST`] packets have come at once: whoever publishes it spreads it already.
 //!
 //! `fq` and `SO_TXTIME` could do it in the kernel, but all players of a shard share a socket, and to `fq` a socket is one flow: a
 //! packet that is to leave later would hold up those of all others behind it.
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// The least packets of a piece: shorter runs cost too much for each packet.
 const LEAST: u64 = 8;
+
+/// So many packets that come at once are no piece of a frame that its publisher spreads.
+pub(super) const BURST: u64 = 3 * LEAST;
 
 /// The most pieces of a frame: each costs a turn of the thread.
 const MOST: u64 = 8;

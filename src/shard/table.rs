@@ -13,7 +13,7 @@ use crate::qos::{Offered, TableQos};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::message::{ShardId, TableSpec, TableState, TrackClock};
-use super::pacing::Pacer;
+use super::pacing::{self, Pacer};
 use super::report::TableReport;
 use super::session::Player;
 
@@ -292,12 +292,13 @@ impl Track {
         Some(self.flushed.and_then(|first| self.ring.get(first)).map_or(newest.arrival, |first| first.arrival))
     }
 
-    /// Whether a flush would find video at the live edge that is to be spread: a frame that is there as a whole, or what is left of
-    /// one. Whose frame is still arriving spreads it itself.
+    /// Whether a flush would find video at the live edge that is to be spread: a frame that is there as a whole, so much of one at
+    /// once that its publisher does not spread it, or what is left of one.
     pub(super) fn is_paced(&self) -> bool {
         let nothing_else = self.late.is_empty() && self.ending.is_empty();
         let is_video = self.codec.kind() == MediaKind::Video;
-        is_video && nothing_else && (self.pacer.is_spreading() || self.unfinished_since().is_none())
+        let is_burst = || self.flushed.is_some_and(|flushed| self.ring.head().saturating_sub(flushed) >= pacing::BURST);
+        is_video && nothing_else && (self.pacer.is_spreading() || self.unfinished_since().is_none() || is_burst())
     }
 
     /// Up to which index a flush may take what waits from `next` on, at most `most`.

@@ -103,6 +103,36 @@ fn a_keyframe_that_arrives_in_pieces_is_not_held_up() {
     }
 }
 
+/// Its publisher does not spread it, but the network splits it: what comes first is more than is sent at once.
+#[test]
+fn a_keyframe_that_arrives_in_two_bursts_is_spread() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    world.connect(publisher);
+    let player = world.add_player(0);
+    world.connect(player);
+    for n in 0..2 {
+        world.publish_frame(publisher, 9, n == 0);
+        world.run(FRAME);
+    }
+    world.run(Duration::from_millis(200));
+    world.peers[player].received.clear();
+    let mut keyframe = world.peers[publisher].frame(KEYFRAME, true);
+    keyframe.truncate(KEYFRAME);
+    let begin = world.now;
+    for burst in [&keyframe[..30], &keyframe[30..]] {
+        burst.iter().cloned().for_each(|datagram| world.send(datagram));
+        world.deliver();
+        world.run(Duration::from_millis(2));
+    }
+    world.run(Duration::from_millis(100));
+    let video = world.peers[player].received_on(VIDEO_SSRC);
+    assert_eq!(video.len(), KEYFRAME);
+    let found = runs(&video);
+    assert!(found.len() >= 3 && found.iter().all(|(_, size)| (8..30).contains(size)), "{found:?}");
+    assert!(video.last().expect("some").at <= begin + 2 * FRAME, "{found:?}");
+}
+
 #[test]
 fn without_pacing_everything_comes_at_once() {
     let (begin, world, players) = a_second(World::with(2, |config| config.pacing = false));
