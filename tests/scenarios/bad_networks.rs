@@ -83,20 +83,19 @@ fn what_a_bad_way_to_the_node_does_no_player_sees() {
 struct Receiver {
     has: BTreeSet<u64>,
     taken: usize,
-    begin: Option<u64>,
 }
 
 impl Receiver {
     /// Takes what has come since the last time.
     fn take(&mut self, world: &World, player: usize) {
         for packet in &world.peers[player].received[self.taken..] {
-            let begin = *self.begin.get_or_insert(packet.index);
-            match packet.ssrc {
-                VIDEO_SSRC => _ = self.has.insert(packet.index),
-                VIDEO_RTX_SSRC => {
+            match (packet.ssrc, self.has.last()) {
+                (VIDEO_SSRC, _) => _ = self.has.insert(packet.index),
+                (VIDEO_RTX_SSRC, Some(newest)) => {
                     // RFC 4588 §4: the original sequence number comes first.
                     let number = u16::from_be_bytes([packet.payload[0], packet.payload[1]]);
-                    self.has.insert(begin + u64::from(number.wrapping_sub(begin as u16)));
+                    let back = (*newest as u16).wrapping_sub(number).cast_signed();
+                    self.has.insert(newest.wrapping_sub_signed(back.into()));
                 }
                 _ => {}
             }
