@@ -18,11 +18,13 @@ export async function run(t) {
   const dscp = Object.entries(MARKS).map(([kind, mark]) => `dscp.${kind} = ${mark}`).join('\n');
   const { http, media } = await studio(t, `announce = ["${ipv4}", "${ipv6}"]\n${dscp}`);
 
-  // Who has the choice takes IPv6, and UDP.
+  // One way at a time: who has the choice mostly takes IPv6 and UDP, and sometimes stays with what answered first.
   network.drop(`meta nfproto ipv6 th dport ${media}`);
   await watched(t, network, { http, name: 'IPv4', filter: `ip and udp src port ${media}` });
   network.open();
+  network.drop(`meta nfproto ipv4 th dport ${media}`);
   await watched(t, network, { http, name: 'IPv6', filter: `ip6 and udp src port ${media}` });
+  network.open();
   network.drop('meta l4proto udp');
   await watched(t, network, { http, name: 'TCP', filter: `tcp src port ${media}`, tcp: true });
 }
