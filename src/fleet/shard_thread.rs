@@ -516,17 +516,12 @@ fn wall_clock() -> SystemTime {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-    use std::sync::Arc;
 
     use super::*;
-    use crate::media::PlayoutDelay;
     use crate::net::TcpEnd;
-    use crate::rtc::EndpointConfig;
-    use crate::rtc::data_channel::SctpConfig;
-    use crate::rtc::dtls::DtlsIdentity;
-    use crate::rtc::rtcp::NtpTime;
     use crate::rtc::sdp::{Offer, negotiate_publisher};
     use crate::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
+    use crate::shard::testing::{roulette, shard_config};
 
     const OFFER: &[u8] = include_bytes!("../../tests/fixtures/offers/obs-publisher.sdp");
     const OFFERED_UFRAG: &str = "vBqN";
@@ -534,22 +529,8 @@ mod tests {
 
     /// The loop of a shard on loopback, which turns when a test says so.
     fn turn() -> Turn {
-        let config = ShardConfig {
-            id: ShardId(0),
-            endpoint: EndpointConfig {
-                identity: Arc::new(DtlsIdentity::generate().expect("a certificate")),
-                sctp: SctpConfig::new(1024),
-                setup_timeout: LIMIT,
-                consent_timeout: LIMIT,
-            },
-            silence: LIMIT,
-            grace: LIMIT,
-            pacing: true,
-            replay_bits_per_second: 1,
-            epoch: (now(), NtpTime::from_unix(Duration::from_secs(1_790_000_000))),
-        };
         let seat = Seat {
-            config,
+            config: shard_config(now(), LIMIT),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             options: UdpOptions::default(),
             tcp: Some(TcpOptions::default()),
@@ -565,17 +546,7 @@ mod tests {
     fn publisher(turn: &mut Turn) -> IceCredentials {
         let offer = Offer::parse(OFFER).expect("an offer");
         let negotiated = negotiate_publisher(&offer).expect("a publisher's");
-        let spec = TableSpec {
-            id: TableId(0),
-            name: "roulette".into(),
-            home: ShardId(0),
-            video_ssrc: 1,
-            video_rtx_ssrc: 2,
-            audio_ssrc: 3,
-            playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
-            ring_packets: 64,
-        };
-        turn.shard.add_publisher(now(), &spec, &negotiated, &[7; 32]).ice
+        turn.shard.add_publisher(now(), &roulette(), &negotiated, &[7; 32]).ice
     }
 
     /// A framed check for a session, keyed by `pwd`.

@@ -152,14 +152,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::core::ShardConfig;
-    use super::super::message::{ShardId, TableId, TableSpec};
+    use super::super::message::TableId;
+    use super::super::testing::{roulette, shard_config};
     use super::*;
-    use crate::media::{ClearPacket, Codec, MediaKind, Packet, PayloadFacts, PlayoutDelay, Position};
-    use crate::rtc::EndpointConfig;
-    use crate::rtc::data_channel::SctpConfig;
-    use crate::rtc::dtls::DtlsIdentity;
-    use crate::rtc::rtcp::NtpTime;
+    use crate::media::{ClearPacket, Codec, MediaKind, Packet, PayloadFacts, Position};
     use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
     const PUBLISHER: &[u8] = include_bytes!("../../tests/fixtures/offers/chromium-publisher-vp8.sdp");
@@ -178,34 +174,11 @@ mod tests {
     impl Reporting {
         fn with(players: u8) -> Self {
             let now = Instant::now();
-            let config = ShardConfig {
-                id: ShardId(0),
-                endpoint: EndpointConfig {
-                    identity: Arc::new(DtlsIdentity::generate().expect("a certificate")),
-                    sctp: SctpConfig::new(1024),
-                    setup_timeout: 60 * SECOND,
-                    consent_timeout: 60 * SECOND,
-                },
-                silence: SECOND,
-                grace: SECOND,
-                pacing: true,
-                replay_bits_per_second: 20_000_000,
-                epoch: (now, NtpTime::from_unix(SECOND)),
-            };
-            let spec = TableSpec {
-                id: TableId(0),
-                name: "roulette".into(),
-                home: ShardId(0),
-                video_ssrc: 1,
-                video_rtx_ssrc: 2,
-                audio_ssrc: 3,
-                playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
-                ring_packets: 64,
-            };
+            let spec = roulette();
             let publisher = negotiate_publisher(&Offer::parse(PUBLISHER).expect("an offer")).expect("a publisher's");
             let offer = Offer::parse(PLAYER).expect("an offer");
             let negotiated = negotiate_player(&offer, &TableMedia::from(&publisher)).expect("a player's");
-            let mut shard = Shard::new(config);
+            let mut shard = Shard::new(shard_config(now, 60 * SECOND));
             let mut slots = Vec::new();
             for n in 0..players {
                 let slot = shard.add_player(now, &spec, &negotiated, &[n; 32]).key.slot;

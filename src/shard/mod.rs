@@ -1,7 +1,7 @@
 //! Owns the sessions and streams of one core.
 //!
-//! [`Shard`] joins `rtc`, `media` and `fanout`, and does no I/O: `fleet` drives one on each of its threads. Shards share
-//! nothing: what crosses is a [`PeerMessage`].
+//! [`Shard`] joins `rtc`, `media`, `qos` and `fanout`, and does no I/O: `fleet` drives one on each of its threads. Shards
+//! share nothing: what crosses is a [`PeerMessage`].
 //!
 //! Enters: datagrams, sessions to be made and ended, messages of other shards, time. Leaves: batches of datagrams,
 //! [`ShardEvent`]s, a [`ShardReport`]. Refuses to know: sockets, clocks, threads, HTTP, where other shards are.
@@ -28,6 +28,8 @@ mod report;
 mod session;
 mod simulcast;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timers;
 
 pub use self::core::{Shard, ShardConfig};

@@ -15,11 +15,7 @@ use crate::world::{Datagram, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
 const FRAME: Duration = Duration::from_millis(33);
 
 fn watched() -> (World, usize, usize) {
-    let mut world = World::new(1);
-    let publisher = world.add_publisher(Side::Client);
-    world.connect(publisher);
-    let player = world.add_player(0);
-    world.connect(player);
+    let (mut world, publisher, player) = World::watched();
     world.publish_frame(publisher, 9, true);
     world.run(FRAME);
     (world, publisher, player)

@@ -15,11 +15,7 @@ fn stranger() -> SocketAddr {
 
 /// A world with a publisher and a player that watches.
 fn watched() -> (World, usize, usize) {
-    let mut world = World::new(1);
-    let publisher = world.add_publisher(Side::Client);
-    world.connect(publisher);
-    let player = world.add_player(0);
-    world.connect(player);
+    let (mut world, publisher, player) = World::watched();
     world.publish_frame(publisher, 3, true);
     world.run(Duration::from_millis(50));
     (world, publisher, player)

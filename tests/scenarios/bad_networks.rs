@@ -3,19 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::world::{Datagram, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
+use crate::world::{Datagram, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
 
 const PACKETS: usize = 3;
 const MS: Duration = Duration::from_millis(1);
-
-fn watched() -> (World, usize, usize) {
-    let mut world = World::new(1);
-    let publisher = world.add_publisher(Side::Client);
-    world.connect(publisher);
-    let player = world.add_player(0);
-    world.connect(player);
-    (world, publisher, player)
-}
 
 /// A publisher that keeps what it has sent, and sends it again when it is asked.
 #[derive(Default)]
@@ -52,7 +43,7 @@ fn what_a_bad_way_to_the_node_does_no_player_sees() {
         ("delay=20ms jitter=15ms burst=5%/3 reorder=2%/15ms duplicate=1%", 2),
         ("delay=100ms loss=3%", 3),
     ] {
-        let (mut world, publisher, player) = watched();
+        let (mut world, publisher, player) = World::watched();
         world.link(publisher, 0, up, "delay=20ms loss=5%", seed);
         let mut keeper = Keeper::default();
         for n in 0..600 {
@@ -125,7 +116,7 @@ fn what_a_bad_way_to_the_player_loses_is_repaired() {
         ("delay=40ms jitter=30ms burst=5%/4", 3),
         ("delay=10ms burst=10%/8 duplicate=2%", 4),
     ] {
-        let (mut world, publisher, player) = watched();
+        let (mut world, publisher, player) = World::watched();
         world.link(player, 0, "delay=40ms loss=5%", down, seed);
         let mut receiver = Receiver::default();
         for n in 0..600 {
@@ -156,10 +147,10 @@ fn what_a_bad_way_to_the_player_loses_is_repaired() {
     }
 }
 
-/// As many as Chromium would: each asks for a keyframe as long as it has none that is whole.
+/// Each asks for a keyframe as long as it has nothing, five times a second.
 #[test]
 fn a_hundred_joiners_within_a_second_on_bad_links_cost_the_publisher_two_keyframes_at_most() {
-    let (mut world, publisher, _) = watched();
+    let (mut world, publisher, _) = World::watched();
     for n in 0..60 {
         world.publish_frame(publisher, PACKETS, n == 0);
         world.run(33 * MS);

@@ -97,6 +97,16 @@ impl World {
         Self::with(shards, |_| {})
     }
 
+    /// With one shard, a publisher, and a player that watches: their numbers.
+    pub fn watched() -> (Self, usize, usize) {
+        let mut world = Self::new(1);
+        let publisher = world.add_publisher(Side::Client);
+        world.connect(publisher);
+        let player = world.add_player(0);
+        world.connect(player);
+        (world, publisher, player)
+    }
+
     pub fn with_grace(shards: u16, grace: Duration) -> Self {
         Self::with_timeouts(shards, grace, Duration::from_secs(30))
     }
