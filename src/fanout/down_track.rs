@@ -1,11 +1,12 @@
 //! One track on its way to one player: position, numbering, retransmission.
 
-use crate::media::Packet;
+use crate::media::{Codec, MAX_PAYLOAD, Packet};
 use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
 use super::layout::{LaidOut, MAX_DATAGRAM};
 use super::send_batch::{SendBatch, TrafficClass};
+use super::shift::{Numbers, Shift};
 
 /// Where a player's first sequence number may lie: below 2¹⁵ at rollover counter 0, so that a loss around an early wrap
 /// cannot leave the receiver one rollover behind (RFC 3711 §3.3.1).
@@ -27,7 +28,7 @@ pub struct Rtx {
 /// An AES-GCM nonce is (SSRC, extended sequence number) under the player's own key (RFC 7714 §8.1), and one nonce over
 /// two plaintexts or headers gives away the authentication key. Here the extended number is
 /// `index − first index + first number`: a bijection from ring indices, which the timeline never reuses; a new epoch of
-/// the source takes the numbers from where the last one stopped. A packet is sealed on the media SSRC once: when the
+/// the source, and another layer, takes the numbers from where the last one stopped. A packet is sealed on the media SSRC once: when the
 /// cursor passes its index, or, if it was missing then, when it arrives late (the ring takes an index only once). Every
 /// repetition goes out on the RTX SSRC under a number of its own.
 #[derive(Debug)]
@@ -41,9 +42,21 @@ pub struct DownTrack {
     next_line: u64,
     line: Option<Line>,
     cursor: Option<u64>,
+    /// Where the player had another layer before.
+    shift: Option<Shift>,
+    newest: Option<Newest>,
     next_rtx_number: u64,
     packets_sent: u32,
     octets_sent: u32,
+}
+
+/// The packet that went out last in order.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    /// Its layer's timestamp.
+    timestamp: u32,
+    /// It ended its frame.
+    marker: bool,
 }
 
 /// A line of numbers without a break: one epoch of the source, as this player sees it.
@@ -64,6 +77,8 @@ impl DownTrack {
             next_line: u64::from(seed as u16 % FIRST_SEQUENCE_LIMIT),
             line: None,
             cursor: None,
+            shift: None,
+            newest: None,
             next_rtx_number: u64::from((seed >> 16) as u16 % FIRST_SEQUENCE_LIMIT),
             packets_sent: 0,
             octets_sent: 0,
@@ -85,6 +100,43 @@ impl DownTrack {
         if let Some(cursor) = &mut self.cursor {
             *cursor = index.max(*cursor);
         }
+    }
+
+    /// Goes on with another layer of the picture, at `first`, which a keyframe begins with. `at` is the timestamp that the
+    /// layer before has at that time, `last` a packet of its last frame that was sent.
+    ///
+    /// The cursor is the new layer's from now on, and whatever is missing of the old one stays so: its numbers are over.
+    pub fn switch_layer(&mut self, codec: Codec, first: &Packet, at: u32, last: Option<&Packet>) {
+        if let Some(newest) = self.newest {
+            let before = self.shift.map(|shift| *shift.numbers()).unwrap_or_default();
+            let numbers = last.map(|last| Numbers::following(codec, last, &before, first)).unwrap_or_default();
+            let (at, newest) = (self.timestamp(at), self.timestamp(newest.timestamp));
+            self.shift = Some(Shift::new(first.timestamp, at, newest, numbers));
+        }
+        self.line = None;
+        self.cursor = Some(first.index);
+    }
+
+    /// Forgets where it was to begin, as long as nothing was sent.
+    pub fn restart(&mut self) {
+        if self.newest.is_none() {
+            self.cursor = None;
+        }
+    }
+
+    /// The timestamp that the player is given for one of the layer's.
+    pub fn timestamp(&self, timestamp: u32) -> u32 {
+        self.shift.map_or(timestamp, |shift| shift.timestamp(timestamp))
+    }
+
+    /// The layer's timestamp of the packet that was sent last in order; `None` before the first.
+    pub fn newest_timestamp(&self) -> Option<u32> {
+        self.newest.map(|newest| newest.timestamp)
+    }
+
+    /// Whether what was sent so far ends with a frame's end.
+    pub fn is_between_frames(&self) -> bool {
+        self.newest.is_none_or(|newest| newest.marker)
     }
 
     /// Whether packets of `epoch` would begin a new line: the source has changed since this player's last packet.
@@ -118,6 +170,10 @@ impl DownTrack {
         if let Some(number) = self.number_of(packet) {
             self.next_line = number + 1;
         }
+        if let Some(shift) = &mut self.shift {
+            shift.go_on(packet.timestamp);
+        }
+        self.newest = Some(Newest { timestamp: packet.timestamp, marker: packet.marker });
         self.seal(packet, laid_out, transport_number, egress, batch);
     }
 
@@ -143,6 +199,7 @@ impl DownTrack {
     ) {
         let Some(number) = self.number_of(packet) else { return };
         let payload = &packet.payload()[laid_out.payload_offset..];
+        let shift = self.shift;
         self.packets_sent = self.packets_sent.wrapping_add(1);
         self.octets_sent = self.octets_sent.wrapping_add(payload.len() as u32);
         batch.push(destination, self.traffic, MAX_DATAGRAM, |out| {
@@ -153,7 +210,17 @@ impl DownTrack {
                 out[at..at + 2].copy_from_slice(&transport_number.to_be_bytes());
                 *transport_number = transport_number.wrapping_add(1);
             }
-            sealer.seal((number >> 16) as u32, out, len, payload, laid_out.padding)
+            let rollover = (number >> 16) as u32;
+            let Some(shift) = shift else { return sealer.seal(rollover, out, len, payload, laid_out.padding) };
+            shift.apply(out, laid_out.descriptor);
+            if !shift.changes_payload() {
+                return sealer.seal(rollover, out, len, payload, laid_out.padding);
+            }
+            let mut copy = [0; MAX_PAYLOAD];
+            let copy = &mut copy[..payload.len()];
+            copy.copy_from_slice(payload);
+            shift.apply_to_payload(copy);
+            sealer.seal(rollover, out, len, copy, laid_out.padding)
         });
     }
 
@@ -169,6 +236,7 @@ impl DownTrack {
     ) -> bool {
         let (Some(rtx), Some(original)) = (self.rtx, self.number_of(packet)) else { return false };
         let number = self.next_rtx_number;
+        let shift = self.shift;
         self.next_rtx_number += 1;
         batch.push(destination, self.traffic, MAX_DATAGRAM + 2, |out| {
             let len = laid_out.header.len();
@@ -182,11 +250,17 @@ impl DownTrack {
                 out[at..at + 2].copy_from_slice(&transport_number.to_be_bytes());
                 *transport_number = transport_number.wrapping_add(1);
             }
-            let mut payload = [0; 1502];
+            if let Some(shift) = shift {
+                shift.apply(out, laid_out.descriptor);
+            }
+            let mut payload = [0; 2 + MAX_PAYLOAD];
             let first = &packet.payload()[laid_out.payload_offset..];
             let payload_len = 2 + first.len();
             payload[..2].copy_from_slice(&(original as u16).to_be_bytes());
             payload[2..payload_len].copy_from_slice(first);
+            if let Some(shift) = shift {
+                shift.apply_to_payload(&mut payload[2..payload_len]);
+            }
             sealer.seal((number >> 16) as u32, out, len, &payload[..payload_len], &[])
         });
         true
@@ -469,6 +543,8 @@ mod tests {
         Again(usize),
         /// The source changes.
         Change,
+        /// Another layer, whose indices are its own.
+        Layer(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -477,6 +553,7 @@ mod tests {
             3 => any::<usize>().prop_map(Step::Late),
             3 => any::<usize>().prop_map(Step::Again),
             1 => Just(Step::Change),
+            1 => (0_u64..1 << 40).prop_map(Step::Layer),
         ]
     }
 
@@ -523,6 +600,12 @@ mod tests {
                         }
                         epoch += 1;
                         index += 1000;
+                        continue;
+                    }
+                    Step::Layer(begin) => {
+                        let last = packet(epoch, index.saturating_sub(1));
+                        (index, missing, sent) = (begin, Vec::new(), Vec::new());
+                        player.down.switch_layer(Codec::H264, &packet(epoch, begin), 0, Some(&last));
                         continue;
                     }
                     Step::Late(_) | Step::Again(_) => continue,

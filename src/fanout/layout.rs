@@ -77,6 +77,8 @@ struct Header {
     payload_offset: u16,
     /// Offset of the transport-wide number in the header; 0 for none.
     transport_cc: u8,
+    /// Offset of the dependency descriptor; 0 for none.
+    descriptor: u8,
     padding: u8,
 }
 
@@ -87,6 +89,8 @@ pub struct LaidOut<'a> {
     pub header: &'a [u8],
     /// Where the transport-wide number goes, where negotiated.
     pub transport_cc: Option<usize>,
+    /// Where the dependency descriptor begins, where there is one.
+    pub descriptor: Option<usize>,
     /// Where in the packet's payload the part begins that is sent: all of it, or the primary block of RED.
     pub payload_offset: usize,
     /// RTP padding that follows the payload.
@@ -116,6 +120,7 @@ impl Layout {
         LaidOut {
             header: &self.bytes[start..start + usize::from(h.len)],
             transport_cc: (h.transport_cc > 0).then_some(usize::from(h.transport_cc)),
+            descriptor: (h.descriptor > 0).then_some(usize::from(h.descriptor)),
             payload_offset: usize::from(h.payload_offset),
             padding: &PADDING[usize::from(h.padding)][..usize::from(h.padding)],
         }
@@ -146,18 +151,20 @@ impl Layout {
         add(class.abs_send_time, &send_time);
         add(class.playout_delay.filter(|_| packet.facts.keyframe || packet.facts.parameter_sets), &playout_delay);
         add(class.abs_capture_time.filter(|_| packet.capture.is_some()), &capture);
-        add(class.dependency_descriptor.filter(|_| !descriptor.is_empty()), descriptor);
+        let descriptor_id = class.dependency_descriptor.filter(|_| !descriptor.is_empty());
+        add(descriptor_id, descriptor);
         let start = self.bytes.len();
         self.bytes.resize(start + FIXED_HEADER_LEN + MAX_EXTENSIONS + descriptor.len(), 0);
         let layout = write_header(&mut self.bytes[start..], &fields, &elements[..count])
             .expect("negotiated ids are never 0, and the buffer is for the longest block");
         self.bytes.truncate(start + layout.header_len);
-        let transport_cc = class.transport_cc.and_then(|id| layout.value_offset(id)).unwrap_or(0);
+        let offset_of = |id: Option<u8>| id.and_then(|id| layout.value_offset(id)).unwrap_or(0) as u8;
         self.headers.push(Header {
             start: start as u32,
             len: layout.header_len as u16,
             payload_offset,
-            transport_cc: transport_cc as u8,
+            transport_cc: offset_of(class.transport_cc),
+            descriptor: offset_of(descriptor_id),
             padding: 0,
         });
     }

@@ -12,6 +12,7 @@
 mod down_track;
 mod layout;
 mod send_batch;
+mod shift;
 
 pub use down_track::{DownTrack, Rtx};
 pub use layout::{HeaderClass, Layout, MAX_DATAGRAM, Stamps};

@@ -60,8 +60,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::media::{ClearPacket, MediaKind, Packet, PayloadFacts, Position};
-    use crate::shard::{TableId, TableState};
+    use crate::media::{ClearPacket, Packet, PayloadFacts, Position};
+    use crate::shard::{LayerIndex, TableId, TableState, TrackId};
 
     const TABLE: TableId = TableId(7);
 
@@ -79,7 +79,11 @@ mod tests {
             dependency_descriptor: &[],
             payload: &[],
         };
-        PeerMessage::Media { table: TABLE, kind: MediaKind::Video, packet: Arc::new(Packet::new(&clear).unwrap()) }
+        PeerMessage::Media {
+            table: TABLE,
+            track: TrackId::Video(LayerIndex(0)),
+            packet: Arc::new(Packet::new(&clear).unwrap()),
+        }
     }
 
     /// What a shard finds in its queue, by name.

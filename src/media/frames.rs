@@ -19,9 +19,6 @@ pub struct FrameCounts {
     pub whole: u64,
     /// At least one packet never came; frames that vanished altogether included, by estimate.
     pub lost: u64,
-    /// Not forwarded because another layer took over: its end was not waited for, or the layer in use had fallen silent
-    /// and the other had not had its keyframe yet, by estimate.
-    pub skipped: u64,
 }
 
 /// Counts the frames of a video track, reading its ring in index order.
@@ -47,8 +44,6 @@ pub struct FrameTracker {
     /// Packets given up between the last one read and `next`.
     given_up: u64,
     frame: Option<Frame>,
-    /// Between two layers: the timestamp of the last frame of the old one.
-    switched_after: Option<u32>,
     /// The usual step of the timestamp from frame to frame, in ticks.
     interval: Option<u32>,
     counts: FrameCounts,
@@ -93,19 +88,20 @@ impl FrameTracker {
         self.frame = None;
     }
 
-    /// As [`FrameTracker::flush`], where another layer of the same picture takes over: a frame without its end is skipped,
-    /// and so are those that there is no time for between the last frame and the next.
-    pub fn switch_layer(&mut self, ring: &PacketRing) {
-        self.read(ring, |_, _| true);
-        if let Some(frame) = self.frame.take() {
-            self.counts.skipped += u64::from(!frame.has_ended);
-            self.switched_after = Some(frame.timestamp);
-        }
+    /// The next index to be read: below the ring's head while it waits for a missing packet.
+    pub fn position(&self) -> u64 {
+        self.next
     }
 
     /// The frames that are decided.
     pub fn counts(&self) -> FrameCounts {
         self.counts
+    }
+
+    /// How many frames fit strictly between two whose timestamps are `step` ticks apart, by the usual interval; 0 while that
+    /// is not known.
+    pub fn frames_within(&self, step: u32) -> u64 {
+        frames_between(step, self.interval)
     }
 
     /// Whole frames per second over the last two seconds.
@@ -138,9 +134,7 @@ impl FrameTracker {
             self.hole_since = None;
             self.given_up = 0;
             self.frame = None;
-            if self.switched_after.is_none() {
-                self.interval = None;
-            }
+            self.interval = None;
         }
     }
 
@@ -174,12 +168,7 @@ impl FrameTracker {
                 frame.arrival = frame.arrival.max(packet.arrival);
             }
             Some(_) => self.begin_next_frame(packet, missing),
-            None => {
-                if let Some(before) = self.switched_after.take() {
-                    self.counts.skipped += frames_between(packet.timestamp.wrapping_sub(before), self.interval);
-                }
-                self.frame = Some(Frame::new(packet, missing > 0 || !packet.facts.starts_frame));
-            }
+            None => self.frame = Some(Frame::new(packet, missing > 0 || !packet.facts.starts_frame)),
         }
         if packet.marker {
             self.end_frame();
@@ -360,26 +349,6 @@ mod tests {
         assert_eq!(track.counts(), (0, 0));
         track.receive(&packets[2]);
         assert_eq!(track.counts(), (1, 0));
-    }
-
-    #[test]
-    fn a_layer_switch_skips_what_the_old_layer_did_not_end_and_what_neither_had() {
-        let after_switch = |old: usize, step: u32| {
-            let mut track = Track::new();
-            sent(&[2; 8])[..old].iter().for_each(|packet| track.receive(packet));
-            track.tracker.switch_layer(&track.ring);
-            for mut packet in sent(&[2, 2]) {
-                packet.epoch = 1;
-                packet.index += 100_000;
-                packet.frame += 7 + step;
-                track.receive(&packet);
-            }
-            let FrameCounts { whole, lost, skipped } = track.tracker.counts();
-            (whole, lost, skipped)
-        };
-        assert_eq!(after_switch(16, 1), (10, 0, 0), "at a frame's end, to the very next one");
-        assert_eq!(after_switch(15, 1), (9, 0, 1), "in the midst of a frame");
-        assert_eq!(after_switch(16, 9), (10, 0, 8), "after a silence of eight frames");
     }
 
     #[test]

@@ -11,12 +11,6 @@ const FIRST_INDEX: u64 = 1 << 16;
 /// The least step of time between two epochs: room for frames that were overtaken by the one that was seen first.
 const LEAST_STEP: Duration = Duration::from_millis(50);
 
-/// Frames of a new layer that are older than what was forwarded of the old one follow at this fraction of their distance.
-const SQUEEZE: u32 = 64;
-
-/// How far the timestamps of a new layer are past the squeezed ones when no packet can be among those any more: 11 s.
-const SQUEEZE_IS_OVER: u32 = 1 << 20;
-
 /// The greatest step of the timestamp between two epochs, in ticks: more would look like a step back (RFC 3550 §5.1
 /// timestamps are compared modulo 2³²).
 const GREATEST_STEP: u32 = 1 << 30;
@@ -52,10 +46,6 @@ pub enum Placement {
 /// timestamp is the publisher's plus a constant. A new epoch goes on above all indexes of the old one, and its
 /// timestamp goes on by the wall time between the newest old packet and the first new one: players see a pause.
 ///
-/// Another layer of the same picture is an epoch as well. Its timestamps tell the same time as before, wherever the
-/// sender counts from, so that sound stays in step. Where its first frames are older than what was forwarded, which a
-/// player must not see going back, they follow close behind it, until the new layer is ahead by itself.
-///
 /// Sequence numbers of one SSRC that go back by more than reordering explains are not taken for a new source: SRTP's
 /// replay protection (RFC 3711 §3.3.2) has refused such packets before they come here.
 #[derive(Clone, Debug)]
@@ -78,17 +68,8 @@ struct Epoch {
     /// The newest timestamp, and when it was first seen.
     newest: (u32, Instant),
     /// Packets before the first one are refused unless they are newer than this: the newest timestamp of the epoch
-    /// before, or for another layer what is just before its first frame.
+    /// before.
     floor: Option<u32>,
-    squeeze: Option<Squeeze>,
-}
-
-/// Where timestamps of a layer begin that would else go back.
-#[derive(Clone, Copy, Debug)]
-struct Squeeze {
-    /// The publisher's timestamp of the first frame, and the track's.
-    from: u32,
-    to: u32,
 }
 
 impl Timeline {
@@ -130,38 +111,6 @@ impl Timeline {
         self.restarting = self.current.is_some();
     }
 
-    /// Goes on with another layer of the same picture: `first` is the sequence number and timestamp of the packet that it
-    /// begins with, a keyframe's first, and `at` is the track's timestamp for the time of that frame. Packets before it
-    /// are refused. Returns the number of the epoch; without a layer before, or after [`Timeline::restart`], nothing is
-    /// done.
-    pub fn switch_layer(&mut self, now: Instant, first: (u16, u32), at: u32) -> Option<u32> {
-        let old = self.current.take_if(|_| !self.restarting)?;
-        let ((sequence_number, timestamp), (newest, _)) = (first, old.newest);
-        let least = newest.wrapping_add(1);
-        let start = if is_newer(at, newest) { at } else { least };
-        let mut epoch = Epoch::new(
-            old.number.wrapping_add(1),
-            old.index_after(sequence_number),
-            start,
-            at.wrapping_sub(timestamp),
-            now,
-            Some(start.wrapping_sub(1)),
-        );
-        epoch.squeeze = (start != at).then_some(Squeeze { from: timestamp, to: start });
-        Some(self.current.insert(epoch).number)
-    }
-
-    /// What the track's timestamp is expected to be at `instant`, by its newest packet's arrival. `None` before the first
-    /// packet, and after [`Timeline::restart`].
-    pub fn timestamp_at(&self, instant: Instant) -> Option<u32> {
-        let (newest, seen) = self.current.as_ref().filter(|_| !self.restarting)?.newest;
-        let ticks = |d: Duration| (d.as_micros() * u128::from(self.clock_rate) / 1_000_000) as u32;
-        Some(match instant.checked_duration_since(seen) {
-            Some(after) => newest.wrapping_add(ticks(after)),
-            None => newest.wrapping_sub(ticks(seen - instant)),
-        })
-    }
-
     /// The track's timestamp for a `timestamp` of the current source, as in its sender reports. `None` before its first
     /// packet.
     pub fn translate(&self, timestamp: u32) -> Option<u32> {
@@ -192,7 +141,7 @@ impl Epoch {
     fn new(number: u32, first_index: u64, start: u32, offset: u32, now: Instant, floor: Option<u32>) -> Self {
         let insertions = Insertions::default();
         let newest = (start, now);
-        Self { number, first_index, highest_index: first_index, insertions, offset, newest, floor, squeeze: None }
+        Self { number, first_index, highest_index: first_index, insertions, offset, newest, floor }
     }
 
     /// Where the next epoch begins, if with this sequence number.
@@ -205,7 +154,7 @@ impl Epoch {
         // The nearest index that ends in the sequence number. Never underflows: the first index is above 2¹⁶.
         let distance = sequence_number.wrapping_sub(self.highest_index as u16) as i16;
         let index = self.highest_index.saturating_add_signed(i64::from(distance));
-        let timestamp = self.translate(timestamp);
+        let timestamp = timestamp.wrapping_add(self.offset);
         if index < self.first_index && self.is_before_epoch(index, timestamp) {
             return Placement::TooOld;
         }
@@ -215,20 +164,6 @@ impl Epoch {
             self.newest = (timestamp, now);
         }
         Placement::At(Position { epoch: self.number, index: index + inserted, timestamp })
-    }
-
-    /// The track's timestamp. Strictly rising where the publisher's is, if its frames are [`SQUEEZE`] ticks apart.
-    fn translate(&mut self, timestamp: u32) -> u32 {
-        let plain = timestamp.wrapping_add(self.offset);
-        let Some(Squeeze { from, to }) = self.squeeze else { return plain };
-        let squeezed = to.wrapping_add((timestamp.wrapping_sub(from) as i32 / SQUEEZE as i32) as u32);
-        if is_newer(squeezed, plain) {
-            return squeezed;
-        }
-        if plain.wrapping_sub(squeezed) > SQUEEZE_IS_OVER {
-            self.squeeze = None;
-        }
-        plain
     }
 
     /// Whether a packet overtaken by the first one finds no room: too far behind, or its time is that of the old epoch.
@@ -360,51 +295,6 @@ mod tests {
             at(&mut timeline, now, step as u16, step.wrapping_mul(90_000_000));
             at(&mut timeline, now, (step as u16).wrapping_sub(1), step.wrapping_mul(90_000_000));
         }
-    }
-
-    #[test]
-    fn another_layer_tells_the_same_time() {
-        let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
-        let old = at(&mut timeline, now, 7, 500);
-        timeline.switch_layer(now, (60_000, 77_000), old.timestamp + 3000);
-        let new = at(&mut timeline, now + 5 * MS, 60_000, 77_000);
-        assert_eq!((new.timestamp, new.epoch), (old.timestamp + 3000, old.epoch + 1));
-        assert!(new.index > old.index + REORDERING_ROOM && new.index as u16 == 60_000);
-        assert_eq!(timeline.place(now, 59_999, 77_000 - 3000), Placement::TooOld, "before its keyframe");
-        assert_eq!(at(&mut timeline, now, 60_001, 80_000).timestamp, old.timestamp + 6000);
-        assert_eq!(timeline.translate(77_000), Some(old.timestamp + 3000));
-        assert_eq!(timeline.timestamp_at(now + 10 * MS), Some(old.timestamp + 6000 + 900));
-    }
-
-    #[test]
-    fn a_layer_that_is_behind_catches_up_without_going_back() {
-        let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
-        let newest = at(&mut timeline, now, 7, u32::MAX - 5000).timestamp;
-        // Its keyframe was captured three frames before the newest that was forwarded.
-        timeline.switch_layer(now, (100, 1000), newest.wrapping_sub(9000));
-        let frames: Vec<u32> =
-            (0..8u32).map(|n| at(&mut timeline, now, 100 + n as u16, 1000 + n * 3000).timestamp).collect();
-        assert_eq!(frames[0], newest.wrapping_add(1));
-        assert!(frames.windows(2).all(|pair| is_newer(pair[1], pair[0])), "{frames:?}");
-        assert_eq!(frames[7], newest.wrapping_add(4 * 3000), "in step with sound again");
-        assert_eq!(at(&mut timeline, now, 101, 4000).timestamp, frames[1], "a repaired packet stays in its frame");
-        // Whatever the timestamps do later, the squeeze is forgotten.
-        for n in 1..60u32 {
-            let far = n.wrapping_mul(100_000_000);
-            let timestamp = at(&mut timeline, now, 200 + n as u16, 1000u32.wrapping_add(far)).timestamp;
-            assert_eq!(timestamp, newest.wrapping_sub(9000).wrapping_add(far));
-        }
-    }
-
-    #[test]
-    fn a_restart_goes_before_a_switch() {
-        let (mut timeline, now) = (Timeline::new(90_000), Instant::now());
-        assert_eq!(timeline.switch_layer(now, (1, 1), 1), None);
-        assert_eq!(at(&mut timeline, now, 9, 9).epoch, 0, "nothing to switch from");
-        timeline.restart();
-        assert_eq!(timeline.switch_layer(now, (60_000, 4_000_000_000), 9), None);
-        let new = at(&mut timeline, now + 2000 * MS, 60_000, 4_000_000_000);
-        assert_eq!((new.timestamp, new.epoch), (9 + 180_000, 1), "a pause is a pause");
     }
 
     #[test]

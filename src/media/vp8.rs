@@ -47,6 +47,80 @@ fn extension(rest: &mut &[u8]) -> Option<Option<u8>> {
     Some((present & 0x20 != 0).then_some(layer))
 }
 
+/// The numbers of a descriptor that count pictures (RFC 7741 §4.2): a receiver with temporal layers waits for what they say is
+/// missing, so they have to go on when the source is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vp8Numbers {
+    /// PictureID, of 7 or 15 bits.
+    pub picture_id: Option<u16>,
+    /// TL0PICIDX.
+    pub tl0_picture_index: Option<u8>,
+}
+
+impl Vp8Numbers {
+    /// Those of a payload.
+    pub fn of(payload: &[u8]) -> Self {
+        let at = Places::of(payload);
+        Self {
+            picture_id: at.picture_id.map(|(at, long)| read_picture_id(payload, at, long)),
+            tl0_picture_index: at.tl0_picture_index.map(|at| payload[at]),
+        }
+    }
+
+    /// Adds `offset` to those of a payload, each in the bits that it has.
+    pub fn advance(payload: &mut [u8], offset: &Vp8Numbers) {
+        let at = Places::of(payload);
+        if let (Some((at, long)), Some(offset)) = (at.picture_id, offset.picture_id) {
+            let moved = read_picture_id(payload, at, long).wrapping_add(offset);
+            if long {
+                payload[at..at + 2].copy_from_slice(&(moved | 0x8000).to_be_bytes());
+            } else {
+                payload[at] = moved as u8 & 0x7f;
+            }
+        }
+        if let (Some(at), Some(offset)) = (at.tl0_picture_index, offset.tl0_picture_index) {
+            payload[at] = payload[at].wrapping_add(offset);
+        }
+    }
+}
+
+fn read_picture_id(payload: &[u8], at: usize, long: bool) -> u16 {
+    if long { u16::from_be_bytes([payload[at] & 0x7f, payload[at + 1]]) } else { payload[at].into() }
+}
+
+/// Where the numbers stand in a payload.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    /// And whether it has 15 bits.
+    picture_id: Option<(usize, bool)>,
+    tl0_picture_index: Option<usize>,
+}
+
+impl Places {
+    fn of(payload: &[u8]) -> Self {
+        let mut places = Self::default();
+        let &[first, present, ..] = payload else { return places };
+        if first & 0x80 == 0 {
+            return places;
+        }
+        let mut at = 2;
+        if present & 0x80 != 0 {
+            let Some(id) = payload.get(at) else { return places };
+            let long = id & 0x80 != 0;
+            let len = 1 + usize::from(long);
+            if payload.len() < at + len {
+                return places;
+            }
+            places.picture_id = Some((at, long));
+            at += len;
+        }
+        if present & 0x40 != 0 && payload.len() > at {
+            places.tl0_picture_index = Some(at);
+        }
+        places
+    }
+}
+
 fn take(rest: &mut &[u8]) -> Option<u8> {
     let (&byte, after) = rest.split_first()?;
     *rest = after;
@@ -85,6 +159,42 @@ mod tests {
         let read = facts(&[0x90, 0x10, 0xc1, 0x50]);
         assert!(read.keyframe);
         assert_eq!(read.temporal_layer, None);
+    }
+
+    #[test]
+    fn numbers_go_on_in_the_bits_that_they_have() {
+        let numbers = |picture_id, tl0_picture_index| Vp8Numbers { picture_id, tl0_picture_index };
+        let mut long = [0x90, 0xf0, 0xff, 0xfe, 0xff, 0x40, 0x50];
+        assert_eq!(Vp8Numbers::of(&long), numbers(Some(0x7ffe), Some(255)));
+        Vp8Numbers::advance(&mut long, &numbers(Some(3), Some(2)));
+        assert_eq!(long, [0x90, 0xf0, 0x80, 0x01, 0x01, 0x40, 0x50]);
+        let mut short = [0x90, 0x80, 0x7f, 0x50];
+        Vp8Numbers::advance(&mut short, &numbers(Some(0x1ff), Some(9)));
+        assert_eq!(short, [0x90, 0x80, 0x7e, 0x50]);
+        let mut none = [0x10, 0xc0, 0x50];
+        Vp8Numbers::advance(&mut none, &numbers(Some(1), Some(1)));
+        assert_eq!((Vp8Numbers::of(&none), none), (Vp8Numbers::default(), [0x10, 0xc0, 0x50]));
+    }
+
+    proptest::proptest! {
+        /// Of any bytes, nothing else is changed, and what was added can be taken away again.
+        #[test]
+        fn any_payload_is_moved_there_and_back(
+            payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..12),
+            picture_id: u16,
+            tl0: u8,
+        ) {
+            let mut moved = payload.clone();
+            let there = Vp8Numbers { picture_id: Some(picture_id), tl0_picture_index: Some(tl0) };
+            let back = Vp8Numbers {
+                picture_id: Some(picture_id.wrapping_neg()),
+                tl0_picture_index: Some(tl0.wrapping_neg()),
+            };
+            Vp8Numbers::advance(&mut moved, &there);
+            proptest::prop_assert_eq!(facts(&moved), facts(&payload));
+            Vp8Numbers::advance(&mut moved, &back);
+            proptest::prop_assert_eq!(moved, payload);
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Shard {
     fn handle_statistics(&mut self, now: Instant, slot: u32, said: &PlayerStatistics) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
-        let offered = table.offered();
+        let offered = table.offered;
         let Some(player) = session.player_mut() else { return };
         let playback = player.playback.get_or_insert_default();
         if let Some(increment) = playback.handle_report(now, offered, said) {
@@ -152,10 +152,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::message::TableId;
+    use super::super::message::{LayerIndex, TableId, TrackId};
     use super::super::testing::{roulette, shard_config};
     use super::*;
-    use crate::media::{ClearPacket, Codec, MediaKind, Packet, PayloadFacts, Position};
+    use crate::media::{ClearPacket, Codec, Packet, PayloadFacts, Position};
     use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
     const PUBLISHER: &[u8] = include_bytes!("../../tests/fixtures/offers/chromium-publisher-vp8.sdp");
@@ -204,8 +204,9 @@ mod tests {
                         payload: &[0; 500],
                     };
                     let packet = Arc::new(Packet::new(&clear).expect("fits"));
-                    let table = self.shard.tables.get_mut(&TableId(0)).expect("made");
-                    table.ensure_track(MediaKind::Video, Codec::Vp8).insert(packet);
+                    let (id, track) = (TableId(0), TrackId::Video(LayerIndex(0)));
+                    self.shard.tables.get_mut(&id).expect("made").ensure_track(track, Codec::Vp8);
+                    self.shard.accept_packet(self.now, id, track, packet);
                     self.index += 1;
                 }
             }

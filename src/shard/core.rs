@@ -21,7 +21,9 @@ use crate::rtc::{
 use super::egress::Flush;
 use super::failed_checks::FailedChecks;
 use super::handshakes::Handshakes;
-use super::message::{Added, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState};
+use super::message::{
+    Added, LayerIndex, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState, TrackId,
+};
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
 use super::table::Table;
@@ -80,7 +82,7 @@ pub struct Shard {
     pub(super) events: VecDeque<ShardEvent>,
     pub(super) report: ShardReport,
     /// Tracks with something to send, in the order in which they got it.
-    pub(super) ready: VecDeque<(TableId, MediaKind)>,
+    pub(super) ready: VecDeque<(TableId, TrackId)>,
     pub(super) flush: Option<Flush>,
     /// When the first of the tracks goes on that wait: for the rest of a frame, or for its next piece.
     pub(super) held_until: Option<Instant>,
@@ -206,6 +208,8 @@ impl Shard {
             wanted: Some(Box::new([(stream(MediaKind::Video), seed(24)), (stream(MediaKind::Audio), seed(28))])),
             video: None,
             audio: None,
+            layer: LayerIndex::default(),
+            change: None,
             transport_number: 0,
             catching_up: false,
             channels: Channels::default(),
@@ -303,23 +307,24 @@ impl Shard {
                     home.subscribers.retain(|s| *s != from);
                 }
             }
-            PeerMessage::Media { table, kind, packet } => self.accept_packet(table, kind, packet),
-            PeerMessage::Track { table, kind, codec } => {
-                let present = self.tables.get(&table).and_then(|t| t.track(kind)).map(|t| t.codec);
+            PeerMessage::Media { table, track, packet } => self.accept_packet(now, table, track, packet),
+            PeerMessage::Track { table, track, codec } => {
+                let present = self.tables.get(&table).and_then(|known| known.codec(track.kind()));
                 if present.is_some_and(|present| present != codec) {
                     self.end_players(now, table);
                 }
-                if let Some(table) = self.tables.get_mut(&table) {
-                    table.ensure_track(kind, codec);
+                if let Some(known) = self.tables.get_mut(&table) {
+                    known.ensure_track(track, codec);
                 }
             }
-            PeerMessage::Clock { table, kind, clock } => {
-                if let Some(track) = self.tables.get_mut(&table).and_then(|t| t.track_mut(kind)) {
+            PeerMessage::Clock { table, track, clock } => {
+                if let Some(track) = self.tables.get_mut(&table).and_then(|known| known.track_mut(track)) {
                     track.clock = Some(clock);
                 }
             }
+            PeerMessage::Layers { table, offers } => self.layers_offered(now, table, &offers),
             PeerMessage::State { table, state } => self.table_state_changed(now, table, state),
-            PeerMessage::KeyframeWanted { table } => self.want_keyframe(now, table),
+            PeerMessage::KeyframeWanted { table, layer } => self.want_keyframe(now, table, layer),
         }
     }
 
@@ -373,7 +378,7 @@ impl Shard {
             sessions[session.role() as usize] += 1;
             let playback = session.player().and_then(|player| player.playback.as_deref());
             if let (Some(playback), Some(table)) = (playback, self.tables.get_mut(&session.table)) {
-                table.silent += u64::from(playback.is_silent(now, table.offered()));
+                table.silent += u64::from(playback.is_silent(now, table.offered));
             }
         }
         self.report.sessions = sessions;
@@ -466,7 +471,9 @@ impl Shard {
         let Some(table) = self.tables.get_mut(&session.table) else { return };
         if let Some(at) = table.players.iter().position(|s| *s == slot) {
             table.players.remove(at);
-            table.leave_classes(session.player());
+            if let Some(player) = session.player() {
+                table.leave_tracks(slot, player);
+            }
             if table.players.is_empty() {
                 table.idle_since = Some(now);
             }
@@ -628,9 +635,9 @@ impl Shard {
         match &session.part {
             Part::Player(_) => self.player_connected(now, slot, table),
             Part::Publisher(publisher) => {
-                let media = publisher.media.clone();
+                let (media, layers) = (publisher.media.clone(), publisher.layers());
                 self.take_over(now, slot, table);
-                self.begin_publication(now, table, media);
+                self.begin_publication(now, table, media, layers);
             }
         }
     }
@@ -659,6 +666,9 @@ impl Shard {
         let here = self.config.id;
         let Some(table) = self.tables.get_mut(&id) else { return };
         table.players.push(slot);
+        if let Some(player) = self.sessions[slot as usize].session.as_ref().and_then(|session| session.player()) {
+            table.join_tracks(slot, player);
+        }
         table.idle_since = None;
         // Asked again where the table seems to be over: the answer says so, and lets the player go.
         if table.home.is_none() && (!table.subscribed || table.state == TableState::Absent) {
@@ -678,14 +688,17 @@ impl Shard {
         for (stream, seed) in player.wanted.take().into_iter().flat_map(|wanted| *wanted) {
             let Some(stream) = stream else { continue };
             let kind = stream.codec.kind();
-            let present = table.track(kind).map(|t| t.codec);
+            let present = table.codec(kind);
             // Away from home the track may not have come yet.
             if present.is_some_and(|codec| codec != stream.codec) || (present.is_none() && table.home.is_some()) {
                 return false;
             }
             let ssrc = table.spec.ssrc(kind);
             let rtx_ssrc = table.spec.video_rtx_ssrc;
-            let class = table.ensure_track(kind, stream.codec).join_class(&stream, ssrc);
+            player.layer = table.best_layer();
+            let track = if kind == MediaKind::Audio { TrackId::Audio } else { TrackId::Video(player.layer) };
+            table.ensure_track(track, stream.codec);
+            let class = table.classes_mut(kind).join(&stream, ssrc);
             let rtx = stream
                 .rtx_payload_type
                 .filter(|_| stream.feedback.nack && kind == MediaKind::Video)
@@ -706,18 +719,21 @@ impl Shard {
             home.subscribers.push(from);
         }
         let mut messages = Vec::new();
-        for kind in [MediaKind::Audio, MediaKind::Video] {
-            let Some(track) = table.track(kind) else { continue };
-            messages.push(PeerMessage::Track { table: spec.id, kind, codec: track.codec });
-            if let Some(clock) = track.clock {
-                messages.push(PeerMessage::Clock { table: spec.id, kind, clock });
+        let ids = table.track_ids();
+        for (track, known) in ids.iter().filter_map(|id| Some((*id, table.track(*id)?))) {
+            messages.push(PeerMessage::Track { table: spec.id, track, codec: known.codec });
+            if let Some(clock) = known.clock {
+                messages.push(PeerMessage::Clock { table: spec.id, track, clock });
             }
-            // The cached GOP, so that its players start at once as well.
-            let from = if kind == MediaKind::Video { track.ring.gop_start() } else { None };
-            for index in from.unwrap_or(track.ring.head())..track.ring.head() {
-                if let Some(packet) = track.ring.get(index) {
-                    messages.push(PeerMessage::Media { table: spec.id, kind, packet: packet.clone() });
-                }
+        }
+        if !table.layers.is_empty() {
+            messages.push(PeerMessage::Layers { table: spec.id, offers: table.layers.as_slice().into() });
+        }
+        // The cached GOP, so that its players start at once as well.
+        for (track, ring) in ids.iter().filter_map(|id| Some((*id, &table.track(*id)?.ring))) {
+            let from = if track == TrackId::Audio { None } else { ring.gop_start() };
+            for packet in (from.unwrap_or(ring.head())..ring.head()).filter_map(|index| ring.get(index)) {
+                messages.push(PeerMessage::Media { table: spec.id, track, packet: packet.clone() });
             }
         }
         // Absent with tracks: a publication that begins just now. To say that it is over would end the players.
@@ -732,7 +748,8 @@ impl Shard {
         ids.extend(self.tables.keys());
         for id in ids.drain(..) {
             self.tick_publisher(now, id);
-            self.request_keyframe(now, id);
+            self.refresh_offers(now, id);
+            self.request_keyframes(now, id);
             self.tick_subscription(now, id);
         }
         self.ticking = ids;
@@ -746,8 +763,9 @@ impl Shard {
         let over = table.players.is_empty() && table.idle_since.is_some_and(|since| now >= since + LINGER);
         if table.home.is_none() && table.subscribed && over {
             table.subscribed = false;
-            table.video = None;
+            table.video.clear();
             table.audio = None;
+            table.layers.clear();
             table.state = TableState::Absent;
             let message = PeerMessage::Unsubscribe { table: id, from: here };
             self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });

@@ -9,9 +9,9 @@ use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
 use super::core::{Shard, Slot};
-use super::message::{TableId, TableState};
+use super::message::{LayerIndex, TableId, TableState, TrackId};
 use super::session::{Part, Player};
-use super::table::Table;
+use super::table::{Table, Track};
 
 /// The most packets that one flush lays out: a frame of 300 KB.
 const FLUSH_PACKETS: usize = 256;
@@ -38,7 +38,7 @@ const CATCH_UP_CHUNK: usize = 16;
 #[derive(Debug)]
 pub(super) struct Flush {
     table: TableId,
-    kind: MediaKind,
+    track: TrackId,
     /// The packets arrived too late for the flush that was theirs.
     late: bool,
     packets: Vec<Arc<Packet>>,
@@ -91,9 +91,14 @@ impl Flush {
     /// What is new, for a player at the live edge.
     fn serve(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
         let changed = !to.catching_up && self.packets.first().is_some_and(|p| to.down.is_before_epoch(p.epoch));
-        if self.kind == MediaKind::Audio || changed {
-            // Sound is joined anywhere. A source that has changed begins with this batch, the ring with it.
+        if self.track == TrackId::Audio {
+            // Sound is joined anywhere.
             to.down.join_at(self.start);
+        } else if changed {
+            // A source that has changed is joined at its keyframe.
+            let keyframe = self.packets.iter().find(|p| p.facts.keyframe || p.facts.parameter_sets);
+            let Some(keyframe) = keyframe else { return Served::Behind };
+            to.down.join_at(keyframe.index);
         }
         let Some(cursor) = to.down.cursor().filter(|cursor| *cursor >= self.start) else {
             return if to.catching_up { Served::Done } else { Served::Behind };
@@ -183,14 +188,17 @@ impl Shard {
         let send_time = self.send_time(now);
         self.held_until = None;
         let mut held = 0;
-        while let Some(&(id, kind)) = self.ready.get(held) {
+        while let Some(&(id, track_id)) = self.ready.get(held) {
+            self.settle_changes(now, id);
             let Some(table) = self.tables.get_mut(&id) else {
                 self.ready.remove(held);
                 continue;
             };
-            let no_players = table.players.is_empty();
-            let Table { spec, video, audio, .. } = table;
-            let track = if kind == MediaKind::Audio { audio.as_mut() } else { video.as_mut() };
+            let Table { spec, video, audio, video_classes, audio_classes, .. } = table;
+            let (track, classes) = match track_id {
+                TrackId::Audio => (audio.as_mut(), audio_classes),
+                TrackId::Video(LayerIndex(layer)) => (video.get_mut(layer), video_classes),
+            };
             let track = match track {
                 Some(track) if track.has_pending() => track,
                 track => {
@@ -206,6 +214,7 @@ impl Shard {
                 held += 1;
                 continue;
             }
+            let no_players = track.players.is_empty();
             let head = track.ring.head();
             let next = track.flushed.unwrap_or(head).max(track.ring.oldest());
             let most = FLUSH_PACKETS as u64;
@@ -248,10 +257,12 @@ impl Shard {
                 (next, end)
             };
             let stamps = track.stamps(spec, send_time);
-            for (class, layout) in track.classes.iter().zip(&mut track.layouts) {
+            for (class, layout) in classes.classes.iter().zip(&mut classes.layouts) {
                 layout.rebuild(class, &stamps, packets.iter().map(|p| &**p));
             }
-            self.flush = Some(Flush { table: id, kind, late, packets, start, end, next_player: 0, behind: vec![] });
+            let next_player = 0;
+            let behind = vec![];
+            self.flush = Some(Flush { table: id, track: track_id, late, packets, start, end, next_player, behind });
             return true;
         }
         false
@@ -269,15 +280,20 @@ impl Shard {
     /// Seals the batch for one player after the other; `false` when the send buffer is full.
     fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
-        let Some(Table { players, video, audio, report, .. }) = self.tables.get_mut(&flush.table) else { return true };
-        let track = if flush.kind == MediaKind::Audio { audio } else { video };
-        let Some(track) = track.as_ref() else { return true };
+        let Some(table) = self.tables.get_mut(&flush.table) else { return true };
+        let Table { video, audio, video_classes, audio_classes, report, .. } = table;
+        let (track, classes) = match flush.track {
+            TrackId::Audio => (audio.as_ref(), audio_classes),
+            TrackId::Video(LayerIndex(layer)) => (video.get(layer), video_classes),
+        };
+        let Some(Track { players, .. }) = track else { return true };
+        let kind = flush.track.kind();
         while let Some(&slot) = players.get(flush.next_player) {
             if flush.next_player.is_multiple_of(TOUCHED) {
-                touch(&self.sessions, &players[flush.next_player..], flush.kind);
+                touch(&self.sessions, &players[flush.next_player..], kind);
             }
-            if let Some(mut recipient) = Recipient::of(now, &mut self.sessions, slot, flush.kind) {
-                let layout = &track.layouts[recipient.down.class];
+            if let Some(mut recipient) = Recipient::of(now, &mut self.sessions, slot, kind) {
+                let layout = &classes.layouts[recipient.down.class];
                 let before = recipient.down.sent().0;
                 let served = match flush.late {
                     true => flush.serve_late(&mut recipient, layout, batch),
@@ -302,17 +318,18 @@ impl Shard {
     /// A player whose video is not at the live edge, not started yet or behind: it replays the cached GOP.
     pub(super) fn start_replay(&mut self, now: Instant, slot: u32, id: TableId) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let Some(track) = table.video.as_ref() else { return };
-        let gop_start = track.ring.gop_start();
         let has_media = table.state == TableState::Live;
         let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else { return };
+        let layer = player.layer;
+        let Some(track) = table.track(TrackId::Video(layer)) else { return };
         let Some(down) = player.video.as_mut().filter(|_| !player.catching_up) else { return };
-        match (down.cursor(), gop_start) {
-            (None, Some(start)) => down.join_at(start),
-            // Away from home the cached GOP may still be on its way: only a table that is live here lacks one.
-            (None, None) if has_media => return self.await_keyframe(now, id),
-            (None, None) => return,
-            (Some(_), _) => {}
+        if down.cursor().is_none() || down.is_before_epoch(track.ring.epoch()) {
+            match track.ring.gop_start() {
+                Some(start) => down.join_at(start),
+                // Away from home the cached GOP may still be on its way: only a table that is live here lacks one.
+                None if has_media => return self.await_keyframe(now, id, layer),
+                None => return,
+            }
         }
         player.catching_up = true;
         self.catching_up.push(slot);
@@ -345,7 +362,8 @@ impl Shard {
         let allowance = session.endpoint.allowance(now);
         let share = share.min(allowance);
         let Part::Player(player) = &mut session.part else { return true };
-        let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return true };
+        let (layer, classes) = (TrackId::Video(player.layer), &table.video_classes.classes);
+        let (Some(track), Some(down)) = (table.track(layer), player.video.as_mut()) else { return true };
         let egress = session.endpoint.egress().filter(|_| allowance > 0);
         let (Some(cursor), Some(egress)) = (down.cursor(), egress) else {
             player.catching_up = false;
@@ -358,7 +376,7 @@ impl Shard {
         packets.extend((start..level).filter_map(|i| track.ring.get(i).cloned()).take(share));
         let layout: &mut Layout = &mut self.catch_up_layout;
         let stamps = track.stamps(&table.spec, send_time);
-        layout.rebuild(&track.classes[down.class], &stamps, packets.iter().map(|p| &**p));
+        layout.rebuild(&classes[down.class], &stamps, packets.iter().map(|p| &**p));
         for (n, packet) in packets.iter().enumerate() {
             down.skip_to(packet.index);
             down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);

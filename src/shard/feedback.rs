@@ -8,8 +8,8 @@ use crate::rtc::TransportAddress;
 use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
 
 use super::core::{Shard, drop_reason};
-use super::inbound::{Inbound, LayerIndex};
-use super::message::{PeerMessage, ShardEvent, TableId, TableState, TrackClock};
+use super::inbound::Inbound;
+use super::message::{CaptureClock, LayerIndex, PeerMessage, ShardEvent, TableId, TableState, TrackClock, TrackId};
 use super::report::DropReason;
 use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
 use super::table::Table;
@@ -64,8 +64,10 @@ impl Shard {
             }
             Rtcp::Pli { .. } | Rtcp::Fir { .. } => {
                 table.report.keyframe_requests_received += 1;
-                if session.player_mut().is_some_and(|player| player.keyframes.take(now)) {
-                    self.want_keyframe(now, id);
+                let Some(player) = session.player_mut() else { return };
+                let (layer, allowed) = (player.layer, player.keyframes.take(now));
+                if allowed {
+                    self.want_keyframe(now, id, layer);
                 }
             }
             Rtcp::ReceiverReport { blocks, .. } | Rtcp::SenderReport { blocks, .. } => {
@@ -89,39 +91,36 @@ impl Shard {
         let found = publisher.inbound.iter_mut().find_map(|i| i.layer_with_ssrc(*ssrc).map(|layer| (i, layer)));
         let Some((inbound, layer)) = found else { return };
         let stream = inbound.layer_mut(layer);
-        stream.report = Some((info.ntp, info.rtp_timestamp));
         if let Some(reception) = &mut stream.reception {
             reception.handle_sender_report(now, info.ntp);
         }
-        let kind = inbound.kind;
-        // Timestamps of another layer than the one in use say nothing about the track's.
-        if inbound.in_use() == Some(layer) {
-            self.measure_clock(id, kind, info, here, now);
-        }
+        let track = match inbound.kind {
+            MediaKind::Audio => TrackId::Audio,
+            MediaKind::Video => TrackId::Video(layer),
+        };
+        self.measure_clock(id, track, info, here, now);
     }
 
     /// A publisher's sender report ties its media clock to its wall clock, and that, by its arrival, to ours.
-    fn measure_clock(&mut self, id: TableId, kind: MediaKind, info: &SenderInfo, ours: NtpTime, now: Instant) {
+    fn measure_clock(&mut self, id: TableId, track: TrackId, info: &SenderInfo, ours: NtpTime, now: Instant) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let Some(home) = &mut table.home else { return };
         let measured = info.ntp.offset_from(ours);
         // Delay makes a report look older than it is: the largest difference is the least delayed.
         let offset = home.clock_offset.map_or(measured, |known| known.max(measured));
         home.clock_offset = Some(offset);
-        let Some(timestamp) = home.source_mut(kind).and_then(|s| s.timeline.translate(info.rtp_timestamp)) else {
-            return;
-        };
+        let source = home.source_mut(track);
+        let Some(timestamp) = source.and_then(|s| s.timeline.translate(info.rtp_timestamp)) else { return };
         let age = NtpTime(measured.abs_diff(offset)).saturating_since(NtpTime(0));
-        let clock = TrackClock { instant: now.checked_sub(age).unwrap_or(now), timestamp, offset: Some(offset) };
-        let subscribers = home.subscribers.clone();
-        if let Some(track) = table.track_mut(kind) {
+        let capture = Some(CaptureClock { ntp: info.ntp, offset });
+        let clock = TrackClock { instant: now.checked_sub(age).unwrap_or(now), timestamp, capture };
+        for to in &home.subscribers {
+            let message = PeerMessage::Clock { table: id, track, clock };
+            self.events.push_back(ShardEvent::Peer { to: *to, message });
+        }
+        if let Some(track) = table.track_mut(track) {
             track.clock = Some(clock);
         }
-        self.events.extend(
-            subscribers
-                .into_iter()
-                .map(|to| ShardEvent::Peer { to, message: PeerMessage::Clock { table: id, kind, clock } }),
-        );
     }
 
     /// Answers a NACK from the ring, on RTX only (RFC 4588): a repetition on the media SSRC would reuse a nonce.
@@ -133,7 +132,7 @@ impl Shard {
         let Some(egress) = session.endpoint.egress() else { return };
         let mut sent = 0;
         let Part::Player(player) = &mut session.part else { return };
-        let (Some(track), Some(down)) = (table.video.as_ref(), player.video.as_mut()) else { return };
+        let (Some(track), Some(down)) = (table.video.get(player.layer.0), player.video.as_mut()) else { return };
         let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
         for sequence_number in lost {
@@ -147,7 +146,7 @@ impl Shard {
                 table.report.retransmissions_missed += 1;
                 continue;
             }
-            layout.rebuild(&track.classes[down.class], &stamps, std::iter::once(&**packet));
+            layout.rebuild(&table.video_classes.classes[down.class], &stamps, std::iter::once(&**packet));
             if down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch) {
                 table.report.retransmissions += 1;
                 sent += 1;
@@ -157,37 +156,50 @@ impl Shard {
     }
 
     /// A player needs a keyframe that no ring has. Away from home, home is told.
-    pub(super) fn want_keyframe(&mut self, now: Instant, id: TableId) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        table.keyframe_wanted.want();
-        self.request_keyframe(now, id);
+    pub(super) fn want_keyframe(&mut self, now: Instant, id: TableId, layer: LayerIndex) {
+        let Some(track) = self.tables.get_mut(&id).and_then(|t| t.track_mut(TrackId::Video(layer))) else { return };
+        track.keyframe_wanted.want();
+        self.request_keyframe(now, id, layer);
     }
 
     /// A player waits for the first picture, and says so again at each flush: nothing is remembered of it, for what is missing
     /// of the last keyframe may be repaired by the time that another request may be sent.
-    pub(super) fn await_keyframe(&mut self, now: Instant, id: TableId) {
-        if self.tables.get_mut(&id).is_some_and(|table| table.keyframe_wanted.is_due(now)) {
-            self.want_keyframe(now, id);
+    pub(super) fn await_keyframe(&mut self, now: Instant, id: TableId, layer: LayerIndex) {
+        let track = self.tables.get(&id).and_then(|table| table.track(TrackId::Video(layer)));
+        if track.is_some_and(|track| track.keyframe_wanted.is_due(now)) {
+            self.want_keyframe(now, id, layer);
         }
     }
 
-    /// Sends the merged request on, if one is due.
-    pub(super) fn request_keyframe(&mut self, now: Instant, id: TableId) {
+    /// Sends the merged requests of the table's layers on that are due. Who waits to go on with a layer asks again.
+    pub(super) fn request_keyframes(&mut self, now: Instant, id: TableId) {
+        let layers = self.tables.get(&id).map_or(0, |table| table.video.len());
+        for layer in (0..layers).map(LayerIndex) {
+            let track = self.tables.get_mut(&id).and_then(|table| table.track_mut(TrackId::Video(layer)));
+            if let Some(track) = track.filter(|track| !track.waiting.is_empty() && track.is_due_again(now)) {
+                track.keyframe_wanted.want();
+            }
+            self.request_keyframe(now, id, layer);
+        }
+    }
+
+    fn request_keyframe(&mut self, now: Instant, id: TableId, layer: LayerIndex) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        if !table.keyframe_wanted.take_due(now) {
+        let track = table.track_mut(TrackId::Video(layer));
+        if !track.is_some_and(|track| track.keyframe_wanted.take_due(now)) {
             return;
         }
         let Some(home) = &table.home else {
-            let message = PeerMessage::KeyframeWanted { table: id };
+            let message = PeerMessage::KeyframeWanted { table: id, layer };
             return self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
         };
         if let Some(slot) = home.publisher {
-            self.send_keyframe_request(slot, None);
+            self.send_keyframe_request(slot, layer);
         }
     }
 
-    /// Asks a publisher for a keyframe of a layer of its simulcast, or of what is forwarded.
-    pub(super) fn send_keyframe_request(&mut self, slot: u32, layer: Option<LayerIndex>) {
+    /// Asks a publisher for a keyframe of a layer.
+    fn send_keyframe_request(&mut self, slot: u32, layer: LayerIndex) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let mut buffer = [0; 64];
         let mut writer = RtcpWriter::new(&mut buffer);
@@ -219,7 +231,7 @@ impl Shard {
                 write_publisher_report(&mut writer, table, publisher, now)
             }
         };
-        let broken = session.publisher_mut().is_some_and(Publisher::take_broken_picture);
+        let broken = session.publisher_mut().map(Publisher::take_broken_layers).unwrap_or_default();
         if writer.is_empty() {
             // Until the first packet there is nothing to report: look again soon, lip sync and a publisher's bandwidth
             // wait for it. Not for players where nobody publishes: there may be thousands.
@@ -228,9 +240,19 @@ impl Shard {
         } else {
             session.endpoint.send_rtcp(writer.as_bytes(), &mut self.control);
         }
-        if broken {
-            let id = session.table;
-            self.want_keyframe(now, id);
+        let id = session.table;
+        for layer in broken {
+            self.mend_layer(now, id, layer);
+        }
+    }
+
+    /// Packets of a layer will never come: whoever gets it needs a keyframe.
+    fn mend_layer(&mut self, now: Instant, id: TableId, layer: LayerIndex) {
+        let Some(table) = self.tables.get(&id) else { return };
+        let is_watched_here = table.track(TrackId::Video(layer)).is_some_and(|track| !track.players.is_empty());
+        let may_be_elsewhere = table.home.as_ref().is_some_and(|home| !home.subscribers.is_empty());
+        if is_watched_here || may_be_elsewhere {
+            self.want_keyframe(now, id, layer);
         }
     }
 
@@ -247,10 +269,12 @@ fn write_player_report(
     now: Instant,
     ntp: NtpTime,
 ) -> Result<(), RtcpError> {
-    for kind in [MediaKind::Audio, MediaKind::Video] {
-        let (Some(track), Some(down)) = (table.track(kind), player.down(kind)) else { continue };
+    for id in player.tracks().into_iter().rev().flatten() {
+        let kind = id.kind();
+        let (Some(track), Some(down)) = (table.track(id), player.down(kind)) else { continue };
         let (packets, octets) = down.sent();
         let Some(rtp_timestamp) = track.timestamp_at(now).filter(|_| packets > 0) else { continue };
+        let rtp_timestamp = down.timestamp(rtp_timestamp);
         let ssrc = table.spec.ssrc(kind);
         writer.sender_report(ssrc, &SenderInfo { ntp, rtp_timestamp, packets, octets }, &[])?;
         writer.source_description(ssrc, &table.spec.name)?;
@@ -280,7 +304,7 @@ fn write_publisher_report(
         // A layer's requests that find no room must not cost another its own, or the publisher its bandwidth.
         let _ = write_nacks(writer, inbound, now);
     }
-    let media = publisher.inbound.iter().rev().find_map(|i| i.layers[i.keyframe_source().0].ssrc).unwrap_or(0);
+    let media = publisher.inbound.iter().rev().find_map(|i| i.layers[i.best_layer().0].ssrc).unwrap_or(0);
     if let Some(twcc) = &mut publisher.twcc {
         while twcc.is_due(now) && twcc.write_feedback(FEEDBACK_SSRC, media, writer) {}
     }
@@ -303,15 +327,12 @@ fn write_nacks(writer: &mut RtcpWriter<'_>, inbound: &mut Inbound, now: Instant)
 }
 
 /// PLI where the publisher takes it, else FIR, else nothing: FFmpeg negotiates neither.
-fn keyframe_request(
-    session: &mut Session,
-    layer: Option<LayerIndex>,
-    writer: &mut RtcpWriter<'_>,
-) -> Result<(), RtcpError> {
+fn keyframe_request(session: &mut Session, layer: LayerIndex, writer: &mut RtcpWriter<'_>) -> Result<(), RtcpError> {
     let Part::Publisher(publisher) = &mut session.part else { return Ok(()) };
     let Some(video) = publisher.video_mut() else { return Ok(()) };
-    let (feedback, layer) = (video.feedback, layer.unwrap_or(video.keyframe_source()));
-    let stream = video.layer_mut(layer);
+    let feedback = video.feedback;
+    // A table has the tracks of publishers before as well.
+    let Some(stream) = video.layers.get_mut(layer.0) else { return Ok(()) };
     let Some(ssrc) = stream.ssrc else { return Ok(()) };
     if feedback.pli {
         writer.pli(FEEDBACK_SSRC, ssrc)

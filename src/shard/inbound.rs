@@ -3,15 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::media::{Codec, MediaKind, RtpHeader};
-use crate::rtc::rtcp::{LossDetector, LossPolicy, NtpTime, ReceptionStats};
+use crate::rtc::rtcp::{LossDetector, LossPolicy, ReceptionStats};
 use crate::rtc::sdp::{ExtensionIds, Feedback, StreamParameters};
 
+use super::ladder::Ladder;
+use super::message::LayerIndex;
 use super::session::Budget;
-use super::simulcast::Simulcast;
-
-/// A layer of a medium, by its place in the offer. A medium that is no simulcast has the first alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LayerIndex(pub(super) usize);
 
 /// Where a packet belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +24,6 @@ pub(super) struct Route {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Carried<'a> {
     pub(super) sequence_number: u16,
-    /// The sequence number extended, once the stream has begun.
-    pub(super) index: Option<u64>,
     /// The first packet of its frame to come.
     pub(super) begins_frame: bool,
     pub(super) payload: &'a [u8],
@@ -42,7 +37,8 @@ pub(super) struct Inbound {
     pub(super) feedback: Feedback,
     pub(super) extensions: ExtensionIds,
     pub(super) layers: Vec<Layer>,
-    pub(super) simulcast: Option<Box<Simulcast>>,
+    /// Of a simulcast.
+    pub(super) ladder: Option<Box<Ladder>>,
     mid: Box<str>,
     payload_type: u8,
     rtx_payload_type: Option<u8>,
@@ -62,11 +58,10 @@ pub(super) struct Layer {
     pub(super) losses: LossDetector,
     /// FIR command number (RFC 5104 §4.3.1.1).
     pub(super) fir_number: u8,
-    /// The last sender report: one instant on the sender's clock and in the stream's timestamps.
-    pub(super) report: Option<(NtpTime, u32)>,
     /// Lost packets that a keyframe was asked for.
     given_up: u64,
     newest: Option<Newest>,
+    restarted: bool,
 }
 
 /// The packet with the highest number.
@@ -75,7 +70,6 @@ struct Newest {
     /// Its extended sequence number, to extend those of RTX by.
     index: u64,
     timestamp: u32,
-    marker: bool,
 }
 
 /// Finds the stream of a packet by the steps of RFC 9143 §9.2 and learns its SSRC; `None` where it belongs to none.
@@ -112,7 +106,7 @@ impl Inbound {
             feedback: stream.feedback,
             extensions: stream.extensions,
             layers,
-            simulcast: (!stream.layers.is_empty()).then(|| Box::new(Simulcast::new(&stream.layers))),
+            ladder: (!stream.layers.is_empty()).then(|| Box::new(Ladder::of(&stream.layers))),
             mid: mid.into(),
             payload_type: stream.payload_type,
             rtx_payload_type: stream.rtx_payload_type,
@@ -134,37 +128,23 @@ impl Inbound {
         let layer = self.layer_mut(route.layer);
         if !route.rtx {
             let begins_frame = layer.received(now, clock_rate, header, index);
-            return Some(Carried {
-                sequence_number: header.sequence_number,
-                index: Some(index),
-                begins_frame,
-                payload,
-            });
+            return Some(Carried { sequence_number: header.sequence_number, begins_frame, payload });
         }
         // RFC 4588 §4: two bytes of original sequence number, then the original payload. Without them it is a bandwidth
         // probe, which transport-wide feedback counts and nobody repairs with.
         let (original, payload) = payload.split_first_chunk()?;
         let sequence_number = u16::from_be_bytes(*original);
-        let index = layer.repaired(now, sequence_number);
-        Some(Carried { sequence_number, index, begins_frame: false, payload })
+        layer.repaired(now, sequence_number);
+        Some(Carried { sequence_number, begins_frame: false, payload })
     }
 
     pub(super) fn layer_mut(&mut self, layer: LayerIndex) -> &mut Layer {
         &mut self.layers[layer.0]
     }
 
-    /// The layer that players get. `None` while a simulcast has not begun.
-    pub(super) fn in_use(&self) -> Option<LayerIndex> {
-        match &self.simulcast {
-            None => Some(LayerIndex(0)),
-            Some(simulcast) => simulcast.choice.in_use(),
-        }
-    }
-
-    /// The layer whose keyframe helps players.
-    pub(super) fn keyframe_source(&self) -> LayerIndex {
-        let wanted = self.simulcast.as_ref().and_then(|simulcast| simulcast.choice.wanted());
-        self.in_use().or(wanted).unwrap_or(LayerIndex(0))
+    /// The layer that stands for the medium: the best one.
+    pub(super) fn best_layer(&self) -> LayerIndex {
+        self.ladder.as_ref().and_then(|ladder| ladder.best()).unwrap_or_default()
     }
 
     /// Which layer has this SSRC as its own, not for RTX.
@@ -172,23 +152,21 @@ impl Inbound {
         self.layers.iter().position(|layer| layer.ssrc == Some(ssrc)).map(LayerIndex)
     }
 
-    /// The timestamp that the stream of `old` has at the time of `timestamp` in that of `new`, by their sender reports.
-    pub(super) fn same_time(&self, old: LayerIndex, new: LayerIndex, timestamp: u32) -> Option<u32> {
-        let ((old_ntp, old_rtp), (new_ntp, new_rtp)) = (self.layers[old.0].report?, self.layers[new.0].report?);
-        let ticks = (i128::from(new_ntp.offset_from(old_ntp)) * i128::from(self.codec.clock_rate())) >> 32;
-        Some(old_rtp.wrapping_add(ticks as u32).wrapping_add(timestamp.wrapping_sub(new_rtp)))
-    }
-
-    /// Whether packets of the layer in use were given up since the last call.
-    pub(super) fn take_broken_picture(&mut self) -> bool {
-        let in_use = self.in_use();
-        let mut broken = false;
+    /// The layers of which packets were given up since the last call.
+    pub(super) fn take_broken_layers(&mut self) -> Vec<LayerIndex> {
+        let mut broken = Vec::new();
         for (at, layer) in self.layers.iter_mut().enumerate() {
             let given_up = layer.losses.given_up();
-            let more = given_up > std::mem::replace(&mut layer.given_up, given_up);
-            broken |= more && in_use == Some(LayerIndex(at));
+            if given_up > std::mem::replace(&mut layer.given_up, given_up) {
+                broken.push(LayerIndex(at));
+            }
         }
         broken
+    }
+
+    /// Whether the layer has begun anew, with other numbers, since the last call.
+    pub(super) fn take_restart(&mut self, layer: LayerIndex) -> bool {
+        std::mem::take(&mut self.layers[layer.0].restarted)
     }
 
     fn knows(&self, ssrc: u32) -> bool {
@@ -210,7 +188,7 @@ impl Inbound {
     }
 
     fn layer_of(&mut self, now: Instant, header: &RtpHeader, packet: &[u8], rtx: bool) -> Option<LayerIndex> {
-        let at = match (&self.simulcast, self.rid(header, packet, rtx)) {
+        let at = match (&self.ladder, self.rid(header, packet, rtx)) {
             (None, _) => 0,
             (Some(_), Some(rid)) => {
                 self.layers.iter().position(|layer| layer.rid.as_deref().map(str::as_bytes) == Some(rid))?
@@ -239,7 +217,7 @@ impl Inbound {
         }
         let allowed = match known {
             None => true,
-            Some(_) => self.simulcast.is_some() && self.rebindings.take(now),
+            Some(_) => self.ladder.is_some() && self.rebindings.take(now),
         };
         if !allowed || self.knows(ssrc) {
             return false;
@@ -256,10 +234,7 @@ impl Inbound {
     fn restart(&mut self, layer: LayerIndex, ssrc: u32) {
         let bound = &mut self.layers[layer.0];
         let anew = Layer::new(None, Some(ssrc), bound.rtx_ssrc);
-        *bound = Layer { rid: bound.rid.take(), fir_number: bound.fir_number, ..anew };
-        if let Some(simulcast) = &mut self.simulcast {
-            simulcast.choice.handle_restart(layer);
-        }
+        *bound = Layer { rid: bound.rid.take(), fir_number: bound.fir_number, restarted: true, ..anew };
     }
 }
 
@@ -272,9 +247,9 @@ impl Layer {
             reception: None,
             losses: LossDetector::new(LossPolicy::default()),
             fir_number: 0,
-            report: None,
             given_up: 0,
             newest: None,
+            restarted: false,
         }
     }
 
@@ -286,23 +261,18 @@ impl Layer {
         self.losses.handle_packet(now, index);
         let before = self.newest;
         if before.is_none_or(|newest| index > newest.index) {
-            self.newest = Some(Newest { index, timestamp: header.timestamp, marker: header.marker });
+            self.newest = Some(Newest { index, timestamp: header.timestamp });
         }
         before.is_none_or(|newest| (header.timestamp.wrapping_sub(newest.timestamp) as i32) > 0)
     }
 
-    /// Accounts for a repair: the original sequence number came over RTX. Returns it extended, once the stream has begun.
-    fn repaired(&mut self, now: Instant, sequence_number: u16) -> Option<u64> {
-        let newest = self.newest?.index;
-        let behind = sequence_number.wrapping_sub(newest as u16) as i16;
-        let index = newest.checked_add_signed(i64::from(behind))?;
-        self.losses.handle_packet(now, index);
-        Some(index)
-    }
-
-    /// Whether all that was sent so far has come, up to the end of a frame.
-    pub(super) fn is_between_frames(&self) -> bool {
-        self.losses.missing() == 0 && self.newest.is_none_or(|newest| newest.marker)
+    /// Accounts for a repair: the original sequence number came over RTX.
+    fn repaired(&mut self, now: Instant, sequence_number: u16) {
+        let Some(newest) = self.newest else { return };
+        let behind = sequence_number.wrapping_sub(newest.index as u16) as i16;
+        if let Some(index) = newest.index.checked_add_signed(i64::from(behind)) {
+            self.losses.handle_packet(now, index);
+        }
     }
 
     fn ssrc_of(&self, rtx: bool) -> Option<u32> {
@@ -414,19 +384,6 @@ mod tests {
         assert_eq!(accepted, 9, "the first, and eight changes at once");
         assert_eq!(routed(&mut media, 96, 108, &[]), Some((VIDEO, 1, false)));
         assert_eq!(routed(&mut media, 96, 107, &[]), None, "forgotten");
-    }
-
-    #[test]
-    fn sender_reports_tell_which_timestamps_are_the_same_time() {
-        let mut video = media(&["q", "f"]).remove(VIDEO);
-        let second = NtpTime::from_unix(Duration::from_secs(1_700_000_000));
-        video.layers[0].report = Some((second.plus(Duration::from_millis(500)), 1000));
-        assert_eq!(video.same_time(LayerIndex(0), LayerIndex(1), 7), None);
-        video.layers[1].report = Some((second, u32::MAX - 99));
-        // 200 ticks after `second` in the new stream; the old one was 45,000 ticks before its 1000 then.
-        let expected = 1000u32.wrapping_sub(45_000).wrapping_add(200);
-        let same = video.same_time(LayerIndex(0), LayerIndex(1), 100).unwrap();
-        assert!(same.abs_diff(expected) <= 1, "{same} {expected}");
     }
 
     proptest! {

@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crate::media::{
-    AbsCaptureTime, ClearPacket, Codec, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement, RtpHeader, facts,
-    red_facts,
+    AbsCaptureTime, ClearPacket, Codec, FrameCounts, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement,
+    RtpHeader, facts, red_facts,
 };
 use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
 use super::inbound::route;
-use super::message::{LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock};
-use super::report::{DropReason, EndCause};
-use super::table::{Source, Table};
+use super::message::{
+    LayerIndex, LayerOffer, LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock, TrackId,
+};
+use super::report::{DropReason, EndCause, TableReport};
+use super::table::{Fresh, Source, Table};
 
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ const FIRST_PACKET: Duration = Duration::from_secs(10);
 /// What a publisher sent, off the wire and in the clear.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival<'a> {
-    pub(super) kind: MediaKind,
+    pub(super) track: TrackId,
     pub(super) sequence_number: u16,
     pub(super) timestamp: u32,
     pub(super) marker: bool,
@@ -68,8 +70,12 @@ impl Shard {
         let extension = |id: Option<u8>| header.extension(clear, id?);
         let capture = extension(inbound.extensions.abs_capture_time);
         let descriptor = extension(inbound.extensions.dependency_descriptor);
+        let track = match inbound.kind {
+            MediaKind::Audio => TrackId::Audio,
+            MediaKind::Video => TrackId::Video(route.layer),
+        };
         let arrival = Arrival {
-            kind: inbound.kind,
+            track,
             sequence_number: carried.sequence_number,
             timestamp: header.timestamp,
             marker: header.marker,
@@ -78,31 +84,34 @@ impl Shard {
             red: inbound.is_red(header.payload_type),
             payload: carried.payload,
         };
-        let codec = inbound.codec;
-        let Some(simulcast) = &mut inbound.simulcast else {
-            // The datagram's memory belongs to the caller: no borrow of self is left here.
-            return self.ingest(now, table, arrival);
-        };
-        let result = if simulcast.handle_packet(now, codec, route.layer, &carried, &arrival) {
-            self.ingest(now, table, arrival)
-        } else {
-            self.publisher_is_heard(now, table);
-            Ok(())
-        };
-        self.steer_layers(now, slot, route.medium);
-        result
+        let offers = inbound.rank(now, route.layer, &carried);
+        if inbound.take_restart(route.layer)
+            && let Some(home) = self.tables.get_mut(&table).and_then(|table| table.home.as_mut())
+            && let Some(source) = home.source_mut(track)
+        {
+            source.timeline.restart();
+        }
+        if let Some(offers) = offers {
+            self.offer_layers(now, table, offers);
+        }
+        // The datagram's memory belongs to the caller: no borrow of self is left here.
+        self.ingest(now, table, arrival)
     }
 
     /// A publisher inside the process begins: the demo's dealer.
     pub fn add_local_publisher(&mut self, now: Instant, spec: &TableSpec, media: TableMedia) {
         self.table(spec);
-        self.begin_publication(now, spec.id, media);
+        self.begin_publication(now, spec.id, media, 1);
     }
 
     /// A packet of a publisher inside the process.
     pub fn handle_local(&mut self, now: Instant, table: TableId, media: &LocalMedia) {
+        let track = match media.kind {
+            MediaKind::Audio => TrackId::Audio,
+            MediaKind::Video => TrackId::Video(LayerIndex(0)),
+        };
         let arrival = Arrival {
-            kind: media.kind,
+            track,
             sequence_number: media.sequence_number,
             timestamp: media.timestamp,
             marker: media.marker,
@@ -112,12 +121,13 @@ impl Shard {
             payload: &media.payload,
         };
         // After a stall that was longer than the grace time, the table begins anew.
-        if let Some(Table { home: Some(home), state: TableState::Absent, video: None, audio: None, .. }) =
+        if let Some(Table { home: Some(home), state: TableState::Absent, video, audio: None, .. }) =
             self.tables.get(&table)
+            && video.is_empty()
             && home.publisher.is_none()
         {
             let media = home.media.clone();
-            self.begin_publication(now, table, media);
+            self.begin_publication(now, table, media, 1);
         }
         if let Err(reason) = self.ingest(now, table, arrival) {
             self.dropped(reason, 1);
@@ -126,35 +136,32 @@ impl Shard {
 
     /// Prepares the table's tracks for a publisher: the same codec goes on where the last one stopped; another codec
     /// ends the players, who negotiated the old one.
-    pub(super) fn begin_publication(&mut self, now: Instant, id: TableId, media: TableMedia) {
+    pub(super) fn begin_publication(&mut self, now: Instant, id: TableId, media: TableMedia, layers: usize) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let changed = [MediaKind::Audio, MediaKind::Video]
             .into_iter()
-            .any(|kind| table.track(kind).is_some_and(|t| codec_of(&media, kind).is_none_or(|codec| codec != t.codec)));
+            .any(|kind| table.codec(kind).is_some_and(|present| codec_of(&media, kind) != Some(present)));
         if changed {
             self.end_table(now, id);
         }
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        let ring_packets = table.spec.ring_packets;
         for kind in [MediaKind::Audio, MediaKind::Video] {
             let Some(codec) = codec_of(&media, kind) else { continue };
-            table.ensure_track(kind, codec);
-            let Some(home) = &mut table.home else { return };
-            let source = match kind {
-                MediaKind::Audio => &mut home.audio,
-                MediaKind::Video => &mut home.video,
-            };
-            match source {
-                Some(source) => source.timeline.restart(),
-                None => *source = Some(Source::new(codec, ring_packets)),
-            }
-            if let (MediaKind::Video, Some(source)) = (kind, source) {
-                source.parameter_sets.begin(codec, &media.parameter_sets);
-            }
-            for to in home.subscribers.clone() {
-                self.events.push_back(ShardEvent::Peer { to, message: PeerMessage::Track { table: id, kind, codec } });
+            match kind {
+                MediaKind::Audio => self.begin_track(id, TrackId::Audio, codec, &media),
+                // Also those that this publisher does not send: what it does send may have had another number before.
+                MediaKind::Video => {
+                    let known = self.tables.get(&id).map_or(0, |table| table.video.len());
+                    for layer in (0..layers.max(known)).map(LayerIndex) {
+                        self.begin_track(id, TrackId::Video(layer), codec, &media);
+                    }
+                }
             }
         }
+        // A simulcast's are known once they come.
+        if codec_of(&media, MediaKind::Video).is_some() && layers == 1 {
+            self.offer_layers(now, id, vec![LayerOffer { layer: LayerIndex(0), bits_per_second: 0 }]);
+        }
+        let Some(table) = self.tables.get_mut(&id) else { return };
         // One that took over in mid-stream is waited for like any publisher that falls silent.
         let begun = (table.state != TableState::Live).then_some(now);
         if let Some(home) = &mut table.home {
@@ -164,14 +171,32 @@ impl Shard {
         }
     }
 
+    fn begin_track(&mut self, id: TableId, track: TrackId, codec: Codec, media: &TableMedia) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let ring_packets = table.spec.ring_packets;
+        table.ensure_track(track, codec);
+        let Some(home) = &mut table.home else { return };
+        match home.source_mut(track) {
+            Some(source) => source.timeline.restart(),
+            None => home.add_source(track, Source::new(codec, ring_packets)),
+        }
+        if let (TrackId::Video(_), Some(source)) = (track, home.source_mut(track)) {
+            source.parameter_sets.begin(codec, &media.parameter_sets);
+        }
+        for to in &home.subscribers {
+            let message = PeerMessage::Track { table: id, track, codec };
+            self.events.push_back(ShardEvent::Peer { to: *to, message });
+        }
+    }
+
     /// Home: a packet of the publisher joins its track, and before it what it brings for those who lack it.
     pub(super) fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
         let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
         let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
-        let source = home.source_mut(arrival.kind).ok_or(DropReason::UnexpectedRtp)?;
-        let track = match arrival.kind {
-            MediaKind::Audio => table.audio.as_mut(),
-            MediaKind::Video => table.video.as_mut(),
+        let source = home.source_mut(arrival.track).ok_or(DropReason::UnexpectedRtp)?;
+        let track = match arrival.track {
+            TrackId::Audio => table.audio.as_mut(),
+            TrackId::Video(LayerIndex(layer)) => table.video.get_mut(layer),
         }
         .ok_or(DropReason::UnexpectedRtp)?;
         let facts = arrival.facts(track.codec).ok_or(DropReason::RtpMalformed)?;
@@ -179,7 +204,8 @@ impl Shard {
             Placement::At(position) => position,
             Placement::TooOld => return Err(DropReason::TooLate),
         };
-        if position.epoch != track.ring.epoch() && source.enter_epoch(position.epoch, &track.ring) {
+        if position.epoch != track.ring.epoch() {
+            source.parameter_sets.restart();
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
@@ -198,62 +224,50 @@ impl Shard {
             payload: arrival.payload,
         };
         let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
-        let mut is_new = false;
+        let mut fresh = Fresh::default();
         for packet in leading.into_iter().flatten().chain([packet]) {
-            is_new = track.insert(packet.clone());
-            for to in home.subscribers.iter().filter(|_| is_new) {
-                let message = PeerMessage::Media { table: id, kind: arrival.kind, packet: packet.clone() };
+            let inserted = track.insert(packet.clone());
+            fresh = Fresh { packet: inserted.packet, frame: fresh.frame || inserted.frame };
+            for to in home.subscribers.iter().filter(|_| inserted.packet) {
+                let message = PeerMessage::Media { table: id, track: arrival.track, packet: packet.clone() };
                 self.events.push_back(ShardEvent::Peer { to: *to, message });
             }
         }
-        if !is_new {
+        if !fresh.packet {
             return Ok(());
         }
         if track.clock.is_none() {
-            track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, offset: None });
-        }
-        if let (MediaKind::Video, Some(source)) = (arrival.kind, home.source_mut(arrival.kind)) {
-            source.frames.observe(&track.ring, now);
+            track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, capture: None });
         }
         home.rate.add(now, arrival.payload.len() as u64);
         home.last_packet = Some(now);
         table.report.packets_ingested += 1;
         table.report.bytes_ingested += arrival.payload.len() as u64;
-        if facts.keyframe && arrival.kind == MediaKind::Video {
-            table.keyframe_wanted.satisfied();
-        }
-        self.make_ready(id, arrival.kind);
+        table.account(now, arrival.track, fresh, arrival.payload.len(), facts.keyframe);
+        self.make_ready(id, arrival.track);
         if self.tables[&id].state != TableState::Live {
             self.publisher_sends(now, id);
         }
         Ok(())
     }
 
-    /// Home: the publisher sends, though nothing that is forwarded.
-    fn publisher_is_heard(&mut self, now: Instant, id: TableId) {
-        if let Some(home) = self.tables.get_mut(&id).and_then(|table| table.home.as_mut()) {
-            home.last_packet = Some(now);
-        }
-    }
-
     /// Away from home: a packet that the home shard sent.
-    pub(super) fn accept_packet(&mut self, id: TableId, kind: MediaKind, packet: Arc<Packet>) {
-        let Some(track) = self.tables.get_mut(&id).and_then(|t| t.track_mut(kind)) else { return };
-        let keyframe = packet.facts.keyframe && kind == MediaKind::Video;
-        if track.insert(packet) {
-            self.make_ready(id, kind);
-        }
-        if keyframe && let Some(table) = self.tables.get_mut(&id) {
-            table.keyframe_wanted.satisfied();
+    pub(super) fn accept_packet(&mut self, now: Instant, id: TableId, track: TrackId, packet: Arc<Packet>) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let (bytes, keyframe) = (packet.payload().len(), packet.facts.keyframe);
+        let Some(fresh) = table.track_mut(track).map(|track| track.insert(packet)) else { return };
+        if fresh.packet {
+            table.account(now, track, fresh, bytes, keyframe);
+            self.make_ready(id, track);
         }
     }
 
-    fn make_ready(&mut self, id: TableId, kind: MediaKind) {
-        if let Some(track) = self.tables.get_mut(&id).and_then(|t| t.track_mut(kind))
-            && !track.queued
+    fn make_ready(&mut self, id: TableId, track: TrackId) {
+        if let Some(known) = self.tables.get_mut(&id).and_then(|table| table.track_mut(track))
+            && !known.queued
         {
-            track.queued = true;
-            self.ready.push_back((id, kind));
+            known.queued = true;
+            self.ready.push_back((id, track));
         }
     }
 
@@ -318,16 +332,16 @@ impl Shard {
 
     /// The table is over for its players.
     fn end_table(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        table.account_for_the_rest(now);
         self.set_state(now, id, TableState::Absent);
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let tracks = [(MediaKind::Video, table.video.take()), (MediaKind::Audio, table.audio.take())];
+        table.video.clear();
+        table.audio = None;
+        table.layers.clear();
         let Some(home) = &mut table.home else { return };
         home.paused_since = None;
-        for (kind, track) in tracks {
-            if let (Some(source), Some(track)) = (home.source_mut(kind), track) {
-                source.rest(&track.ring);
-            }
-        }
+        home.video.iter_mut().chain(&mut home.audio).for_each(Source::rest);
     }
 
     fn set_state(&mut self, now: Instant, id: TableId, state: TableState) {
@@ -358,8 +372,9 @@ impl Shard {
             TableState::Absent => self.end_players(now, id),
         }
         if let Some(table) = self.tables.get_mut(&id).filter(|t| t.home.is_none() && t.state == TableState::Absent) {
-            table.video = None;
+            table.video.clear();
             table.audio = None;
+            table.layers.clear();
         }
     }
 }
@@ -388,16 +403,53 @@ impl Table {
     pub(super) fn refresh_report(&mut self, now: Instant) {
         self.report.players = self.players.len() as u64;
         self.report.qos = self.qos.report(now, self.silent);
-        self.report.gop_cached = self.video.as_ref().is_some_and(|v| v.ring.gop_start().is_some());
+        let best = self.track(TrackId::Video(self.best_layer()));
+        let gop_cached = best.is_some_and(|track| track.ring.gop_start().is_some());
+        let fps = best.map(|track| track.frames.fps(now));
+        self.report.gop_cached = gop_cached;
         let Some(home) = &mut self.home else { return };
         self.report.live = self.state == TableState::Live;
         self.report.ingest_bits_per_second = home.rate.per_second(now) * 8.0;
-        if let Some(video) = &mut home.video {
-            self.report.ingest_fps = video.frames.fps(now);
-            let counts = video.frames.counts();
-            self.report.frames_forwarded = counts.whole;
-            self.report.frames_dropped_ingest_loss = counts.lost;
-            self.report.frames_dropped_layer_switch = counts.skipped;
+        self.report.ingest_fps = fps.unwrap_or(self.report.ingest_fps);
+    }
+
+    /// Nothing more will come: what is missing is lost.
+    fn account_for_the_rest(&mut self, now: Instant) {
+        let best = self.best_layer();
+        for (layer, track) in self.video.iter_mut().enumerate() {
+            track.frames.flush(&track.ring);
+            let counts = track.take_frames(now);
+            self.report.count_frames(counts, track.players.len());
+            if self.home.is_some() && LayerIndex(layer) == best {
+                self.report.frames_ingested += counts.whole;
+                self.report.frames_lost_before_ingest += counts.lost;
+            }
         }
+    }
+
+    /// A packet came new into a track.
+    fn account(&mut self, now: Instant, id: TrackId, fresh: Fresh, bytes: usize, keyframe: bool) {
+        let TrackId::Video(layer) = id else { return };
+        if layer == self.best_layer() {
+            self.offered.bytes += bytes as u64;
+            self.offered.frames += u64::from(fresh.frame);
+        }
+        let Some(track) = self.track_mut(id) else { return };
+        if keyframe {
+            track.keyframe_wanted.satisfied();
+        }
+        let (counts, players) = (track.take_frames(now), track.players.len());
+        self.report.count_frames(counts, players);
+        if self.home.is_some() && layer == self.best_layer() {
+            self.report.frames_ingested += counts.whole;
+            self.report.frames_lost_before_ingest += counts.lost;
+        }
+    }
+}
+
+impl TableReport {
+    fn count_frames(&mut self, counts: FrameCounts, players: usize) {
+        self.frames_forwarded += counts.whole * players as u64;
+        self.frames_dropped_ingest_loss += counts.lost * players as u64;
     }
 }

@@ -29,7 +29,7 @@ impl Source {
         facts: &PayloadFacts,
         position: &mut Position,
     ) -> LeadIn {
-        match arrival.kind {
+        match arrival.track.kind() {
             MediaKind::Audio if arrival.red => self.recover(now, track, *position, arrival.payload).unwrap_or_default(),
             MediaKind::Audio => LeadIn::default(),
             MediaKind::Video => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::media::{Codec, MediaKind, Packet, PlayoutDelay};
+use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{IceCredentials, TableMedia};
 
 use super::report::{EndCause, Role};
@@ -16,6 +17,38 @@ pub struct ShardId(pub u16);
 /// A table of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u32);
+
+/// A layer of a table's video, by its place in the publisher's offer. What is no simulcast has the first alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerIndex(pub usize);
+
+/// A track of a table: its sound, or one layer of its video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrackId {
+    /// The sound.
+    Audio,
+    /// A layer of the video.
+    Video(LayerIndex),
+}
+
+impl TrackId {
+    /// Audio or video.
+    pub fn kind(self) -> MediaKind {
+        match self {
+            Self::Audio => MediaKind::Audio,
+            Self::Video(_) => MediaKind::Video,
+        }
+    }
+}
+
+/// A layer that comes, and what it takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerOffer {
+    /// Which.
+    pub layer: LayerIndex,
+    /// Payload bits per second over the last seconds.
+    pub bits_per_second: u64,
+}
 
 /// A session of one shard. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,8 +121,17 @@ pub struct TrackClock {
     pub instant: Instant,
     /// The track's RTP timestamp then.
     pub timestamp: u32,
-    /// The publisher's capture clock minus ours, NTP 32.32 signed, for abs-capture-time; `None` until a sender report came.
-    pub offset: Option<i64>,
+    /// What a sender report said; `None` until one came.
+    pub capture: Option<CaptureClock>,
+}
+
+/// The publisher's clock, by a sender report of a track.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CaptureClock {
+    /// The time by it that the track's timestamp stands for.
+    pub ntp: NtpTime,
+    /// The publisher's capture clock minus ours, NTP 32.32 signed, for abs-capture-time.
+    pub offset: i64,
 }
 
 /// Whether a table has something to show.
@@ -125,7 +167,7 @@ pub enum PeerMessage {
         /// The table.
         table: TableId,
         /// Which track.
-        kind: MediaKind,
+        track: TrackId,
         /// The packet, shared.
         packet: Arc<Packet>,
     },
@@ -134,7 +176,7 @@ pub enum PeerMessage {
         /// The table.
         table: TableId,
         /// Which track.
-        kind: MediaKind,
+        track: TrackId,
         /// Its codec.
         codec: Codec,
     },
@@ -143,9 +185,16 @@ pub enum PeerMessage {
         /// The table.
         table: TableId,
         /// Which track.
-        kind: MediaKind,
+        track: TrackId,
         /// The measurement.
         clock: TrackClock,
+    },
+    /// Which layers come has changed, or what they take.
+    Layers {
+        /// The table.
+        table: TableId,
+        /// The best first.
+        offers: Arc<[LayerOffer]>,
     },
     /// The table's state changed.
     State {
@@ -158,6 +207,8 @@ pub enum PeerMessage {
     KeyframeWanted {
         /// The table.
         table: TableId,
+        /// Of which layer.
+        layer: LayerIndex,
     },
 }
 

@@ -20,13 +20,13 @@ mod feedback;
 mod handshakes;
 mod inbound;
 mod ingest;
-mod layer_choice;
+mod ladder;
+mod layers;
 mod lead_in;
 mod message;
 mod pacing;
 mod report;
 mod session;
-mod simulcast;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;

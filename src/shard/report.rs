@@ -140,17 +140,21 @@ pub struct TableReport {
     pub players: u64,
     /// Gauge: the publisher is connected on this shard and sends.
     pub live: bool,
-    /// RTP packets received from the publisher, first copies only; of a simulcast, those of the layer in use.
+    /// RTP packets received from the publisher, first copies only, all layers of a simulcast.
     pub packets_ingested: u64,
     /// Their payload bytes.
     pub bytes_ingested: u64,
-    /// Video frames received whole and offered to players.
+    /// Video frames received whole from the publisher, of a simulcast those of the best layer that comes.
+    pub frames_ingested: u64,
+    /// Likewise, those of which a packet never came.
+    pub frames_lost_before_ingest: u64,
+    /// Video frames that were received whole, one for each player that got them.
     pub frames_forwarded: u64,
-    /// Video frames of which a packet never came from the publisher.
+    /// Video frames of which a packet never came from the publisher, one for each player.
     pub frames_dropped_ingest_loss: u64,
-    /// Video frames that players did not get because the publisher's simulcast went on with another layer.
+    /// Video frames that a player did not get because it went on with another layer, one for each player.
     pub frames_dropped_layer_switch: u64,
-    /// How often another layer of the publisher's simulcast was taken.
+    /// How often a player went on with another layer.
     pub layer_switches: u64,
     /// RTP packets sealed for players, retransmissions excluded.
     pub packets_forwarded: u64,

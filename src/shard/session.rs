@@ -11,7 +11,8 @@ use crate::rtc::sdp::{Negotiated, StreamParameters, TableMedia};
 use crate::rtc::{Endpoint, TransportAddress};
 
 use super::inbound::Inbound;
-use super::message::{SlotKey, TableId};
+use super::layers::Change;
+use super::message::{LayerIndex, SlotKey, TableId, TrackId};
 use super::report::Role;
 
 /// A tenant of a slot.
@@ -94,9 +95,9 @@ impl Publisher {
         Self { media: TableMedia::from(negotiated), inbound, twcc: twcc.then(|| TwccRecorder::new(TRANSPORT_FEEDBACK)) }
     }
 
-    /// Whether video packets were given up since the last call: every player's picture is broken until a keyframe.
-    pub(super) fn take_broken_picture(&mut self) -> bool {
-        self.video_mut().is_some_and(Inbound::take_broken_picture)
+    /// The layers of the video of which packets were given up since the last call: the picture is broken until a keyframe.
+    pub(super) fn take_broken_layers(&mut self) -> Vec<LayerIndex> {
+        self.video_mut().map(Inbound::take_broken_layers).unwrap_or_default()
     }
 
     /// Notes a packet for transport-wide feedback, whatever stream it is of: for the sender's bandwidth estimate, what is
@@ -107,6 +108,11 @@ impl Publisher {
         if let Some(&[high, low, ..]) = number {
             twcc.handle_packet(now, u16::from_be_bytes([high, low]));
         }
+    }
+
+    /// How many layers its video has.
+    pub(super) fn layers(&self) -> usize {
+        self.inbound.iter().find(|inbound| inbound.kind == MediaKind::Video).map_or(1, |video| video.layers.len())
     }
 
     pub(super) fn video_mut(&mut self) -> Option<&mut Inbound> {
@@ -124,6 +130,10 @@ pub(super) struct Player {
     pub(super) wanted: Option<Box<Wanted>>,
     pub(super) video: Option<DownTrack>,
     pub(super) audio: Option<DownTrack>,
+    /// The layer of the video that it gets.
+    pub(super) layer: LayerIndex,
+    /// The layer that it is to get from that one's next keyframe on.
+    pub(super) change: Option<Change>,
     /// One transport-wide counter over all SSRCs.
     pub(super) transport_number: u16,
     /// In the shard's list of players that replay the cached GOP.
@@ -138,6 +148,12 @@ pub(super) struct Player {
 }
 
 impl Player {
+    /// The tracks that it gets.
+    pub(super) fn tracks(&self) -> [Option<TrackId>; 2] {
+        let video = self.video.as_ref().map(|_| TrackId::Video(self.layer));
+        [video, self.audio.as_ref().map(|_| TrackId::Audio)]
+    }
+
     pub(super) fn down(&self, kind: MediaKind) -> Option<&DownTrack> {
         match kind {
             MediaKind::Audio => self.audio.as_ref(),

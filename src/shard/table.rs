@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::fanout::{HeaderClass, Layout, Stamps};
 use crate::media::{
-    AbsSendTime, Codec, DescriptorNumbers, FrameTracker, Inserted, MediaKind, Packet, PacketPool, PacketRing,
-    ParameterSets, RateWindow, Timeline,
+    AbsSendTime, Codec, DescriptorNumbers, FrameCounts, FrameTracker, Inserted, MediaKind, Packet, PacketPool,
+    PacketRing, ParameterSets, RateWindow, Timeline,
 };
 use crate::qos::{Offered, TableQos};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
-use super::message::{ShardId, TableSpec, TableState, TrackClock};
+use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
 use super::report::TableReport;
 use super::session::Player;
@@ -22,8 +22,13 @@ use super::session::Player;
 pub(super) struct Table {
     pub(super) spec: TableSpec,
     pub(super) state: TableState,
-    pub(super) video: Option<Track>,
+    /// One for each layer that a publisher has had.
+    pub(super) video: Vec<Track>,
     pub(super) audio: Option<Track>,
+    /// The layers that come, the best first.
+    pub(super) layers: Vec<LayerOffer>,
+    pub(super) video_classes: Classes,
+    pub(super) audio_classes: Classes,
     /// Slots of connected players.
     pub(super) players: Vec<u32>,
     /// What only the home shard has.
@@ -32,7 +37,8 @@ pub(super) struct Table {
     pub(super) subscribed: bool,
     /// Away from home: when the last player left.
     pub(super) idle_since: Option<Instant>,
-    pub(super) keyframe_wanted: KeyframeMerger,
+    /// What every player with video was offered by now: the best layer.
+    pub(super) offered: Offered,
     pub(super) qos: TableQos,
     /// Players that have ceased to report how they play, when that was last looked at.
     pub(super) silent: u64,
@@ -45,62 +51,127 @@ impl Table {
         Self {
             spec,
             state: TableState::Absent,
-            video: None,
+            video: Vec::new(),
             audio: None,
+            layers: Vec::new(),
+            video_classes: Classes::default(),
+            audio_classes: Classes::default(),
             players: Vec::new(),
             home,
             subscribed: false,
             idle_since: None,
-            keyframe_wanted: KeyframeMerger::default(),
+            offered: Offered::default(),
             qos: TableQos::default(),
             silent: 0,
             report: TableReport::default(),
         }
     }
 
-    /// What every player with video was offered by now.
-    pub(super) fn offered(&self) -> Offered {
-        self.video.as_ref().map(|track| track.offered).unwrap_or_default()
+    /// The layer that is best of those that come.
+    pub(super) fn best_layer(&self) -> LayerIndex {
+        self.layers.first().map(|offer| offer.layer).unwrap_or_default()
     }
 
-    /// A connected player leaves.
-    pub(super) fn leave_classes(&mut self, player: Option<&Player>) {
-        for kind in [MediaKind::Audio, MediaKind::Video] {
-            let class = player.and_then(|p| p.down(kind)).map(|down| down.class);
-            if let (Some(class), Some(track)) = (class, self.track_mut(kind)) {
-                track.leave_class(class);
+    /// A connected player joins its tracks.
+    pub(super) fn join_tracks(&mut self, slot: u32, player: &Player) {
+        for id in player.tracks().into_iter().flatten() {
+            if let Some(track) = self.track_mut(id) {
+                track.players.push(slot);
             }
         }
     }
 
-    pub(super) fn track(&self, kind: MediaKind) -> Option<&Track> {
-        match kind {
-            MediaKind::Audio => self.audio.as_ref(),
-            MediaKind::Video => self.video.as_ref(),
+    /// A connected player leaves.
+    pub(super) fn leave_tracks(&mut self, slot: u32, player: &Player) {
+        for id in player.tracks().into_iter().flatten() {
+            if let Some(track) = self.track_mut(id) {
+                track.players.retain(|other| *other != slot);
+            }
+            if let Some(class) = player.down(id.kind()).map(|down| down.class) {
+                self.classes_mut(id.kind()).leave(class);
+            }
+        }
+        for track in &mut self.video {
+            track.waiting.retain(|other| *other != slot);
         }
     }
 
-    pub(super) fn track_mut(&mut self, kind: MediaKind) -> Option<&mut Track> {
+    /// What the codec of a medium is, while there is a track of it.
+    pub(super) fn codec(&self, kind: MediaKind) -> Option<Codec> {
         match kind {
-            MediaKind::Audio => self.audio.as_mut(),
-            MediaKind::Video => self.video.as_mut(),
+            MediaKind::Audio => self.audio.as_ref().map(|track| track.codec),
+            MediaKind::Video => self.video.first().map(|track| track.codec),
         }
     }
 
-    /// The track, made anew unless there is one of this codec.
-    pub(super) fn ensure_track(&mut self, kind: MediaKind, codec: Codec) -> &mut Track {
+    /// Which tracks there are.
+    pub(super) fn track_ids(&self) -> Vec<TrackId> {
+        let video = (0..self.video.len()).map(|layer| TrackId::Video(LayerIndex(layer)));
+        self.audio.iter().map(|_| TrackId::Audio).chain(video).collect()
+    }
+
+    pub(super) fn track(&self, id: TrackId) -> Option<&Track> {
+        match id {
+            TrackId::Audio => self.audio.as_ref(),
+            TrackId::Video(LayerIndex(layer)) => self.video.get(layer),
+        }
+    }
+
+    pub(super) fn track_mut(&mut self, id: TrackId) -> Option<&mut Track> {
+        match id {
+            TrackId::Audio => self.audio.as_mut(),
+            TrackId::Video(LayerIndex(layer)) => self.video.get_mut(layer),
+        }
+    }
+
+    pub(super) fn classes_mut(&mut self, kind: MediaKind) -> &mut Classes {
+        match kind {
+            MediaKind::Audio => &mut self.audio_classes,
+            MediaKind::Video => &mut self.video_classes,
+        }
+    }
+
+    /// Makes the track unless there is one of this codec, and before it all lower layers.
+    pub(super) fn ensure_track(&mut self, id: TrackId, codec: Codec) {
         let ring_packets = self.spec.ring_packets;
-        let slot = match kind {
-            MediaKind::Audio => &mut self.audio,
-            MediaKind::Video => &mut self.video,
-        };
-        if slot.as_ref().is_none_or(|t| t.codec != codec) {
+        match id {
             // Audio is never replayed: the ring holds what a NACK may ask for.
-            let packets = if kind == MediaKind::Audio { (ring_packets / 8).max(128) } else { ring_packets };
-            *slot = Some(Track::new(codec, packets));
+            TrackId::Audio if self.codec(MediaKind::Audio) != Some(codec) => {
+                self.audio = Some(Track::new(codec, (ring_packets / 8).max(128)));
+            }
+            TrackId::Audio => {}
+            TrackId::Video(LayerIndex(layer)) => {
+                if self.codec(MediaKind::Video).is_some_and(|present| present != codec) {
+                    self.video.clear();
+                }
+                while self.video.len() <= layer {
+                    self.video.push(Track::new(codec, ring_packets));
+                }
+            }
         }
-        slot.as_mut().expect("just made")
     }
+
+    /// The timestamp of `from` at the time for which `to` has `timestamp` in a packet that arrived then: by the publisher's
+    /// sender reports, unless they contradict the arrivals. `None` while there is nothing to compare.
+    pub(super) fn same_time(&self, from: LayerIndex, to: LayerIndex, packet: &Packet) -> Option<u32> {
+        let (from, to) = (self.track(TrackId::Video(from))?, self.track(TrackId::Video(to))?);
+        let by_arrival = from.timestamp_by_arrival(packet.arrival)?;
+        let limit = GREATEST_DISAGREEMENT.as_secs() as u32 * from.codec.clock_rate();
+        let agrees = |at: &u32| (at.wrapping_sub(by_arrival) as i32).unsigned_abs() <= limit;
+        let by_reports = same_time_by_reports(from, to, packet.timestamp);
+        Some(by_reports.filter(agrees).unwrap_or(by_arrival))
+    }
+}
+
+/// By how much sender reports may contradict the arrivals about the time between two layers. Beyond that they are wrong.
+const GREATEST_DISAGREEMENT: Duration = Duration::from_secs(1);
+
+fn same_time_by_reports(from: &Track, to: &Track, timestamp: u32) -> Option<u32> {
+    let (from_clock, to_clock) = (from.clock?, to.clock?);
+    let between = to_clock.capture?.ntp.offset_from(from_clock.capture?.ntp);
+    let ticks = (i128::from(between) * i128::from(from.codec.clock_rate())) >> 32;
+    let after_report = timestamp.wrapping_sub(to_clock.timestamp);
+    Some(from_clock.timestamp.wrapping_add(ticks as u32).wrapping_add(after_report))
 }
 
 /// The publisher's side of a table.
@@ -118,71 +189,60 @@ pub(super) struct Home {
     pub(super) paused_since: Option<Instant>,
     /// When a publisher connected that has sent nothing yet.
     pub(super) begun: Option<Instant>,
-    pub(super) video: Option<Source>,
+    /// One for each layer that a publisher has had.
+    pub(super) video: Vec<Source>,
     pub(super) audio: Option<Source>,
+    /// When the others were last told what the layers take.
+    pub(super) layers_told: Option<Instant>,
     pub(super) rate: RateWindow,
     /// Publisher's NTP clock minus ours, NTP 32.32; the largest seen, since delay only makes it smaller.
     pub(super) clock_offset: Option<i64>,
 }
 
 impl Home {
-    pub(super) fn source_mut(&mut self, kind: MediaKind) -> Option<&mut Source> {
-        match kind {
-            MediaKind::Audio => self.audio.as_mut(),
-            MediaKind::Video => self.video.as_mut(),
+    pub(super) fn source_mut(&mut self, id: TrackId) -> Option<&mut Source> {
+        match id {
+            TrackId::Audio => self.audio.as_mut(),
+            TrackId::Video(LayerIndex(layer)) => self.video.get_mut(layer),
         }
     }
 }
 
-/// How a publisher's numbers become the track's, and what arrived whole. Outlives the track: a table that begins anew
-/// goes on above all numbers it ever used, and its counters only grow.
+impl Home {
+    /// The first of a track; video layers are added in order.
+    pub(super) fn add_source(&mut self, id: TrackId, source: Source) {
+        match id {
+            TrackId::Audio => self.audio = Some(source),
+            TrackId::Video(_) => self.video.push(source),
+        }
+    }
+}
+
+/// How a publisher's numbers become the track's. Outlives the track: a table that begins anew goes on above all numbers it
+/// ever used.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) timeline: Timeline,
-    pub(super) frames: FrameTracker,
     pub(super) pool: PacketPool,
     /// For keyframes of H.264 and H.265 that come without them.
     pub(super) parameter_sets: ParameterSets,
     pub(super) descriptors: DescriptorNumbers,
     ring_packets: usize,
-    /// The epoch that another layer of the same source began.
-    layer_epoch: Option<u32>,
 }
 
 impl Source {
     pub(super) fn new(codec: Codec, ring_packets: usize) -> Self {
         Self {
             timeline: Timeline::new(codec.clock_rate()),
-            frames: FrameTracker::new(),
             pool: PacketPool::new(pool_size(ring_packets)),
             parameter_sets: ParameterSets::new(codec),
             descriptors: DescriptorNumbers::default(),
             ring_packets,
-            layer_epoch: None,
         }
     }
 
-    /// Another layer of the same picture takes over: `first` is the sequence number and timestamp that it begins with,
-    /// `at` the track's timestamp for that time. `ring` still holds the old layer.
-    pub(super) fn switch_layer(&mut self, now: Instant, ring: &PacketRing, first: (u16, u32), at: u32) {
-        self.frames.switch_layer(ring);
-        self.layer_epoch = self.timeline.switch_layer(now, first, at);
-    }
-
-    /// A packet of another epoch than that of `ring` has come. Returns whether its source is another, with a clock of its
-    /// own.
-    pub(super) fn enter_epoch(&mut self, epoch: u32, ring: &PacketRing) -> bool {
-        let is_layer = self.layer_epoch.take() == Some(epoch);
-        self.parameter_sets.restart();
-        if !is_layer {
-            self.frames.flush(ring);
-        }
-        !is_layer
-    }
-
-    /// The track is over: counts what is left of it and frees its memory.
-    pub(super) fn rest(&mut self, ring: &PacketRing) {
-        self.frames.flush(ring);
+    /// The track is over: frees its memory.
+    pub(super) fn rest(&mut self) {
         self.pool = PacketPool::new(pool_size(self.ring_packets));
     }
 }
@@ -199,7 +259,7 @@ fn frame_interval(ring: &PacketRing, index: u64, clock_rate: u32) -> Option<Dura
     (ticks > 0).then(|| Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / u64::from(clock_rate)))
 }
 
-/// The recent past of one medium, and how players see it.
+/// The recent past of one medium or layer, and who gets it.
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) codec: Codec,
@@ -214,16 +274,28 @@ pub(super) struct Track {
     pub(super) ending_from: u64,
     /// In the shard's queue of tracks with something to send.
     pub(super) queued: bool,
-    pub(super) classes: Vec<HeaderClass>,
-    pub(super) layouts: Vec<Layout>,
-    /// Connected players by class. A class without any is free for another: players choose payload types and ids, and
-    /// every class costs a layout of each packet.
-    members: Vec<u32>,
+    /// Slots of the players that get it.
+    pub(super) players: Vec<u32>,
+    /// Slots of players that go on with it at its next keyframe.
+    pub(super) waiting: Vec<u32>,
+    pub(super) keyframe_wanted: KeyframeMerger,
+    /// Which frames came whole.
+    pub(super) frames: FrameTracker,
+    /// Those that [`Track::take_frames`] has told.
+    counted: FrameCounts,
     pub(super) clock: Option<TrackClock>,
     pub(super) pacer: Pacer,
-    /// What came new into the ring, and so was offered to every player.
-    pub(super) offered: Offered,
-    newest_timestamp: Option<u32>,
+    /// The timestamp of the newest packet, and when it first came.
+    newest: Option<(u32, Instant)>,
+}
+
+/// What [`Track::insert`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fresh {
+    /// The packet was not there yet.
+    pub(super) packet: bool,
+    /// The first of its frame.
+    pub(super) frame: bool,
 }
 
 impl Track {
@@ -236,37 +308,73 @@ impl Track {
             ending: VecDeque::new(),
             ending_from: 0,
             queued: false,
-            classes: Vec::new(),
-            layouts: Vec::new(),
-            members: Vec::new(),
+            players: Vec::new(),
+            waiting: Vec::new(),
+            keyframe_wanted: KeyframeMerger::default(),
+            frames: FrameTracker::new(),
+            counted: FrameCounts::default(),
             clock: None,
             pacer: Pacer::default(),
-            offered: Offered::default(),
-            newest_timestamp: None,
+            newest: None,
         }
     }
 
-    /// Takes a packet into the ring; `false` if it brought nothing new.
-    pub(super) fn insert(&mut self, packet: Arc<Packet>) -> bool {
+    /// Counts the frames that are decided since the last call.
+    pub(super) fn take_frames(&mut self, now: Instant) -> FrameCounts {
+        self.frames.observe(&self.ring, now);
+        let counts = self.frames.counts();
+        let before = std::mem::replace(&mut self.counted, counts);
+        FrameCounts { whole: counts.whole - before.whole, lost: counts.lost - before.lost }
+    }
+
+    /// Whether all that was received can have been sent: no packet is missing, and none waits that came late.
+    pub(super) fn has_no_hole(&self) -> bool {
+        self.late.is_empty() && self.frames.position() == self.ring.head()
+    }
+
+    /// Whether the keyframe that was asked for is long in coming.
+    pub(super) fn is_due_again(&self, now: Instant) -> bool {
+        self.keyframe_wanted.last.is_none_or(|last| now >= last + ASKED_AGAIN)
+    }
+
+    /// Frames that end from `index` on, among those that were counted.
+    pub(super) fn frames_since(&self, index: u64) -> u64 {
+        let ends = |index: &u64| self.ring.get(*index).is_some_and(|packet| packet.marker);
+        (index..self.frames.position()).filter(ends).count() as u64
+    }
+
+    /// The newest packet with something in it before `cursor`, if it is not long ago.
+    pub(super) fn last_before(&self, cursor: u64) -> Option<&Packet> {
+        let recent = (cursor.saturating_sub(64)..cursor).rev();
+        recent
+            .filter_map(|index| self.ring.get(index))
+            .map(|packet| &**packet)
+            .find(|packet| !packet.payload().is_empty())
+    }
+
+    /// Takes a packet into the ring.
+    pub(super) fn insert(&mut self, packet: Arc<Packet>) -> Fresh {
         let index = packet.index;
         if packet.epoch != self.ring.epoch() && index >= self.ring.head() {
             self.keep_ending();
+            self.frames.flush(&self.ring);
         }
         let inserted = self.ring.insert(packet.clone());
-        if is_new(inserted) {
-            self.offered.bytes += packet.payload().len() as u64;
-            // By timestamps alone: a marker may come late, and some senders forget it.
-            if index + 1 == self.ring.head()
-                && self.newest_timestamp.replace(packet.timestamp) != Some(packet.timestamp)
-            {
-                self.offered.frames += 1;
-            }
-            let flushed = *self.flushed.get_or_insert(index);
-            if index < flushed {
-                self.late.push(packet);
-            }
+        if !is_new(inserted) {
+            return Fresh::default();
         }
-        is_new(inserted)
+        let flushed = *self.flushed.get_or_insert(index);
+        let (timestamp, arrival) = (packet.timestamp, packet.arrival);
+        if index < flushed {
+            self.late.push(packet);
+        }
+        // By timestamps alone: a marker may come late, and some senders forget it.
+        let begins_frame = self.newest.is_none_or(|(newest, _)| newest != timestamp);
+        let begins_frame = begins_frame && index + 1 == self.ring.head();
+        if begins_frame {
+            self.newest = Some((timestamp, arrival));
+        }
+        Fresh { packet: true, frame: begins_frame }
     }
 
     fn keep_ending(&mut self) {
@@ -310,9 +418,48 @@ impl Track {
         self.pacer.allow(now, next, ring.head(), most, || frame_interval(ring, next, rate))
     }
 
-    /// The class of a player that negotiated `stream`, which counts as one of its members until
-    /// [`Table::leave_classes`].
-    pub(super) fn join_class(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {
+    /// What the timestamp is at `instant` by the arrival of the newest frame.
+    fn timestamp_by_arrival(&self, instant: Instant) -> Option<u32> {
+        let (timestamp, arrival) = self.newest?;
+        Some(timestamp_at(timestamp, arrival, instant, self.codec))
+    }
+
+    /// What headers of its packets carry beside the packets' own.
+    pub(super) fn stamps(&self, spec: &TableSpec, send_time: AbsSendTime) -> Stamps {
+        let clock_offset = self.clock.and_then(|clock| clock.capture).map(|capture| capture.offset);
+        Stamps { playout_delay: spec.playout_delay, clock_offset, send_time }
+    }
+
+    /// The RTP timestamp at `now` by the track's clock, for sender reports.
+    pub(super) fn timestamp_at(&self, now: Instant) -> Option<u32> {
+        let clock = self.clock?;
+        Some(timestamp_at(clock.timestamp, clock.instant, now, self.codec))
+    }
+}
+
+/// The timestamp at `now`, where it was `timestamp` at `then`.
+fn timestamp_at(timestamp: u32, then: Instant, now: Instant, codec: Codec) -> u32 {
+    let ticks = |d: Duration| (d.as_micros() * u128::from(codec.clock_rate()) / 1_000_000) as u32;
+    match now.checked_duration_since(then) {
+        Some(after) => timestamp.wrapping_add(ticks(after)),
+        None => timestamp.wrapping_sub(ticks(then - now)),
+    }
+}
+
+/// The header classes of a medium's players: choose payload types and ids as they may, equal ones are one class.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    pub(super) classes: Vec<HeaderClass>,
+    /// The headers of what is being sent, by class.
+    pub(super) layouts: Vec<Layout>,
+    /// Connected players by class. A class without any is free for another: players choose payload types and ids, and
+    /// every class costs a layout of each packet.
+    members: Vec<u32>,
+}
+
+impl Classes {
+    /// The class of a player that negotiated `stream`, which counts as one of its members until [`Classes::leave`].
+    pub(super) fn join(&mut self, stream: &StreamParameters, ssrc: u32) -> usize {
         let class = HeaderClass {
             payload_type: stream.payload_type,
             red: stream.red.as_ref().map(|red| red.payload_type),
@@ -335,30 +482,13 @@ impl Track {
         at
     }
 
-    fn leave_class(&mut self, class: usize) {
+    fn leave(&mut self, class: usize) {
         self.members[class] -= 1;
         while self.members.last() == Some(&0) {
             self.members.pop();
             self.classes.pop();
             self.layouts.pop();
         }
-    }
-
-    /// What headers of its packets carry beside the packets' own.
-    pub(super) fn stamps(&self, spec: &TableSpec, send_time: AbsSendTime) -> Stamps {
-        let clock_offset = self.clock.and_then(|clock| clock.offset);
-        Stamps { playout_delay: spec.playout_delay, clock_offset, send_time }
-    }
-
-    /// The RTP timestamp at `now` by the track's clock, for sender reports.
-    pub(super) fn timestamp_at(&self, now: Instant) -> Option<u32> {
-        let clock = self.clock?;
-        let rate = u128::from(self.codec.clock_rate());
-        let ticks = |d: Duration| (d.as_micros() * rate / 1_000_000) as u32;
-        Some(match now.checked_duration_since(clock.instant) {
-            Some(after) => clock.timestamp.wrapping_add(ticks(after)),
-            None => clock.timestamp.wrapping_sub(ticks(clock.instant - now)),
-        })
     }
 }
 
@@ -375,6 +505,10 @@ pub(super) struct KeyframeMerger {
 
 /// At most one keyframe request per track in this time.
 pub(super) const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Who waits for a keyframe to change layers asks again after this time. Encoders that take no requests have one every few
+/// seconds.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 impl KeyframeMerger {
     /// Somebody needs a keyframe.
@@ -405,7 +539,11 @@ impl KeyframeMerger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::CaptureClock;
+    use super::super::testing::roulette;
     use super::*;
+    use crate::media::{ClearPacket, PayloadFacts, Position};
+    use crate::rtc::rtcp::NtpTime;
     use crate::rtc::sdp::{ExtensionIds, Feedback};
 
     fn stream(payload_type: u8) -> StreamParameters {
@@ -427,23 +565,64 @@ mod tests {
 
     #[test]
     fn header_classes_go_with_their_players() {
-        let mut track = Track::new(Codec::Vp8, 256);
-        let watching = track.join_class(&stream(96), 1);
+        let mut classes = Classes::default();
+        let watching = classes.join(&stream(96), 1);
         for _ in 0..10 {
             // Players that come and go, each with a payload type of its own.
-            let passing: Vec<usize> =
-                (97..127).map(|payload_type| track.join_class(&stream(payload_type), 1)).collect();
-            assert_eq!(track.join_class(&stream(96), 1), watching, "equal headers are one class");
-            track.leave_class(watching);
-            passing.into_iter().for_each(|class| track.leave_class(class));
+            let passing: Vec<usize> = (97..127).map(|payload_type| classes.join(&stream(payload_type), 1)).collect();
+            assert_eq!(classes.join(&stream(96), 1), watching, "equal headers are one class");
+            classes.leave(watching);
+            passing.into_iter().for_each(|class| classes.leave(class));
         }
-        assert_eq!((track.classes.len(), track.layouts.len()), (1, 1));
-        assert_eq!(track.classes[watching].payload_type, 96);
+        assert_eq!((classes.classes.len(), classes.layouts.len()), (1, 1));
+        assert_eq!(classes.classes[watching].payload_type, 96);
 
-        let (a, b) = (track.join_class(&stream(97), 1), track.join_class(&stream(98), 1));
-        track.leave_class(a);
-        assert_eq!(track.join_class(&stream(99), 1), a, "a free place is taken again");
-        assert_eq!((track.classes[a].payload_type, track.classes[b].payload_type), (99, 98));
+        let (a, b) = (classes.join(&stream(97), 1), classes.join(&stream(98), 1));
+        classes.leave(a);
+        assert_eq!(classes.join(&stream(99), 1), a, "a free place is taken again");
+        assert_eq!((classes.classes[a].payload_type, classes.classes[b].payload_type), (99, 98));
+    }
+
+    #[test]
+    fn sender_reports_tell_which_timestamps_are_the_same_time() {
+        let (now, mut table) = (Instant::now(), Table::new(roulette(), ShardId(0)));
+        let [small, large] = [LayerIndex(0), LayerIndex(1)];
+        table.ensure_track(TrackId::Video(large), Codec::Vp8);
+        let packet = |timestamp, arrival| {
+            let clear = ClearPacket {
+                position: Position { epoch: 0, index: 0, timestamp },
+                marker: true,
+                facts: PayloadFacts::default(),
+                arrival,
+                capture: None,
+                dependency_descriptor: &[],
+                payload: &[],
+            };
+            Packet::new(&clear).expect("short")
+        };
+        let keyframe = packet(100, now + Duration::from_millis(20));
+        assert_eq!(table.same_time(small, large, &keyframe), None, "nothing to compare with");
+        let small_newest = 1000_u32.wrapping_sub(45_000);
+        table.video[0].insert(Arc::new(packet(small_newest, now)));
+        assert_eq!(table.same_time(small, large, &keyframe), Some(small_newest.wrapping_add(1800)), "by the arrivals");
+
+        let second = NtpTime::from_unix(Duration::from_secs(1_700_000_000));
+        let clock = |ntp, timestamp| {
+            Some(TrackClock { instant: now, timestamp, capture: Some(CaptureClock { ntp, offset: 0 }) })
+        };
+        table.video[0].clock = clock(second.plus(Duration::from_millis(500)), 1000);
+        table.video[1].clock = clock(second, u32::MAX - 99);
+        // 200 ticks after `second` in the new layer; the old one was 45,000 ticks before its 1000 then.
+        let same = table.same_time(small, large, &keyframe).expect("both are known");
+        assert!(same.abs_diff(small_newest.wrapping_add(200)) <= 1, "{same}");
+
+        table.video[1].clock = clock(second.plus(Duration::from_secs(5)), u32::MAX - 99);
+        let same = table.same_time(small, large, &keyframe);
+        assert_eq!(
+            same,
+            Some(small_newest.wrapping_add(1800)),
+            "reports that contradict the arrivals are not believed"
+        );
     }
 
     #[test]

@@ -78,9 +78,15 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "tableside_frames_total",
-        "Video frames offered to players (outcome forwarded, cause none) or lost (outcome dropped), by cause.",
+        "Video frames for players, each player's for itself: sent (outcome forwarded, cause none) or lost (outcome dropped), by cause.",
         &["table", "outcome", "cause"],
         frames,
+    ),
+    counter(
+        "tableside_ingested_frames_total",
+        "Video frames of publishers, of a simulcast those of the best layer that comes: received whole, or lost in part or altogether.",
+        &["table", "outcome"],
+        ingested_frames,
     ),
     gauge(
         "tableside_ingest_frames_per_second",
@@ -96,7 +102,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "tableside_ingested_packets_total",
-        "RTP packets received from publishers, first copies only; of a simulcast, those of the layer in use.",
+        "RTP packets received from publishers, first copies only, all layers of a simulcast.",
         &["table"],
         |t| by_table(t, |r| r.packets_ingested as f64),
     ),
@@ -111,7 +117,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "tableside_layer_switches_total",
-        "How often another layer of a publisher's simulcast was taken, to a better one or from one that fell silent.",
+        "How often a player went on with another layer of a publisher's simulcast.",
         &["table"],
         |t| by_table(t, |r| r.layer_switches as f64),
     ),
@@ -293,6 +299,13 @@ fn by_role(totals: &Totals, value: impl Fn(&crate::shard::ShardReport, usize) ->
     let sample =
         |(role, label): (Role, &str)| (vec![label.to_owned()], totals.sum(|shard| value(shard, role as usize)));
     ROLES.into_iter().map(sample).collect()
+}
+
+fn ingested_frames(totals: &Totals) -> Vec<Sample> {
+    let whole = totals.by_table(|r| r.frames_ingested as f64).into_iter();
+    let lost = totals.by_table(|r| r.frames_lost_before_ingest as f64).into_iter();
+    let whole = whole.map(|(table, n)| (vec![table.to_owned(), "whole".to_owned()], n));
+    whole.chain(lost.map(|(table, n)| (vec![table.to_owned(), "lost".to_owned()], n))).collect()
 }
 
 fn by_direction(received: f64, sent: f64) -> Vec<Sample> {

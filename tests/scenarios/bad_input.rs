@@ -145,6 +145,8 @@ fn media_before_the_nomination() {
     world.run(Duration::from_secs(3));
     assert_eq!(world.heard.ended, [(world.peers[publisher].key.unwrap(), EndCause::Replaced)]);
     world.heard.ended.clear();
+    // Another publisher's picture is joined at its keyframe.
+    world.publish_frame(early, 3, true);
     nobody_is_hurt(world, early, player);
 }
 

@@ -94,7 +94,7 @@ fn publish(world: &mut World, publisher: usize, payloads: &[Vec<u8>]) {
 fn frames(world: &mut World) -> (u64, u64) {
     let report = world.report(0);
     let table = &report.tables["roulette"];
-    (table.frames_forwarded, table.frames_dropped_ingest_loss)
+    (table.frames_ingested, table.frames_lost_before_ingest)
 }
 
 #[test]

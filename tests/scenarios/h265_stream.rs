@@ -82,7 +82,7 @@ fn join_after(access_units: &[Vec<Vec<u8>>]) -> Vec<Vec<u8>> {
     }
     let report = world.report(0);
     let table = &report.tables["roulette"];
-    assert_eq!((table.frames_forwarded, table.frames_dropped_ingest_loss), (access_units.len() as u64, 0));
+    assert_eq!((table.frames_ingested, table.frames_lost_before_ingest), (access_units.len() as u64, 0));
     assert!(table.gop_cached);
     let joiner = world.add_player_with(0, |n| stream_mut(n, MediaKind::Video).codec = Codec::H265);
     world.connect(joiner);

@@ -71,7 +71,9 @@ fn a_loss_before_ingest_that_is_not_repaired_brings_one_request() {
         world.run(Duration::from_millis(33));
     }
     assert_eq!(world.peers[publisher].plis() - before, 1);
-    assert_eq!(world.report(0).tables["roulette"].frames_dropped_ingest_loss, 1, "and the frame is on the ledger");
+    let table = &world.report(0).tables["roulette"];
+    let lost = (table.frames_lost_before_ingest, table.frames_dropped_ingest_loss);
+    assert_eq!(lost, (1, 3), "and the frame is on the ledger, for each player");
 }
 
 /// A request that comes too early after another waits for its time, on every shard.

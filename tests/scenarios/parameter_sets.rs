@@ -66,7 +66,7 @@ fn assert_joiner_begins_with_both(mut world: World, publisher: usize) {
     }
     let report = world.report(0);
     let table = &report.tables["roulette"];
-    assert_eq!((table.frames_forwarded, table.frames_dropped_ingest_loss), (44, 0));
+    assert_eq!((table.frames_ingested, table.frames_lost_before_ingest), (44, 0));
     assert_eq!(table.packets_ingested, 44 * 2, "what the publisher sent");
 }
 
