@@ -10,7 +10,7 @@ use std::time::Duration;
 use tableside::media::{HeaderFields, MediaKind, write_header};
 use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::sdp::{DataSection, ExtensionIds, Negotiated, Red, Section};
-use tableside::shard::{EndCause, PeerMessage, ShardId, TableId};
+use tableside::shard::{EndCause, LayerIndex, LayerOffer, PeerMessage, ShardId, TableId};
 
 use super::channels::{Client, open};
 use crate::checksums;
@@ -353,12 +353,20 @@ impl Node {
             return;
         }
         let from = ShardId(1);
-        let message = match what % 3 {
+        let layer = |byte: u8| LayerIndex(usize::from(byte % 8));
+        let message = match what % 4 {
             0 => PeerMessage::Unsubscribe { table, from },
-            1 => PeerMessage::KeyframeWanted { table },
+            1 => PeerMessage::KeyframeWanted { table, layer: layer(input.byte()) },
+            2 => {
+                // Also layers that there are not, and the same one twice.
+                let offers = (0..input.byte() % 5)
+                    .map(|_| LayerOffer { layer: layer(input.byte()), bits_per_second: u64::from(input.byte()) << 14 });
+                PeerMessage::Layers { table, offers: offers.collect() }
+            }
             _ => PeerMessage::Subscribe { table: self.world.table.clone(), from },
         };
-        self.world.shards[0].handle_peer(self.world.now, message);
+        let to = usize::from(matches!(message, PeerMessage::Layers { .. }));
+        self.world.shards[to].handle_peer(self.world.now, message);
     }
 
     /// Who came is here or has gone.
