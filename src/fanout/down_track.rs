@@ -199,7 +199,7 @@ impl DownTrack {
     ) {
         let Some(number) = self.number_of(packet) else { return };
         let payload = &packet.payload()[laid_out.payload_offset..];
-        let shift = self.shift;
+        let shift = self.shift.as_ref();
         self.packets_sent = self.packets_sent.wrapping_add(1);
         self.octets_sent = self.octets_sent.wrapping_add(payload.len() as u32);
         batch.push(destination, self.traffic, MAX_DATAGRAM, |out| {
@@ -224,6 +224,11 @@ impl DownTrack {
         });
     }
 
+    /// Whether the player takes repetitions.
+    pub fn has_rtx(&self) -> bool {
+        self.rtx.is_some()
+    }
+
     /// Sends `packet` again on RTX (RFC 4588 §4): its own SSRC, payload type and numbers; the payload is the original
     /// sequence number and the original payload. `false` where the player has no RTX.
     pub fn retransmit(
@@ -236,7 +241,7 @@ impl DownTrack {
     ) -> bool {
         let (Some(rtx), Some(original)) = (self.rtx, self.number_of(packet)) else { return false };
         let number = self.next_rtx_number;
-        let shift = self.shift;
+        let shift = self.shift.as_ref();
         self.next_rtx_number += 1;
         batch.push(destination, self.traffic, MAX_DATAGRAM + 2, |out| {
             let len = laid_out.header.len();

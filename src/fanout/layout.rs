@@ -89,8 +89,8 @@ pub struct LaidOut<'a> {
     pub header: &'a [u8],
     /// Where the transport-wide number goes, where negotiated.
     pub transport_cc: Option<usize>,
-    /// Where the dependency descriptor begins, where there is one.
-    pub descriptor: Option<usize>,
+    /// Where the dependency descriptor begins; 0 without one.
+    pub descriptor: u8,
     /// Where in the packet's payload the part begins that is sent: all of it, or the primary block of RED.
     pub payload_offset: usize,
     /// RTP padding that follows the payload.
@@ -120,7 +120,7 @@ impl Layout {
         LaidOut {
             header: &self.bytes[start..start + usize::from(h.len)],
             transport_cc: (h.transport_cc > 0).then_some(usize::from(h.transport_cc)),
-            descriptor: (h.descriptor > 0).then_some(usize::from(h.descriptor)),
+            descriptor: h.descriptor,
             payload_offset: usize::from(h.payload_offset),
             padding: &PADDING[usize::from(h.padding)][..usize::from(h.padding)],
         }

@@ -9,11 +9,13 @@
 //! packets in a [`Layout`]. Per player there remain the sequence number, the transport-wide number, and the seal, which
 //! reads the payload from the ring and writes into the send buffer.
 
+mod bandwidth;
 mod down_track;
 mod layout;
 mod send_batch;
 mod shift;
 
+pub use bandwidth::{Bandwidth, Estimate, ProbeOutcome, Usage};
 pub use down_track::{DownTrack, Rtx};
 pub use layout::{HeaderClass, Layout, MAX_DATAGRAM, Stamps};
 pub use send_batch::{MAX_SEGMENTS, Message, SendBatch, TrafficClass};

@@ -89,11 +89,12 @@ impl Shift {
     }
 
     /// Writes them into a header: the timestamp, and the frame number of the dependency descriptor that begins at
-    /// `descriptor`.
-    pub(super) fn apply(&self, header: &mut [u8], descriptor: Option<usize>) {
+    /// `descriptor`, unless that is 0.
+    pub(super) fn apply(&self, header: &mut [u8], descriptor: u8) {
         let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         header[4..8].copy_from_slice(&self.timestamp(timestamp).to_be_bytes());
-        if let Some(number) = descriptor.and_then(|at| header.get_mut(at + 1..at + 3)) {
+        let at = usize::from(descriptor);
+        if let Some(number) = header.get_mut(at + 1..at + 3).filter(|_| at > 0) {
             let moved = u16::from_be_bytes([number[0], number[1]]).wrapping_add(self.numbers.frame_number);
             number.copy_from_slice(&moved.to_be_bytes());
         }

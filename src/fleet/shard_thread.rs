@@ -458,6 +458,9 @@ impl Turn {
             if let Some(tcp) = self.tcp.as_mut().filter(|_| !self.departures.tcp_messages().is_empty()) {
                 sent += tcp.send_batch(&self.departures);
             }
+            for destination in self.socket.unsent() {
+                self.shard.handle_unsent(TransportAddress::udp(*destination));
+            }
             self.shard.count_sent(sent.datagrams, sent.bytes, sent.runs, sent.dropped_buffer_full, sent.dropped_error);
         }
         self.peers.retry();

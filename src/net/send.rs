@@ -5,6 +5,7 @@
 //! the only message that an error can belong to.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::AddAssign;
 
 use crate::fanout::{Message, SendBatch};
@@ -62,11 +63,12 @@ struct Cursor {
 
 /// Sends `batch` through `kernel`, which behaves like `sendmmsg`: takes pieces from the front and says how many, or
 /// says why it did not take the first. `gso` is whether it may be given runs, and is cleared when it turns out that
-/// it may not. `pieces` is memory to work in.
+/// it may not. `pieces` is memory to work in. To `unsent` goes the destination of each message for which there was no room.
 pub(super) fn transmit(
     batch: &SendBatch,
     gso: &mut bool,
     pieces: &mut Vec<Piece>,
+    unsent: &mut Vec<SocketAddr>,
     mut kernel: impl FnMut(&[Piece]) -> io::Result<usize>,
 ) -> SendOutcome {
     let messages = batch.messages();
@@ -99,8 +101,10 @@ pub(super) fn transmit(
                     Verdict::NoOffload => *gso = false,
                     Verdict::BufferFull => {
                         refusals += 1;
+                        unsent.push(head.message.destination);
                         outcome.dropped_buffer_full += cursor.skip(messages, *gso);
                         if refusals == FULL_BUFFER_REFUSALS {
+                            unsent.extend(messages[cursor.message..].iter().map(|message| message.destination));
                             outcome.dropped_buffer_full += cursor.skip_all(messages, *gso);
                         }
                     }
@@ -223,14 +227,31 @@ mod tests {
         mut kernel: impl FnMut(usize, &[Message]) -> io::Result<usize>,
     ) -> (SendOutcome, bool, Vec<Message>) {
         let (mut gso, mut pieces, mut calls, mut taken) = (gso, Vec::new(), 0, Vec::new());
-        let outcome = transmit(batch, &mut gso, &mut pieces, |pieces| {
+        let mut unsent = Vec::new();
+        let outcome = transmit(batch, &mut gso, &mut pieces, &mut unsent, |pieces| {
             let messages: Vec<_> = pieces.iter().map(|p| p.message).collect();
             let result = kernel(calls, &messages);
             calls += 1;
             taken.extend_from_slice(&messages[..*result.as_ref().unwrap_or(&0)]);
             result
         });
+        assert_eq!(unsent.is_empty(), outcome.dropped_buffer_full == 0, "who got nothing is named");
         (outcome, gso, taken)
+    }
+
+    #[test]
+    fn whom_a_full_buffer_costs_something_is_named() {
+        let batch = batch(&[2; 10]);
+        let unsent = |full: fn(usize) -> bool| {
+            let (mut calls, mut unsent) = (0, Vec::new());
+            transmit(&batch, &mut true, &mut Vec::new(), &mut unsent, |pieces| {
+                calls += 1;
+                if full(calls) { errno(libc::ENOBUFS) } else { Ok(pieces.len().min(3)) }
+            });
+            unsent
+        };
+        assert_eq!(unsent(|call| call == 2), [player(3)]);
+        assert_eq!(unsent(|call| call > 1), (3..10).map(player).collect::<Vec<_>>(), "each once");
     }
 
     #[test]

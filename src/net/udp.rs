@@ -55,6 +55,7 @@ pub struct ShardSocket {
     gso: bool,
     slots: SendSlots,
     pieces: Vec<Piece>,
+    unsent: Vec<SocketAddr>,
 }
 
 impl ShardSocket {
@@ -81,6 +82,7 @@ impl ShardSocket {
             gso: report.iter().any(|setting| setting.name == "gso" && setting.ok),
             slots: SendSlots::new(send::MESSAGES),
             pieces: Vec::with_capacity(send::MESSAGES),
+            unsent: Vec::new(),
         };
         Ok((socket, report))
     }
@@ -131,16 +133,22 @@ impl ShardSocket {
     /// else from being sent: a full send buffer costs the message that found it full, a destination that cannot be
     /// reached costs the messages to it.
     pub fn send_batch(&mut self, batch: &SendBatch) -> SendOutcome {
+        self.unsent.clear();
         let (socket, slots) = (self.socket.as_fd(), &mut self.slots);
         let (markings, mapped) = (self.markings, self.local.is_ipv6());
         let had_gso = self.gso;
-        let outcome = send::transmit(batch, &mut self.gso, &mut self.pieces, |pieces| {
+        let outcome = send::transmit(batch, &mut self.gso, &mut self.pieces, &mut self.unsent, |pieces| {
             slots.send(socket, pieces.iter().map(|piece| outgoing(piece, batch.bytes(), &markings, mapped)))
         });
         if had_gso && !self.gso {
             warn!("the network device refuses UDP segmentation offload: datagrams are sent one by one from now on");
         }
         outcome
+    }
+
+    /// The destinations of the messages of the last batch for which there was no room.
+    pub fn unsent(&self) -> &[SocketAddr] {
+        &self.unsent
     }
 }
 

@@ -12,6 +12,6 @@ mod statistics;
 mod table;
 
 pub use histogram::{Histogram, SECONDS};
-pub use playback::{Increment, Offered, Playback};
+pub use playback::{Increment, Losses, Offered, Playback, Withheld};
 pub use statistics::PlayerStatistics;
 pub use table::{QosReport, Shares, TableQos};

@@ -29,6 +29,29 @@ pub struct Offered {
     pub bytes: u64,
 }
 
+/// What the node knows that a player did not get, since it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// Frames that were not sent, for a reason that is on the ledger: lost before they came, or between two layers.
+    pub frames: u64,
+    /// Runs of packets that the kernel did not take. A retransmission may have mended them: whether they cost a frame only the
+    /// player can say.
+    pub runs: u64,
+}
+
+/// Where frames were lost that a player was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The node could not send them.
+    pub node_queue: u64,
+    /// They never came whole.
+    pub network: u64,
+    /// They came whole and were not decoded.
+    pub decoder: u64,
+    /// The player does not say.
+    pub unknown: u64,
+}
+
 /// What happened to one player between two reports. Where it did not say, there is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Increment {
@@ -38,6 +61,8 @@ pub struct Increment {
     pub frames_missed: Option<u64>,
     /// Of the bytes offered, those that it will never have received.
     pub bytes_missed: Option<u64>,
+    /// Of the frames missed, those that the node had sent, by where they were lost.
+    pub losses: Losses,
     /// Frames that came too late for it, or that its decoder was too slow for.
     pub frames_dropped: u64,
     /// How often the picture stood.
@@ -54,8 +79,17 @@ pub struct Increment {
 #[derive(Clone, Debug, Default)]
 pub struct Playback {
     last: Option<Last>,
+    /// Of frames decoded behind frames offered.
     frames: Shortfall,
     bytes: Shortfall,
+    /// Of frames received behind frames sent.
+    sent: Shortfall,
+    /// Of frames decoded behind frames sent, where it does not say what it received.
+    shown: Shortfall,
+    /// Of frames decoded behind frames received.
+    decoded: Shortfall,
+    /// Runs that were not sent and have not been found missing.
+    unsent: u64,
     /// When the picture may have begun to stand, for all that was reported of it: none stands for longer than there is time.
     unfrozen_since: Option<Instant>,
 }
@@ -64,6 +98,7 @@ pub struct Playback {
 struct Last {
     at: Instant,
     offered: Offered,
+    withheld: Withheld,
     statistics: PlayerStatistics,
 }
 
@@ -74,11 +109,17 @@ impl Playback {
         self.last.as_ref().is_some_and(is_silent)
     }
 
-    /// Takes a report that arrived at `now`, when the table had `offered` so much in all. `None` for the first, which tells
-    /// where counting begins, and for one that came too soon.
-    pub fn handle_report(&mut self, now: Instant, offered: Offered, said: &PlayerStatistics) -> Option<Increment> {
+    /// Takes a report that arrived at `now`, when the table had `offered` so much in all, of which this player was not given
+    /// what is `withheld`. `None` for the first, which tells where counting begins, and for one that came too soon.
+    pub fn handle_report(
+        &mut self,
+        now: Instant,
+        offered: Offered,
+        withheld: Withheld,
+        said: &PlayerStatistics,
+    ) -> Option<Increment> {
         let Some(last) = self.last else {
-            self.last = Some(Last { at: now, offered, statistics: *said });
+            self.last = Some(Last { at: now, offered, withheld, statistics: *said });
             self.unfrozen_since = Some(now);
             return None;
         };
@@ -89,7 +130,7 @@ impl Playback {
         // Reordered packets count as lost until they come (RFC 3550 §6.4.1): only a new highest is a loss.
         let statistics =
             PlayerStatistics { packets_lost: said.packets_lost.max(last.statistics.packets_lost), ..*said };
-        self.last = Some(Last { at: now, offered, statistics });
+        self.last = Some(Last { at: now, offered, withheld, statistics });
         // A table that began anew on this shard counts from 0 again.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let offered = Offered {
@@ -99,13 +140,22 @@ impl Playback {
         let grown = |total: fn(&PlayerStatistics) -> Option<u64>| {
             Some(total(&statistics)?.saturating_sub(total(&last.statistics)?))
         };
+        let withheld = Withheld {
+            frames: since(withheld.frames, last.withheld.frames),
+            runs: since(withheld.runs, last.withheld.runs),
+        };
+        let sent = offered.frames.saturating_sub(withheld.frames);
+        let received = grown(|s| s.frames_received);
+        let decoded = grown(|s| s.frames_decoded);
+        let losses = self.losses(sent, withheld.runs, received, decoded);
         let at_most = |count: Option<u64>, each_second: u64| {
             let most = u128::from(each_second) * elapsed.as_millis() / 1000;
             count.unwrap_or(0).min(u64::try_from(most).unwrap_or(u64::MAX))
         };
         Some(Increment {
             offered,
-            frames_missed: grown(|s| s.frames_decoded).map(|decoded| self.frames.grow(offered.frames, decoded)),
+            frames_missed: decoded.map(|decoded| self.frames.grow(offered.frames, decoded)),
+            losses,
             bytes_missed: grown(|s| s.bytes_received).map(|received| self.bytes.grow(offered.bytes, received)),
             frames_dropped: grown(|s| s.frames_dropped).unwrap_or(0).min(offered.frames),
             freezes: at_most(grown(|s| s.freeze_count), MOST_FREEZES_PER_SECOND),
@@ -113,6 +163,21 @@ impl Playback {
             packets_lost: at_most(grown(|s| s.packets_lost), MOST_PACKETS_PER_SECOND),
             jitter_buffer: said.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
         })
+    }
+
+    /// Where those are that were sent and not decoded.
+    fn losses(&mut self, sent: u64, unsent: u64, received: Option<u64>, decoded: Option<u64>) -> Losses {
+        let Some(received) = received else {
+            let unknown = decoded.map_or(0, |decoded| self.shown.grow(sent, decoded));
+            return Losses { unknown, ..Losses::default() };
+        };
+        let on_the_way = self.sent.grow(sent, received);
+        // One that was not sent is found missing in this report or, if it was about to be repaired, in the next.
+        let suspects = self.unsent.saturating_add(unsent);
+        let node_queue = on_the_way.min(suspects);
+        self.unsent = unsent.min(suspects - node_queue);
+        let decoder = decoded.map_or(0, |decoded| self.decoded.grow(received.min(sent), decoded));
+        Losses { node_queue, network: on_the_way - node_queue, decoder, unknown: 0 }
     }
 
     /// The picture is said to have stood for so long, which is counted when it moves again: as much of it as has passed since
@@ -171,7 +236,7 @@ mod tests {
         let mut each = Vec::new();
         for (offered, frames_decoded) in reports {
             now += INTERVAL;
-            each.extend(playback.handle_report(now, frames(*offered), &decoded(*frames_decoded)));
+            each.extend(playback.handle_report(now, frames(*offered), Withheld::default(), &decoded(*frames_decoded)));
         }
         each.iter().map(|increment| increment.frames_missed.expect("it says")).collect()
     }
@@ -198,10 +263,53 @@ mod tests {
     fn what_is_not_said_is_not_counted() {
         let (mut playback, now) = (Playback::default(), Instant::now());
         let nothing = PlayerStatistics::default();
-        playback.handle_report(now, Offered { frames: 1, bytes: 1 }, &nothing);
-        let increment = playback.handle_report(now + INTERVAL, Offered { frames: 61, bytes: 1001 }, &nothing).unwrap();
+        playback.handle_report(now, Offered { frames: 1, bytes: 1 }, Withheld::default(), &nothing);
+        let increment = playback
+            .handle_report(now + INTERVAL, Offered { frames: 61, bytes: 1001 }, Withheld::default(), &nothing)
+            .unwrap();
         assert_eq!((increment.frames_missed, increment.bytes_missed, increment.jitter_buffer), (None, None, None));
         assert_eq!(increment.offered, Offered { frames: 60, bytes: 1000 });
+    }
+
+    /// Reports of one player: frames offered and withheld, runs not sent, frames received and decoded, all in total by then.
+    fn losses(reports: &[(u64, u64, u64, Option<u64>, u64)]) -> Vec<[u64; 4]> {
+        let (mut playback, mut now, mut each) = (Playback::default(), Instant::now(), Vec::new());
+        for &(offered, withheld, runs, frames_received, frames_decoded) in reports {
+            now += INTERVAL;
+            let said = PlayerStatistics { frames_received, ..decoded(frames_decoded) };
+            let withheld = Withheld { frames: withheld, runs };
+            each.extend(
+                playback.handle_report(now, frames(offered), withheld, &said).map(|increment| increment.losses),
+            );
+        }
+        each.iter().map(|l| [l.node_queue, l.network, l.decoder, l.unknown]).collect()
+    }
+
+    #[test]
+    fn frames_are_lost_where_they_were_last_seen() {
+        let well = (60, 0, 0, Some(60), 60);
+        assert_eq!(losses(&[well, (120, 0, 0, Some(113), 113)]), [[0, 7, 0, 0]], "on the way");
+        assert_eq!(losses(&[well, (120, 0, 0, Some(120), 100)]), [[0, 0, 20, 0]], "in the decoder");
+        assert_eq!(losses(&[well, (120, 0, 0, Some(115), 100)]), [[0, 5, 15, 0]], "at both");
+        assert_eq!(losses(&[well, (120, 10, 0, Some(110), 110)]), [[0; 4]], "what was not sent is on the ledger");
+        assert_eq!(losses(&[well, (120, 10, 0, Some(107), 107)]), [[0, 3, 0, 0]]);
+        let silent = (60, 0, 0, None, 60);
+        assert_eq!(losses(&[silent, (120, 10, 0, None, 105)]), [[0, 0, 0, 5]], "it does not say");
+    }
+
+    #[test]
+    fn a_run_that_was_not_sent_explains_one_frame_if_it_is_missing_soon() {
+        let well = (60, 0, 0, Some(60), 60);
+        assert_eq!(losses(&[well, (120, 0, 4, Some(117), 117)]), [[3, 0, 0, 0]]);
+        assert_eq!(losses(&[well, (120, 0, 2, Some(115), 115)]), [[2, 3, 0, 0]], "the others were lost elsewhere");
+        let repaired = (120, 0, 2, Some(120), 120);
+        assert_eq!(
+            losses(&[well, repaired, (180, 0, 2, Some(179), 179)]),
+            [[0; 4], [1, 0, 0, 0]],
+            "in the next report"
+        );
+        let later = [well, repaired, (180, 0, 2, Some(180), 180), (240, 0, 2, Some(239), 239)];
+        assert_eq!(losses(&later), [[0; 4], [0; 4], [0, 1, 0, 0]], "long repaired by then");
     }
 
     #[test]
@@ -211,7 +319,9 @@ mod tests {
         let mut counted = Vec::new();
         for packets in [3, 1, 4, 2, 4, 6] {
             now += INTERVAL;
-            counted.extend(playback.handle_report(now, frames(0), &lost(packets)).map(|i| i.packets_lost));
+            counted.extend(
+                playback.handle_report(now, frames(0), Withheld::default(), &lost(packets)).map(|i| i.packets_lost),
+            );
         }
         assert_eq!(counted, [0, 1, 0, 0, 2]);
     }
@@ -224,7 +334,11 @@ mod tests {
         // A freeze of 4 s is counted when it is over; one of an hour is a lie.
         for seconds in [0, 0, 4, 3600, 7200, 7201] {
             now += INTERVAL;
-            counted.extend(playback.handle_report(now, frames(0), &stood(seconds)).map(|i| i.frozen.as_secs()));
+            counted.extend(
+                playback
+                    .handle_report(now, frames(0), Withheld::default(), &stood(seconds))
+                    .map(|i| i.frozen.as_secs()),
+            );
         }
         assert_eq!(counted, [0, 4, 2, 2, 1]);
     }
@@ -237,9 +351,13 @@ mod tests {
     #[test]
     fn the_first_report_and_one_too_soon_are_no_increment() {
         let (mut playback, now) = (Playback::default(), Instant::now());
-        assert_eq!(playback.handle_report(now, frames(10), &decoded(10)), None);
-        assert_eq!(playback.handle_report(now + LEAST_INTERVAL / 2, frames(25), &decoded(0)), None);
-        let later = playback.handle_report(now + LEAST_INTERVAL, frames(40), &decoded(40)).unwrap();
+        assert_eq!(playback.handle_report(now, frames(10), Withheld::default(), &decoded(10)), None);
+        assert_eq!(
+            playback.handle_report(now + LEAST_INTERVAL / 2, frames(25), Withheld::default(), &decoded(0)),
+            None
+        );
+        let later =
+            playback.handle_report(now + LEAST_INTERVAL, frames(40), Withheld::default(), &decoded(40)).unwrap();
         assert_eq!((later.offered.frames, later.frames_missed), (30, Some(0)), "from the first on");
     }
 
@@ -247,17 +365,18 @@ mod tests {
     fn who_reports_no_more_is_silent_after_six_seconds_and_until_the_next_report() {
         let (mut playback, now) = (Playback::default(), Instant::now());
         assert!(!playback.is_silent(now + 100 * SILENT_AFTER, frames(1)), "it never said anything");
-        playback.handle_report(now, frames(0), &decoded(0));
+        playback.handle_report(now, frames(0), Withheld::default(), &decoded(0));
         assert!(!playback.is_silent(now + SILENT_AFTER - Duration::from_nanos(1), frames(180)));
         assert!(playback.is_silent(now + SILENT_AFTER, frames(180)));
         assert!(!playback.is_silent(now + SILENT_AFTER, frames(0)), "there is nothing to see");
-        playback.handle_report(now + SILENT_AFTER, frames(180), &decoded(0));
+        playback.handle_report(now + SILENT_AFTER, frames(180), Withheld::default(), &decoded(0));
         assert!(!playback.is_silent(now + SILENT_AFTER, frames(181)));
     }
 
     #[test]
     fn every_number_is_what_grew() {
         let said = |n: u64| PlayerStatistics {
+            frames_received: Some(60 * n),
             frames_decoded: Some(60 * n),
             frames_dropped: Some(n),
             bytes_received: Some(1000 * n),
@@ -267,12 +386,15 @@ mod tests {
             jitter_buffer_delay: Some(50 * n),
         };
         let (mut playback, now) = (Playback::default(), Instant::now());
-        playback.handle_report(now, Offered { frames: 60, bytes: 2000 }, &said(1));
-        let increment = playback.handle_report(now + INTERVAL, Offered { frames: 120, bytes: 3500 }, &said(2)).unwrap();
+        playback.handle_report(now, Offered { frames: 60, bytes: 2000 }, Withheld::default(), &said(1));
+        let increment = playback
+            .handle_report(now + INTERVAL, Offered { frames: 120, bytes: 3500 }, Withheld::default(), &said(2))
+            .unwrap();
         let expected = Increment {
             offered: Offered { frames: 60, bytes: 1500 },
             frames_missed: Some(0),
             bytes_missed: Some(500),
+            losses: Losses::default(),
             frames_dropped: 1,
             freezes: 3,
             frozen: Duration::from_millis(400),
@@ -285,16 +407,22 @@ mod tests {
     proptest! {
         /// Whatever players say.
         #[test]
-        fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 7]>(), any::<[u64; 2]>()), 1..20)) {
+        fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 8]>(), any::<[u64; 4]>()), 1..20)) {
             let (mut playback, begin) = (Playback::default(), Instant::now());
             let (mut now, mut frozen, mut lost, mut freezes) = (begin, Duration::ZERO, 0, 0);
-            for (milliseconds, said, [frames, bytes]) in reports {
+            for (milliseconds, said, [frames, bytes, withheld, runs]) in reports {
                 now += Duration::from_millis(milliseconds);
-                let [frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay] = said;
+                let [
+                    frames_received, frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
+                ] = said;
                 let said = PlayerStatistics {
-                    frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
+                    frames_received, frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
                 };
-                let Some(increment) = playback.handle_report(now, Offered { frames, bytes }, &said) else { continue };
+                let withheld = Withheld { frames: withheld, runs };
+                let Some(increment) = playback.handle_report(now, Offered { frames, bytes }, withheld, &said) else { continue };
+                let Losses { node_queue, network, decoder, unknown } = increment.losses;
+                prop_assert!(node_queue + network <= increment.offered.frames);
+                prop_assert!(decoder <= increment.offered.frames && unknown <= increment.offered.frames);
                 prop_assert!(increment.frames_missed.is_none_or(|missed| missed <= increment.offered.frames));
                 prop_assert!(increment.bytes_missed.is_none_or(|missed| missed <= increment.offered.bytes));
                 prop_assert!(increment.frames_dropped <= increment.offered.frames);

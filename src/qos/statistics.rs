@@ -8,6 +8,9 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlayerStatistics {
+    /// Video frames that came whole, whatever became of them.
+    #[serde(deserialize_with = "total")]
+    pub frames_received: Option<u64>,
     /// Video frames that came out of the decoder.
     #[serde(deserialize_with = "total")]
     pub frames_decoded: Option<u64>,
@@ -53,10 +56,11 @@ mod tests {
     #[test]
     fn what_the_player_of_ours_says_is_read() {
         let said = read(
-            r#"{"clientTs":1,"fps":29.9,"framesDecoded":300,"framesDropped":2,"freezeCount":1,"freezesMs":400,
+            r#"{"clientTs":1,"fps":29.9,"framesReceived":303,"framesDecoded":300,"framesDropped":2,"freezeCount":1,"freezesMs":400,
                 "jitterBufferDelay":31.7,"packetsLost":5,"bytesReceived":600000,"rttMs":20.5}"#,
         );
         let expected = PlayerStatistics {
+            frames_received: Some(303),
             frames_decoded: Some(300),
             frames_dropped: Some(2),
             bytes_received: Some(600_000),

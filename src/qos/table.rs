@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
-use super::playback::Increment;
+use super::playback::{Increment, Losses};
 
 /// Means are over the reports of this half of a window and the one before: of 4 to 8 seconds, in which each player reports at
 /// least twice.
@@ -48,6 +48,8 @@ pub struct QosReport {
     pub reports: u64,
     /// Frames that were offered to players who report, and that they never decoded.
     pub frames_missed: u64,
+    /// Of frames that were sent to players who report, where those were lost that they did not decode.
+    pub losses: Losses,
     /// Frames that players dropped: late for the picture, or for the decoder.
     pub frames_dropped: u64,
     /// How often a picture stood.
@@ -83,6 +85,11 @@ impl TableQos {
         let totals = &mut self.totals;
         totals.reports += 1;
         totals.frames_missed += increment.frames_missed.unwrap_or(0);
+        let losses = &mut totals.losses;
+        losses.node_queue += increment.losses.node_queue;
+        losses.network += increment.losses.network;
+        losses.decoder += increment.losses.decoder;
+        losses.unknown += increment.losses.unknown;
         totals.frames_dropped += increment.frames_dropped;
         totals.freezes += increment.freezes;
         totals.frozen = totals.frozen.saturating_add(increment.frozen);

@@ -118,7 +118,7 @@ impl Shard {
         let offered = table.offered;
         let Some(player) = session.player_mut() else { return };
         let playback = player.playback.get_or_insert_default();
-        if let Some(increment) = playback.handle_report(now, offered, said) {
+        if let Some(increment) = playback.handle_report(now, offered, player.withheld, said) {
             table.qos.handle_increment(now, &increment, player.round_trip);
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::fanout::{DownTrack, Rtx, SendBatch, TrafficClass};
 use crate::media::{MediaKind, Packet};
+use crate::qos::Withheld;
 use crate::rtc::demux::{PacketKind, classify};
 use crate::rtc::dtls::DtlsScratch;
 use crate::rtc::ice_lite::{DropCause, Ufrag, new_credentials};
@@ -24,6 +25,7 @@ use super::handshakes::Handshakes;
 use super::message::{
     Added, LayerIndex, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState, TrackId,
 };
+use super::repairs::Repairs;
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
 use super::table::Table;
@@ -89,6 +91,11 @@ pub struct Shard {
     pub(super) catching_up: Vec<u32>,
     pub(super) catch_up_due: Option<Instant>,
     pub(super) catch_up_next: usize,
+    /// Datagrams that overflowed so far, and when they last did.
+    pub(super) overflows: u64,
+    pub(super) overloaded: Option<Instant>,
+    pub(super) probing: Vec<u32>,
+    pub(super) probe_due: Option<Instant>,
     pub(super) scratch: Vec<Arc<Packet>>,
     pub(super) catch_up_layout: crate::fanout::Layout,
 }
@@ -165,6 +172,10 @@ impl Shard {
             catching_up: Vec::new(),
             catch_up_due: None,
             catch_up_next: 0,
+            overflows: 0,
+            overloaded: None,
+            probing: Vec::new(),
+            probe_due: None,
             scratch: Vec::new(),
             catch_up_layout: crate::fanout::Layout::default(),
         }
@@ -210,12 +221,14 @@ impl Shard {
             audio: None,
             layer: LayerIndex::default(),
             change: None,
+            adaptation: None,
             transport_number: 0,
             catching_up: false,
             channels: Channels::default(),
             round_trip: None,
-            repairs: Budget::of_repairs(),
+            repairs: Repairs::new(),
             keyframes: Budget::of_keyframes(),
+            withheld: Withheld::default(),
             playback: None,
         };
         self.add_session(now, spec.id, negotiated, random, Part::Player(player))
@@ -322,6 +335,10 @@ impl Shard {
                     track.clock = Some(clock);
                 }
             }
+            PeerMessage::FramesLost { table, layer, count, place } => {
+                let track = self.tables.get_mut(&table).and_then(|known| known.video.get_mut(layer.0));
+                track.into_iter().for_each(|track| track.lost_before.add(count, place));
+            }
             PeerMessage::Layers { table, offers } => self.layers_offered(now, table, &offers),
             PeerMessage::State { table, state } => self.table_state_changed(now, table, state),
             PeerMessage::KeyframeWanted { table, layer } => self.want_keyframe(now, table, layer),
@@ -331,7 +348,8 @@ impl Shard {
     /// When to call [`Shard::handle_timeout`] at the latest: it does more, the more often it is called, and what sessions wait
     /// for may be late by [`SLACK`](super::SLACK).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.latest(), self.next_table_tick, self.catch_up_due, self.held_until].into_iter().flatten().min()
+        let due = [self.next_table_tick, self.catch_up_due, self.probe_due, self.held_until, self.timers.latest()];
+        due.into_iter().flatten().min()
     }
 
     /// Everything that time brings.
@@ -465,6 +483,7 @@ impl Shard {
         let role = session.role();
         session.addresses.iter().for_each(|address| self.unlearn_address(slot, *address));
         self.catching_up.retain(|s| *s != slot);
+        self.probing.retain(|s| *s != slot);
         self.free.push(slot);
         self.report.ended[role as usize][cause as usize] += 1;
         self.events.push_back(ShardEvent::SessionEnded { key: session.key, role, cause });
@@ -744,6 +763,7 @@ impl Shard {
     }
 
     fn tick_tables(&mut self, now: Instant) {
+        self.watch_overload(now);
         let mut ids = std::mem::take(&mut self.ticking);
         ids.extend(self.tables.keys());
         for id in ids.drain(..) {

@@ -8,6 +8,7 @@ use crate::media::{AbsSendTime, MediaKind, Packet};
 use crate::rtc::TransportAddress;
 use crate::rtc::srtp::RtpSealer;
 
+use super::adaptation::Adaptation;
 use super::core::{Shard, Slot};
 use super::message::{LayerIndex, TableId, TableState, TrackId};
 use super::session::{Part, Player};
@@ -58,6 +59,7 @@ struct Recipient<'a> {
     /// Packets that may be sent there now: few until the player has proved to be there.
     allowance: usize,
     catching_up: bool,
+    adaptation: Option<&'a mut Adaptation>,
 }
 
 impl<'a> Recipient<'a> {
@@ -71,9 +73,10 @@ impl<'a> Recipient<'a> {
         }
         let egress = session.endpoint.egress()?;
         let Part::Player(player) = &mut session.part else { return None };
-        let Player { video, audio, transport_number, catching_up, .. } = player;
+        let Player { video, audio, transport_number, catching_up, adaptation, .. } = player;
         let down = if kind == MediaKind::Audio { audio } else { video };
-        Some(Self { down: down.as_mut()?, transport_number, egress, allowance, catching_up: *catching_up })
+        let (catching_up, adaptation) = (*catching_up, adaptation.as_deref_mut());
+        Some(Self { down: down.as_mut()?, transport_number, egress, allowance, catching_up, adaptation })
     }
 }
 
@@ -174,6 +177,9 @@ impl Shard {
         }
         if self.catch_up_due.is_some_and(|at| now >= at) && !self.catch_up(now, batch) {
             return true;
+        }
+        if self.probe_due.is_some_and(|at| now >= at) {
+            self.send_padding(now, batch);
         }
         !batch.is_empty()
     }
@@ -295,11 +301,15 @@ impl Shard {
             if let Some(mut recipient) = Recipient::of(now, &mut self.sessions, slot, kind) {
                 let layout = &classes.layouts[recipient.down.class];
                 let before = recipient.down.sent().0;
+                let noted = recipient.adaptation.is_some().then(|| (*recipient.transport_number, batch.bytes().len()));
                 let served = match flush.late {
                     true => flush.serve_late(&mut recipient, layout, batch),
                     false => flush.serve(&mut recipient, layout, batch),
                 };
                 let sent = recipient.down.sent().0.wrapping_sub(before);
+                if let (Some(adaptation), Some((first, len))) = (&mut recipient.adaptation, noted) {
+                    adaptation.note_sent(now, first, *recipient.transport_number, batch.bytes().len() - len);
+                }
                 report.packets_forwarded += u64::from(sent);
                 if recipient.allowance < usize::MAX {
                     spend(now, &mut self.sessions, slot, sent as usize);
@@ -365,7 +375,8 @@ impl Shard {
         let (layer, classes) = (TrackId::Video(player.layer), &table.video_classes.classes);
         let (Some(track), Some(down)) = (table.track(layer), player.video.as_mut()) else { return true };
         let egress = session.endpoint.egress().filter(|_| allowance > 0);
-        let (Some(cursor), Some(egress)) = (down.cursor(), egress) else {
+        let goes_on = !player.change.is_some_and(|change| change.has_left());
+        let (Some(cursor), Some(egress), true) = (down.cursor(), egress, goes_on) else {
             player.catching_up = false;
             return true;
         };
@@ -377,6 +388,7 @@ impl Shard {
         let layout: &mut Layout = &mut self.catch_up_layout;
         let stamps = track.stamps(&table.spec, send_time);
         layout.rebuild(&classes[down.class], &stamps, packets.iter().map(|p| &**p));
+        let before = (player.transport_number, batch.bytes().len());
         for (n, packet) in packets.iter().enumerate() {
             down.skip_to(packet.index);
             down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);
@@ -388,6 +400,7 @@ impl Shard {
         }
         let done = down.cursor().is_some_and(|c| c >= level);
         player.catching_up = !done;
+        player.note_sent(now, before.0, batch.bytes().len() - before.1);
         packets.clear();
         self.scratch = packets;
         session.endpoint.spend(now, sent);

@@ -7,6 +7,7 @@ use crate::media::MediaKind;
 use crate::rtc::TransportAddress;
 use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
 
+use super::adaptation::Adaptation;
 use super::core::{Shard, drop_reason};
 use super::inbound::Inbound;
 use super::message::{CaptureClock, LayerIndex, PeerMessage, ShardEvent, TableId, TableState, TrackClock, TrackId};
@@ -78,6 +79,8 @@ impl Shard {
                     }
                 }
             }
+            Rtcp::TransportFeedback(feedback) => self.handle_transport_feedback(arrived, slot, feedback),
+            Rtcp::Remb { bitrate_bps, .. } => self.handle_remb(arrived, slot, *bitrate_bps),
             _ => {}
         }
     }
@@ -132,6 +135,12 @@ impl Shard {
         let Some(egress) = session.endpoint.egress() else { return };
         let mut sent = 0;
         let Part::Player(player) = &mut session.part else { return };
+        if player.is_between_layers() {
+            // What it would be repaired for is over, and its path is full.
+            return;
+        }
+        let round_trip = player.time_to_miss(now);
+        let before = (player.transport_number, self.control.batch.bytes().len());
         let (Some(track), Some(down)) = (table.video.get(player.layer.0), player.video.as_mut()) else { return };
         let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
@@ -142,8 +151,15 @@ impl Shard {
                 continue;
             };
             let batch = &mut self.control.batch;
-            if sent >= allowance || !player.repairs.take(now) || !batch.has_room(MAX_DATAGRAM + 2) {
-                table.report.retransmissions_missed += 1;
+            let (layer, len) = (player.layer, packet.payload().len());
+            let has_room = |adaptation: &mut Box<Adaptation>| adaptation.may_repair(now, &table.layers, layer, len);
+            if player.repairs.is_under_way(now, sequence_number, round_trip)
+                || sent >= allowance
+                || !batch.has_room(MAX_DATAGRAM + 2)
+                || !player.adaptation.as_mut().is_none_or(has_room)
+                || !player.repairs.take(now, sequence_number)
+            {
+                table.report.retransmissions_withheld += 1;
                 continue;
             }
             layout.rebuild(&table.video_classes.classes[down.class], &stamps, std::iter::once(&**packet));
@@ -152,6 +168,8 @@ impl Shard {
                 sent += 1;
             }
         }
+        let bytes = self.control.batch.bytes().len() - before.1;
+        player.note_sent(now, before.0, bytes);
         session.endpoint.spend(now, sent);
     }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::media::{
-    AbsCaptureTime, ClearPacket, Codec, FrameCounts, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement,
-    RtpHeader, facts, red_facts,
+    AbsCaptureTime, ClearPacket, Codec, MAX_DESCRIPTOR, MediaKind, Packet, PayloadFacts, Placement, RtpHeader, facts,
+    red_facts,
 };
 use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
@@ -14,7 +14,7 @@ use super::inbound::route;
 use super::message::{
     LayerIndex, LayerOffer, LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock, TrackId,
 };
-use super::report::{DropReason, EndCause, TableReport};
+use super::report::{DropReason, EndCause};
 use super::table::{Fresh, Source, Table};
 
 use std::sync::Arc;
@@ -225,13 +225,11 @@ impl Shard {
         };
         let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
         let mut fresh = Fresh::default();
-        for packet in leading.into_iter().flatten().chain([packet]) {
-            let inserted = track.insert(packet.clone());
+        let (mut leading, mut packet) = (leading, Some(packet));
+        for place in leading.iter_mut().chain([&mut packet]).filter(|place| place.is_some()) {
+            let inserted = place.clone().map(|packet| track.insert(packet)).unwrap_or_default();
             fresh = Fresh { packet: inserted.packet, frame: fresh.frame || inserted.frame };
-            for to in home.subscribers.iter().filter(|_| inserted.packet) {
-                let message = PeerMessage::Media { table: id, track: arrival.track, packet: packet.clone() };
-                self.events.push_back(ShardEvent::Peer { to: *to, message });
-            }
+            place.take_if(|_| !inserted.packet);
         }
         if !fresh.packet {
             return Ok(());
@@ -243,12 +241,28 @@ impl Shard {
         home.last_packet = Some(now);
         table.report.packets_ingested += 1;
         table.report.bytes_ingested += arrival.payload.len() as u64;
-        table.account(now, arrival.track, fresh, arrival.payload.len(), facts.keyframe);
+        let is_shared = !home.subscribers.is_empty();
+        // What is found lost by this packet is told before it: the others find it by the same packet.
+        self.account(now, id, arrival.track, fresh, arrival.payload.len(), facts.keyframe);
+        if is_shared {
+            self.share(id, arrival.track, leading.into_iter().chain([packet]).flatten());
+        }
         self.make_ready(id, arrival.track);
         if self.tables[&id].state != TableState::Live {
             self.publisher_sends(now, id);
         }
         Ok(())
+    }
+
+    /// Home: gives new packets of a track to the shards that have players of the table.
+    fn share(&mut self, id: TableId, track: TrackId, packets: impl Iterator<Item = Arc<Packet>>) {
+        let Some(home) = self.tables.get(&id).and_then(|table| table.home.as_ref()) else { return };
+        for packet in packets {
+            for to in &home.subscribers {
+                let message = PeerMessage::Media { table: id, track, packet: packet.clone() };
+                self.events.push_back(ShardEvent::Peer { to: *to, message });
+            }
+        }
     }
 
     /// Away from home: a packet that the home shard sent.
@@ -257,7 +271,7 @@ impl Shard {
         let (bytes, keyframe) = (packet.payload().len(), packet.facts.keyframe);
         let Some(fresh) = table.track_mut(track).map(|track| track.insert(packet)) else { return };
         if fresh.packet {
-            table.account(now, track, fresh, bytes, keyframe);
+            self.account(now, id, track, fresh, bytes, keyframe);
             self.make_ready(id, track);
         }
     }
@@ -332,8 +346,7 @@ impl Shard {
 
     /// The table is over for its players.
     fn end_table(&mut self, now: Instant, id: TableId) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        table.account_for_the_rest(now);
+        self.account_for_the_rest(now, id);
         self.set_state(now, id, TableState::Absent);
         let Some(table) = self.tables.get_mut(&id) else { return };
         table.video.clear();
@@ -395,61 +408,5 @@ fn codec_of(media: &TableMedia, kind: MediaKind) -> Option<crate::media::Codec> 
     match kind {
         MediaKind::Audio => media.audio.as_ref().map(|a| a.0),
         MediaKind::Video => media.video.as_ref().map(|v| v.0),
-    }
-}
-
-impl Table {
-    /// Brings the gauges up to date.
-    pub(super) fn refresh_report(&mut self, now: Instant) {
-        self.report.players = self.players.len() as u64;
-        self.report.qos = self.qos.report(now, self.silent);
-        let best = self.track(TrackId::Video(self.best_layer()));
-        let gop_cached = best.is_some_and(|track| track.ring.gop_start().is_some());
-        let fps = best.map(|track| track.frames.fps(now));
-        self.report.gop_cached = gop_cached;
-        let Some(home) = &mut self.home else { return };
-        self.report.live = self.state == TableState::Live;
-        self.report.ingest_bits_per_second = home.rate.per_second(now) * 8.0;
-        self.report.ingest_fps = fps.unwrap_or(self.report.ingest_fps);
-    }
-
-    /// Nothing more will come: what is missing is lost.
-    fn account_for_the_rest(&mut self, now: Instant) {
-        let best = self.best_layer();
-        for (layer, track) in self.video.iter_mut().enumerate() {
-            track.frames.flush(&track.ring);
-            let counts = track.take_frames(now);
-            self.report.count_frames(counts, track.players.len());
-            if self.home.is_some() && LayerIndex(layer) == best {
-                self.report.frames_ingested += counts.whole;
-                self.report.frames_lost_before_ingest += counts.lost;
-            }
-        }
-    }
-
-    /// A packet came new into a track.
-    fn account(&mut self, now: Instant, id: TrackId, fresh: Fresh, bytes: usize, keyframe: bool) {
-        let TrackId::Video(layer) = id else { return };
-        if layer == self.best_layer() {
-            self.offered.bytes += bytes as u64;
-            self.offered.frames += u64::from(fresh.frame);
-        }
-        let Some(track) = self.track_mut(id) else { return };
-        if keyframe {
-            track.keyframe_wanted.satisfied();
-        }
-        let (counts, players) = (track.take_frames(now), track.players.len());
-        self.report.count_frames(counts, players);
-        if self.home.is_some() && layer == self.best_layer() {
-            self.report.frames_ingested += counts.whole;
-            self.report.frames_lost_before_ingest += counts.lost;
-        }
-    }
-}
-
-impl TableReport {
-    fn count_frames(&mut self, counts: FrameCounts, players: usize) {
-        self.frames_forwarded += counts.whole * players as u64;
-        self.frames_dropped_ingest_loss += counts.lost * players as u64;
     }
 }

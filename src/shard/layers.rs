@@ -2,11 +2,13 @@
 //!
 //! Each layer is a track of its own. A player goes on with another one only at a whole keyframe of that, and at the end of a
 //! frame of the one it has: until then it gets what it had, as long as that comes. So no frame is torn, whatever is lost in
-//! those moments. Its numbers and times go on without a break ([`DownTrack::switch_layer`](crate::fanout::DownTrack::switch_layer)).
+//! those moments. Only who has more than its path carries gets no more of it at once, so that the keyframe finds the queues on
+//! the path empty. Its numbers and times go on without a break ([`DownTrack::switch_layer`](crate::fanout::DownTrack::switch_layer)).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::fanout::DownTrack;
 use crate::media::{Codec, Packet, PictureSize, facts, picture_size};
 use crate::rtc::sdp::SimulcastLayer;
 
@@ -30,6 +32,17 @@ pub(super) struct Change {
     from: u64,
     /// Since when that keyframe is whole.
     whole_since: Option<Instant>,
+    /// The path does not carry the layer that the player has: it is sent no more of that.
+    gives_up: bool,
+    /// It is not sent any more. Frames that were counted as forwarded by then, and a flush had still to come.
+    left: Option<u64>,
+}
+
+impl Change {
+    /// The old layer is not sent any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.is_some()
+    }
 }
 
 impl Ladder {
@@ -43,8 +56,8 @@ impl Ladder {
 impl Inbound {
     /// A packet of a layer came. Returns the layers to choose from if their order has changed.
     pub(super) fn rank(&mut self, now: Instant, layer: LayerIndex, carried: &Carried<'_>) -> Option<Vec<LayerOffer>> {
-        let picture = picture_of(self.codec, carried.payload);
         let ladder = self.ladder.as_mut()?;
+        let picture = picture_of(self.codec, carried.payload);
         let seen = Seen { layer, len: carried.payload.len(), begins_frame: carried.begins_frame, picture };
         ladder.handle_packet(now, &seen);
         ladder.take_changed().then(|| ladder.offers(now))
@@ -104,15 +117,20 @@ impl Shard {
         let id = session.table;
         let Some(table) = self.tables.get_mut(&id) else { return };
         let Some(player) = session.player_mut().filter(|player| player.video.is_some()) else { return };
-        let wanted = table.best_layer();
-        let next = player.change.map_or(player.layer, |change| change.layer);
+        let next = player.next_layer();
+        let can_probe = player.video.as_ref().is_some_and(DownTrack::has_rtx);
+        let adapted = player.adaptation.as_mut().map(|a| a.decide(now, &table.layers, next, can_probe));
+        let wanted = adapted.flatten().unwrap_or(table.best_layer());
         if wanted == next || table.track(TrackId::Video(wanted)).is_none() {
             return;
         }
-        if let Some(given_up) = player.change.take().and_then(|change| table.track_mut(TrackId::Video(change.layer))) {
-            given_up.waiting.retain(|waiting| *waiting != slot);
+        let given_up = player.change.take();
+        if let Some(track) = given_up.and_then(|change| table.track_mut(TrackId::Video(change.layer))) {
+            track.waiting.retain(|waiting| *waiting != slot);
         }
-        if wanted == player.layer {
+        let left = given_up.and_then(|change| change.left);
+        // Who gets no more of a layer has to begin with a keyframe, also where it is the same layer again.
+        if wanted == player.layer && left.is_none() {
             return;
         }
         if player.video.as_ref().is_some_and(|down| down.newest_timestamp().is_none()) {
@@ -122,8 +140,13 @@ impl Shard {
             player.video.iter_mut().for_each(|down| down.restart());
             return self.start_replay(now, slot, id);
         }
+        let gives_up = player
+            .adaptation
+            .as_ref()
+            .is_some_and(|adaptation| adaptation.is_too_much(now, &table.layers, player.layer));
         if let Some(track) = table.track_mut(TrackId::Video(wanted)) {
-            player.change = Some(Change { layer: wanted, from: track.ring.head(), whole_since: None });
+            let from = track.ring.head();
+            player.change = Some(Change { layer: wanted, from, whole_since: None, gives_up, left });
             track.waiting.push(slot);
         }
         self.want_keyframe(now, id, wanted);
@@ -137,11 +160,27 @@ impl Shard {
                 continue;
             }
             let keyframe = track.ring.gop_start().and_then(|start| track.ring.get(start)).cloned();
-            let Some(keyframe) = keyframe else { continue };
             for slot in track.waiting.clone() {
-                self.settle_change(now, id, slot, &keyframe);
+                self.leave_layer(id, slot);
+                if let Some(keyframe) = &keyframe {
+                    self.settle_change(now, id, slot, keyframe);
+                }
             }
         }
+    }
+
+    /// A player that is to get no more of its layer leaves it at the end of a frame.
+    fn leave_layer(&mut self, id: TableId, slot: u32) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let session = self.sessions[slot as usize].session.as_deref_mut();
+        let Some(player) = session.and_then(|session| session.player_mut()) else { return };
+        let (Some(change), Some(down)) = (&mut player.change, &player.video) else { return };
+        if !change.gives_up || change.left.is_some() || !down.is_between_frames() {
+            return;
+        }
+        let Some(track) = table.track_mut(TrackId::Video(player.layer)) else { return };
+        track.players.retain(|other| *other != slot);
+        change.left = Some(down.cursor().map_or(0, |cursor| track.frames_since(cursor)));
     }
 
     /// A player goes on with `keyframe` of the layer that it waits for, if that is new, and if the layer that it has has come
@@ -155,12 +194,14 @@ impl Shard {
         let (old, new) = (player.layer, change.layer);
         let whole_since = *change.whole_since.get_or_insert(now);
         let had = table.track(TrackId::Video(old));
-        let between_frames = down.is_between_frames() && had.is_none_or(|track| track.has_no_hole());
+        let is_whole = change.left.is_some() || had.is_none_or(|track| track.has_no_hole());
+        let between_frames = down.is_between_frames() && is_whole;
         if !between_frames && now < whole_since + PATIENCE {
             return;
         }
         // Counted as forwarded, though a flush had still to come.
-        let unsent = had.zip(down.cursor()).map_or(0, |(track, cursor)| track.frames_since(cursor));
+        let pending = || had.zip(down.cursor()).map_or(0, |(track, cursor)| track.frames_since(cursor));
+        let (unsent, gives_up) = (change.left.unwrap_or_else(pending), change.left.is_some());
         let at = table.same_time(old, new, keyframe).unwrap_or(keyframe.timestamp);
         let skipped = down.newest_timestamp().map_or(0, |newest| at.wrapping_sub(newest));
         let codec = had.map(|track| track.codec);
@@ -174,8 +215,13 @@ impl Shard {
         let Some(track) = table.track_mut(TrackId::Video(new)) else { return };
         track.waiting.retain(|waiting| *waiting != slot);
         let (skipped, replayed) = (track.frames.frames_within(skipped), track.frames_since(keyframe.index));
+        let skipped = skipped + u64::from(!between_frames);
+        player.withheld.frames += skipped;
         table.report.layer_switches += 1;
-        table.report.frames_dropped_layer_switch += skipped + u64::from(!between_frames);
+        match gives_up {
+            true => table.report.frames_dropped_congestion += skipped,
+            false => table.report.frames_dropped_layer_switch += skipped,
+        }
         table.report.frames_forwarded += replayed.saturating_sub(unsent);
         self.start_replay(now, slot, id);
     }

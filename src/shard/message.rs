@@ -114,6 +114,15 @@ pub struct LocalMedia {
     pub payload: bytes::Bytes,
 }
 
+/// Where a frame was lost that a table's home shard never had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossPlace {
+    /// On the way to the node.
+    BeforeTheNode,
+    /// In its receive buffers, which overflowed.
+    ReceiveBuffer,
+}
+
 /// How a track's timestamps relate to our clock: at `instant`, the timestamp was `timestamp`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrackClock {
@@ -188,6 +197,17 @@ pub enum PeerMessage {
         track: TrackId,
         /// The measurement.
         clock: TrackClock,
+    },
+    /// Home has lost frames of a layer.
+    FramesLost {
+        /// The table.
+        table: TableId,
+        /// Which layer.
+        layer: LayerIndex,
+        /// How many.
+        count: u64,
+        /// Where.
+        place: LossPlace,
     },
     /// Which layers come has changed, or what they take.
     Layers {

@@ -12,6 +12,7 @@
 //! send, [`Shard::poll_event`] until it is empty. Then, if there is time, [`Shard::advance_handshake`], and drain it again;
 //! without handshakes wait for input or [`Shard::poll_timeout`].
 
+mod adaptation;
 mod channels;
 mod core;
 mod egress;
@@ -23,8 +24,11 @@ mod ingest;
 mod ladder;
 mod layers;
 mod lead_in;
+mod ledger;
 mod message;
 mod pacing;
+mod probing;
+mod repairs;
 mod report;
 mod session;
 mod table;

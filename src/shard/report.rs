@@ -152,8 +152,16 @@ pub struct TableReport {
     pub frames_forwarded: u64,
     /// Video frames of which a packet never came from the publisher, one for each player.
     pub frames_dropped_ingest_loss: u64,
+    /// Video frames of which a packet was lost between shards because a queue was full, one for each player.
+    pub frames_dropped_node_queue: u64,
+    /// Video frames of which a packet was lost before this node read it, while its receive buffers overflowed, one for each
+    /// player.
+    pub frames_dropped_node_overload: u64,
     /// Video frames that a player did not get because it went on with another layer, one for each player.
     pub frames_dropped_layer_switch: u64,
+    /// Video frames that were not sent to a player whose path did not carry its layer, until it went on with a lesser one; one for
+    /// each player.
+    pub frames_dropped_congestion: u64,
     /// How often a player went on with another layer.
     pub layer_switches: u64,
     /// RTP packets sealed for players, retransmissions excluded.
@@ -162,6 +170,10 @@ pub struct TableReport {
     pub bytes_forwarded: u64,
     /// RTX packets sent to players.
     pub retransmissions: u64,
+    /// RTX packets sent to players as padding, to find out what their paths carry.
+    pub probe_packets: u64,
+    /// Sequence numbers players asked for that were not sent again: a repetition is on its way, or there is no room for it.
+    pub retransmissions_withheld: u64,
     /// Sequence numbers players asked for that the ring no longer had.
     pub retransmissions_missed: u64,
     /// PLI and FIR received from players.

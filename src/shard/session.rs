@@ -4,15 +4,17 @@ use std::time::{Duration, Instant};
 
 use crate::fanout::DownTrack;
 use crate::media::{MediaKind, RtpHeader};
-use crate::qos::Playback;
+use crate::qos::{Playback, Withheld};
 use crate::rtc::data_channel::ChannelId;
 use crate::rtc::rtcp::TwccRecorder;
 use crate::rtc::sdp::{Negotiated, StreamParameters, TableMedia};
 use crate::rtc::{Endpoint, TransportAddress};
 
+use super::adaptation::Adaptation;
 use super::inbound::Inbound;
 use super::layers::Change;
 use super::message::{LayerIndex, SlotKey, TableId, TrackId};
+use super::repairs::Repairs;
 use super::report::Role;
 
 /// A tenant of a slot.
@@ -134,6 +136,8 @@ pub(super) struct Player {
     pub(super) layer: LayerIndex,
     /// The layer that it is to get from that one's next keyframe on.
     pub(super) change: Option<Change>,
+    /// Of a player of several layers that says what arrives.
+    pub(super) adaptation: Option<Box<Adaptation>>,
     /// One transport-wide counter over all SSRCs.
     pub(super) transport_number: u16,
     /// In the shard's list of players that replay the cached GOP.
@@ -141,13 +145,39 @@ pub(super) struct Player {
     pub(super) channels: Channels,
     /// From receiver reports (RFC 3550 §6.4.1).
     pub(super) round_trip: Option<Duration>,
-    pub(super) repairs: Budget,
+    pub(super) repairs: Repairs,
     pub(super) keyframes: Budget,
+    /// What the node knows that it did not get.
+    pub(super) withheld: Withheld,
     /// Of a player that reports how it plays.
     pub(super) playback: Option<Box<Playback>>,
 }
 
 impl Player {
+    /// The layer that it gets, or is to get soon.
+    pub(super) fn next_layer(&self) -> LayerIndex {
+        self.change.map_or(self.layer, |change| change.layer)
+    }
+
+    /// How long a packet takes to come and, if it does not, to be missed: by the last report, and by what waits on the path now.
+    pub(super) fn time_to_miss(&self, now: Instant) -> Duration {
+        let queue = self.adaptation.as_ref().and_then(|adaptation| adaptation.bandwidth.estimate(now));
+        let queue = queue.map_or(Duration::ZERO, |estimate| estimate.queue);
+        self.round_trip.unwrap_or_default().max(queue)
+    }
+
+    /// It gets nothing more of its layer, and nothing of another yet.
+    pub(super) fn is_between_layers(&self) -> bool {
+        self.change.is_some_and(|change| change.has_left())
+    }
+
+    /// Packets were sent at once, with the transport-wide numbers from `first` on; `bytes` of UDP payload in all.
+    pub(super) fn note_sent(&mut self, now: Instant, first: u16, bytes: usize) {
+        if let Some(adaptation) = &mut self.adaptation {
+            adaptation.note_sent(now, first, self.transport_number, bytes);
+        }
+    }
+
     /// The tracks that it gets.
     pub(super) fn tracks(&self) -> [Option<TrackId>; 2] {
         let video = self.video.as_ref().map(|_| TrackId::Video(self.layer));

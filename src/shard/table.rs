@@ -12,6 +12,7 @@ use crate::media::{
 use crate::qos::{Offered, TableQos};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
+use super::ledger::LostBefore;
 use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
 use super::report::TableReport;
@@ -283,6 +284,7 @@ pub(super) struct Track {
     pub(super) frames: FrameTracker,
     /// Those that [`Track::take_frames`] has told.
     counted: FrameCounts,
+    pub(super) lost_before: LostBefore,
     pub(super) clock: Option<TrackClock>,
     pub(super) pacer: Pacer,
     /// The timestamp of the newest packet, and when it first came.
@@ -313,6 +315,7 @@ impl Track {
             keyframe_wanted: KeyframeMerger::default(),
             frames: FrameTracker::new(),
             counted: FrameCounts::default(),
+            lost_before: LostBefore::default(),
             clock: None,
             pacer: Pacer::default(),
             newest: None,

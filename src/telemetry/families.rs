@@ -56,13 +56,13 @@ const ROLES: [(Role, &str); 2] = [(Role::Publisher, "publisher"), (Role::Player,
 const FRAME_DROP_CAUSES: [(&str, Count); 9] = [
     ("ingest_loss", |t| t.frames_dropped_ingest_loss),
     ("relay_loss", |_| 0),
-    ("node_queue", |_| 0),
-    ("node_overload", |_| 0),
+    ("node_queue", |t| t.frames_dropped_node_queue + t.qos.losses.node_queue),
+    ("node_overload", |t| t.frames_dropped_node_overload),
     ("layer_switch", |t| t.frames_dropped_layer_switch),
-    ("congestion", |_| 0),
-    ("network", |_| 0),
-    ("decoder", |_| 0),
-    ("unknown", |_| 0),
+    ("congestion", |t| t.frames_dropped_congestion),
+    ("network", |t| t.qos.losses.network),
+    ("decoder", |t| t.qos.losses.decoder),
+    ("unknown", |t| t.qos.losses.unknown),
 ];
 
 pub(super) const FAMILIES: &[Family] = &[
@@ -127,6 +127,18 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("tableside_retransmissions_total", "RTX packets sent to players.", &["table"], |t| {
         by_table(t, |r| r.retransmissions as f64)
     }),
+    counter(
+        "tableside_probe_packets_total",
+        "RTX packets sent to players as padding, to find out whether their paths carry a better layer.",
+        &["table"],
+        |t| by_table(t, |r| r.probe_packets as f64),
+    ),
+    counter(
+        "tableside_retransmissions_withheld_total",
+        "Packets that players asked for with a NACK and that were not sent again: a repetition may be on its way, or there is no room for it on the path or in what a player may ask for.",
+        &["table"],
+        |t| by_table(t, |r| r.retransmissions_withheld as f64),
+    ),
     counter(
         "tableside_retransmissions_missed_total",
         "Packets that players asked for with a NACK and the ring no longer had.",

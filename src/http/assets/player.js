@@ -514,6 +514,7 @@ function playbackTotals(report) {
   });
   if (!video) return null;
   return {
+    framesReceived: video.framesReceived,
     framesDecoded: video.framesDecoded,
     framesDropped: video.framesDropped,
     bytesReceived: video.bytesReceived,

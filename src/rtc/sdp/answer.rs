@@ -60,6 +60,10 @@ struct Answer<'a> {
 /// of it. With this line Chromium reports four times a second (`docs/whip-whep.md`).
 const FEEDBACK_BITS_PER_SECOND: u32 = 43_000;
 
+/// The same where the player gets the layer that its path carries: eleven times a second, so that it is noticed soon when that
+/// is less.
+const FEEDBACK_BITS_PER_SECOND_WITH_LAYERS: u32 = 120_000;
+
 /// Appends one line.
 macro_rules! line {
     ($answer:expr, $($format:tt)+) => {{
@@ -120,7 +124,11 @@ impl Answer<'_> {
         if self.negotiated.direction == MediaDirection::Send
             && media.stream.as_ref().is_some_and(|stream| stream.feedback.transport_cc)
         {
-            line!(self, "b=TIAS:{FEEDBACK_BITS_PER_SECOND}");
+            let bits = match self.negotiated.layers {
+                true => FEEDBACK_BITS_PER_SECOND_WITH_LAYERS,
+                false => FEEDBACK_BITS_PER_SECOND,
+            };
+            line!(self, "b=TIAS:{bits}");
         }
         line!(self, "a=mid:{}", media.mid);
         self.transport();

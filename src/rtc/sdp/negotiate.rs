@@ -54,6 +54,7 @@ impl From<&Negotiated> for TableMedia {
             video: media(MediaKind::Video),
             audio: media(MediaKind::Audio),
             red: stream(MediaKind::Audio).is_some_and(|stream| stream.red.is_some()),
+            layers: stream(MediaKind::Video).is_some_and(|stream| stream.layers.len() > 1),
             parameter_sets: stream(MediaKind::Video).map_or(Vec::new(), |stream| stream.parameter_sets.clone()),
         }
     }
@@ -96,6 +97,7 @@ fn negotiate(offer: &Offer, policy: Policy<'_>) -> Result<Negotiated, OfferError
         remote_fingerprints: fingerprints(tagged, transport)?,
         offered_tls_id: transport.tls_id,
         bundled: !offer.bundle.is_empty(),
+        layers: matches!(policy, Policy::Player(table) if table.layers),
         extmap_allow_mixed: offer.allows_mixed_extensions(),
         sections,
     })

@@ -334,6 +334,17 @@ fn a_player_gets_red_where_the_table_has_it() {
 }
 
 #[test]
+fn players_of_a_table_with_layers_report_more_often() {
+    let one = TableMedia::from(&publish(CHROMIUM_PUBLISHER).unwrap());
+    let answer = |table: &TableMedia| write_answer(&play(CHROMIUM_PLAYER, table).unwrap(), &local());
+    assert!(!one.layers && answer(&one).contains("b=TIAS:43000\r\n"));
+    let several = TableMedia { layers: true, ..one };
+    assert!(answer(&several).contains("b=TIAS:120000\r\n") && !answer(&several).contains("43000"));
+    let simulcast = publish(CHROMIUM_SIMULCAST).unwrap();
+    assert!(TableMedia::from(&simulcast).layers);
+}
+
+#[test]
 fn red_of_another_codec_is_left_out() {
     for (from, to) in
         [("fmtp:63 111/111", "fmtp:63 111/9"), ("fmtp:63 111/111", "fmtp:63 x"), ("red/48000/2", "red/8000")]

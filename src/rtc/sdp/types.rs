@@ -200,6 +200,8 @@ pub struct Negotiated {
     pub extmap_allow_mixed: bool,
     /// Whether the offer has `a=group:BUNDLE`: the answer has one only then (RFC 9143 §7.3).
     pub bundled: bool,
+    /// Of a player: the table's video comes in several layers.
+    pub layers: bool,
     /// The sections, in the order of the offer.
     pub sections: Vec<Section>,
 }
@@ -231,6 +233,8 @@ pub struct TableMedia {
     pub audio: Option<(Codec, String)>,
     /// The publisher may send its audio in RED.
     pub red: bool,
+    /// The video comes in several layers, of which each player gets what its path carries.
+    pub layers: bool,
     /// Parameter sets of the video that the publisher's SDP carries, as NAL units.
     pub parameter_sets: Vec<Vec<u8>>,
 }

@@ -57,6 +57,9 @@ pub type Network = Box<dyn FnMut(&Datagram) -> Option<Duration>>;
 /// Sees what the shards send, with its class.
 pub type Tap = Box<dyn FnMut(TrafficClass, &[u8])>;
 
+/// Says whether a message to another shard arrives.
+pub type Between = Box<dyn FnMut(&PeerMessage) -> bool>;
+
 /// What the control plane would have heard.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -76,6 +79,8 @@ pub struct World {
     /// Links that take the network's place, by the two ends: from, to.
     pub links: HashMap<(SocketAddr, SocketAddr), Link>,
     pub tap: Tap,
+    /// What becomes of messages between shards.
+    pub between: Between,
     /// Everything arrives a second time, so much later.
     pub echo: Option<Duration>,
     /// The only version of DTLS that new peers speak, if they do not speak all.
@@ -161,6 +166,7 @@ impl World {
             network: Box::new(|_| Some(Duration::ZERO)),
             links: HashMap::new(),
             tap: Box::new(|_, _| {}),
+            between: Box::new(|_| true),
             echo: None,
             only: None,
             steps: None,
@@ -393,7 +399,10 @@ impl World {
                 while let Some(event) = self.shards[n].poll_event() {
                     quiet = false;
                     match event {
-                        ShardEvent::Peer { to, message } => messages.push_back((to, message)),
+                        ShardEvent::Peer { to, message } if (self.between)(&message) => {
+                            messages.push_back((to, message))
+                        }
+                        ShardEvent::Peer { .. } => {}
                         ShardEvent::SessionEnded { key, cause, .. } => self.heard.ended.push((key, cause)),
                         ShardEvent::SessionConnected { .. } => {}
                         ShardEvent::Table { state, .. } => self.heard.states.push(state),

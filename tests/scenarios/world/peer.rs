@@ -551,6 +551,7 @@ fn negotiated(direction: MediaDirection, side: Side, fingerprint: [u8; 32]) -> N
         offered_tls_id: false,
         extmap_allow_mixed: true,
         bundled: true,
+        layers: false,
         sections: vec![
             section(
                 "0",

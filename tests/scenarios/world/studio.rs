@@ -30,6 +30,8 @@ pub struct Studio {
     pub ahead: Vec<Duration>,
     /// Whether packets carry mid, rid and repaired rid.
     pub names: bool,
+    /// Packets of a frame of each layer, 900 bytes each; a keyframe has twice as many.
+    pub packets: Vec<usize>,
     layers: Vec<Layer>,
     frames: u32,
     /// RTCP compound packets that were read.
@@ -68,6 +70,7 @@ impl Studio {
             reports: true,
             ahead: vec![Duration::ZERO; rids.len()],
             names: true,
+            packets: (1..=rids.len()).map(|n| 2 * n).collect(),
             layers: rids.iter().enumerate().map(layer).collect(),
             frames: 0,
             read: 0,
@@ -87,6 +90,11 @@ impl Studio {
         }
     }
 
+    /// How many frames it has captured.
+    pub fn frames_sent(&self) -> u32 {
+        self.frames
+    }
+
     /// Sends a keyframe of a layer next.
     pub fn force_keyframe(&mut self, layer: usize) {
         self.layers[layer].wants_keyframe = true;
@@ -104,7 +112,7 @@ impl Studio {
         for (n, layer) in self.layers.iter_mut().enumerate().filter(|(n, _)| self.active[*n]) {
             let keyframe = std::mem::take(&mut layer.wants_keyframe);
             let timestamp = layer.first_timestamp.wrapping_add(self.frames * FRAME_TICKS);
-            let packets = (n + 1) * if keyframe { 4 } else { 2 };
+            let packets = self.packets[n] * if keyframe { 2 } else { 1 };
             for at in 0..packets {
                 let fields = HeaderFields {
                     padding: false,

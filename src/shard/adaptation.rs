@@ -1,0 +1,343 @@
+//! Which layer the path to a player carries, and when to find out whether it carries a better one.
+//!
+//! Pure: what layers take and what the path carries in, a layer out. What the path carries is [`Bandwidth`]'s to say.
+//!
+//! # Down
+//!
+//! At once, where more was sent than the path carries and what is left of the estimate is less than the layer takes: to the
+//! best layer that fits, with what sound needs set aside. Sound itself is always sent.
+//!
+//! # Up
+//!
+//! Media alone cannot show that there is room for more than is sent. So once the path has been calm for a while, padding is
+//! sent beside the media, at a rate that is higher by a part; if that arrives, again by a part more, until it is what the next
+//! better layer takes. A step that fails has filled the queue by some ten milliseconds, and the next is tried only after a
+//! while, longer with each failure. A layer that was too much after all is tried ever more rarely.
+
+use std::time::{Duration, Instant};
+
+use crate::fanout::{Bandwidth, ProbeOutcome, Usage};
+
+use super::message::{LayerIndex, LayerOffer};
+
+/// What sound takes, in bit/s: Opus as browsers send it, with its headers.
+const SOUND: u64 = 80_000;
+
+/// Bytes of the headers below UDP's payload: IPv4, which most have.
+const IP_AND_UDP: u32 = 28;
+
+/// What headers and repairs add to a layer's payload, in percent.
+const OVERHEAD: u64 = 108;
+
+/// After overuse the estimate is 85 % of what arrived. A layer may take this much of it, in percent: 92 % of what arrived.
+const SHARE: u64 = 108;
+
+/// Repairs get this part of what the layer takes at least.
+const LEAST_FOR_REPAIRS: u64 = 8;
+
+/// The most that is saved up for them.
+const REPAIR_BURST: Duration = Duration::from_millis(200);
+
+/// A layer is taken up only with so much room above what it takes, in percent: rates waver.
+const ROOM: u64 = 112;
+
+/// Each step of a probe is so much more than what is known to arrive, in percent.
+const STEP: u64 = 160;
+
+/// A probe wants padding for no longer.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Overuse explains a low estimate for so long.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// How long the path must have been calm before the first probe …
+const FIRST_WAIT: Duration = Duration::from_secs(3);
+
+/// … and at most, however often probes failed.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+
+/// For the next layer after one was taken up.
+const NEXT_WAIT: Duration = Duration::from_secs(1);
+
+/// A layer that is too much so soon after it was taken up was a mistake …
+const RELAPSE: Duration = Duration::from_secs(10);
+
+/// … that is made again only after a time that doubles up to this.
+const MOST_WAIT_AFTER_RELAPSE: Duration = Duration::from_secs(60);
+
+/// The adaptation of one player.
+#[derive(Debug)]
+pub(super) struct Adaptation {
+    pub(super) bandwidth: Bandwidth,
+    /// The path has carried less than the best layer takes. Until that is seen, it is taken to carry it.
+    is_limited: bool,
+    overused: Option<Instant>,
+    /// When a better layer was last taken up.
+    rose: Option<Instant>,
+    /// When the probe began that runs.
+    probing: Option<Instant>,
+    /// When the next probe may begin.
+    next_probe: Instant,
+    /// Up to when the allowance for repairs is spent, while the path is full.
+    repairs_earned: Instant,
+    /// How long after the next failure.
+    wait: Duration,
+    /// The most that `wait` grows to.
+    most_wait: Duration,
+}
+
+impl Adaptation {
+    /// Of a player that gets media from now on.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            bandwidth: Bandwidth::new(now),
+            is_limited: false,
+            overused: None,
+            rose: None,
+            probing: None,
+            next_probe: now + FIRST_WAIT,
+            repairs_earned: now,
+            wait: FIRST_WAIT,
+            most_wait: MOST_WAIT,
+        }
+    }
+
+    /// The layer to send, of `offers`, the best first, where `current` is sent now. Asked after each feedback. `can_probe` says
+    /// that padding can be sent, which needs RTX.
+    pub(super) fn decide(
+        &mut self,
+        now: Instant,
+        offers: &[LayerOffer],
+        current: LayerIndex,
+        can_probe: bool,
+    ) -> Option<LayerIndex> {
+        let outcome = self.probe_outcome(now);
+        let best = offers.first().map(|offer| offer.layer);
+        let Some(estimate) = self.bandwidth.estimate(now) else { return best };
+        if estimate.usage == Usage::Overuse {
+            self.overused = Some(now);
+            self.next_probe = self.next_probe.max(now + self.wait);
+        }
+        let Some(at) = offers.iter().position(|offer| offer.layer == current) else {
+            return if self.is_limited { best_within(offers, estimate.bits_per_second) } else { best };
+        };
+        // A peer's own estimate is all there is where nothing is said of what arrives: it means what it says.
+        let is_told = estimate.received_bits_per_second == 0;
+        let is_overused = is_told || self.overused.is_some_and(|overused| now < overused + RECENT);
+        if is_overused && !fits(&offers[at], estimate.bits_per_second) {
+            let fitting = best_within(&offers[at..], estimate.bits_per_second);
+            if fitting != Some(current) {
+                self.fall(now);
+            }
+            return fitting;
+        }
+        if !self.is_limited {
+            return best;
+        }
+        let Some(better) = at.checked_sub(1).and_then(|at| offers.get(at)) else {
+            self.is_limited = false;
+            return Some(current);
+        };
+        let needed = takes(better) * ROOM / 100;
+        match outcome {
+            Some(ProbeOutcome::Sustained(rate)) if rate >= needed => return Some(self.rise(now, better.layer)),
+            // The next step at once.
+            Some(ProbeOutcome::Sustained(_)) => self.next_probe = now,
+            Some(ProbeOutcome::Failed) => self.put_off(now),
+            None => {}
+        }
+        if is_told && estimate.bits_per_second >= needed {
+            return Some(self.rise(now, better.layer));
+        }
+        if now < self.next_probe || self.probing.is_some() || is_overused && !is_told {
+            return Some(current);
+        }
+        if !can_probe {
+            // There is no other way to know than to try.
+            return Some(self.rise(now, better.layer));
+        }
+        let known = estimate.bits_per_second.max(estimate.received_bits_per_second);
+        self.probing = Some(now);
+        self.bandwidth.begin_probe(now, needed.min(known * STEP / 100));
+        Some(current)
+    }
+
+    /// Whether the path has room for a repair of `bytes`, beside `layer`. While more is sent than it carries, repairs get no more
+    /// than media leave of it: else they would keep the queue full that loses what they repair.
+    pub(super) fn may_repair(&mut self, now: Instant, offers: &[LayerOffer], layer: LayerIndex, bytes: usize) -> bool {
+        let is_overused = self.overused.is_some_and(|overused| now < overused + RECENT);
+        let Some(estimate) = self.bandwidth.estimate(now).filter(|_| is_overused) else { return true };
+        let takes = offers.iter().find(|offer| offer.layer == layer).map_or(0, takes);
+        let left = estimate.bits_per_second.saturating_sub(takes).max(takes / LEAST_FOR_REPAIRS);
+        let elapsed = now.saturating_duration_since(self.repairs_earned).min(REPAIR_BURST);
+        // What was earned, as the time that it takes to earn it.
+        let costs = Duration::from_secs_f64(bytes as f64 * 8.0 / left.max(1) as f64);
+        if elapsed < costs {
+            return false;
+        }
+        self.repairs_earned = now - elapsed + costs;
+        true
+    }
+
+    /// Whether the path does not carry this layer.
+    pub(super) fn is_too_much(&self, now: Instant, offers: &[LayerOffer], layer: LayerIndex) -> bool {
+        let estimate = self.bandwidth.estimate(now);
+        let offer = offers.iter().find(|offer| offer.layer == layer);
+        let is_overused = self.overused.is_some_and(|overused| now < overused + RECENT);
+        is_overused && estimate.zip(offer).is_some_and(|(estimate, offer)| !fits(offer, estimate.bits_per_second))
+    }
+
+    /// Packets were sent at once, with the transport-wide numbers from `first` to before `next`; `bytes` of UDP payload in all.
+    pub(super) fn note_sent(&mut self, now: Instant, first: u16, next: u16, bytes: usize) {
+        let packets = next.wrapping_sub(first);
+        if packets > 0 {
+            self.bandwidth.handle_sent(now, first, packets, bytes as u32 + u32::from(packets) * IP_AND_UDP);
+        }
+    }
+
+    /// Whether a probe wants padding.
+    pub(super) fn is_probing(&self, now: Instant) -> bool {
+        self.probing.is_some_and(|began| now < began + PROBE)
+    }
+
+    /// A probe cannot begin now: there are too many.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        self.probing = None;
+        self.next_probe = now + NEXT_WAIT;
+    }
+
+    /// What came of the probe that ran; one of which nothing is heard has failed.
+    fn probe_outcome(&mut self, now: Instant) -> Option<ProbeOutcome> {
+        let began = self.probing?;
+        let outcome = self.bandwidth.take_probe_outcome(now);
+        let is_lost = now >= began + PROBE + RECENT;
+        let outcome = outcome.or(is_lost.then_some(ProbeOutcome::Failed))?;
+        self.probing = None;
+        Some(outcome)
+    }
+
+    fn rise(&mut self, now: Instant, layer: LayerIndex) -> LayerIndex {
+        self.rose = Some(now);
+        self.next_probe = now + NEXT_WAIT;
+        layer
+    }
+
+    fn fall(&mut self, now: Instant) {
+        self.is_limited = true;
+        let is_relapse = self.rose.take().is_some_and(|rose| now < rose + RELAPSE);
+        if is_relapse {
+            self.most_wait = MOST_WAIT_AFTER_RELAPSE;
+            self.wait = (self.wait * 2).min(self.most_wait);
+        } else {
+            (self.wait, self.most_wait) = (FIRST_WAIT, MOST_WAIT);
+        }
+        self.probing = None;
+        self.next_probe = now + self.wait;
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.next_probe = now + self.wait;
+        self.wait = (self.wait * 2).min(self.most_wait);
+    }
+}
+
+/// What a layer takes of a path, in bit/s.
+fn takes(offer: &LayerOffer) -> u64 {
+    offer.bits_per_second * OVERHEAD / 100 + SOUND
+}
+
+fn fits(offer: &LayerOffer, bits_per_second: u64) -> bool {
+    takes(offer) <= bits_per_second.saturating_mul(SHARE) / 100
+}
+
+/// The best of `offers` that fits, else the least.
+fn best_within(offers: &[LayerOffer], bits_per_second: u64) -> Option<LayerIndex> {
+    offers.iter().find(|offer| fits(offer, bits_per_second)).or(offers.last()).map(|offer| offer.layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: LayerIndex = LayerIndex(0);
+    const MIDDLE: LayerIndex = LayerIndex(1);
+    const LARGE: LayerIndex = LayerIndex(2);
+
+    /// The best first: 2 Mbit/s, 500 and 150 kbit/s.
+    const OFFERS: [LayerOffer; 3] = [
+        LayerOffer { layer: LARGE, bits_per_second: 2_000_000 },
+        LayerOffer { layer: MIDDLE, bits_per_second: 500_000 },
+        LayerOffer { layer: SMALL, bits_per_second: 150_000 },
+    ];
+
+    /// A player that says what it believes its path carries, once a second.
+    struct Player {
+        now: Instant,
+        adaptation: Adaptation,
+        layer: LayerIndex,
+        can_probe: bool,
+    }
+
+    impl Player {
+        fn new(can_probe: bool) -> Self {
+            let now = Instant::now();
+            Self { now, adaptation: Adaptation::new(now), layer: LARGE, can_probe }
+        }
+
+        fn says(&mut self, offers: &[LayerOffer], bits_per_second: u64) -> LayerIndex {
+            self.now += Duration::from_secs(1);
+            self.adaptation.bandwidth.handle_remb(self.now, bits_per_second);
+            self.layer =
+                self.adaptation.decide(self.now, offers, self.layer, self.can_probe).expect("some are offered");
+            self.layer
+        }
+    }
+
+    #[test]
+    fn the_best_layer_is_taken_until_the_path_is_seen_to_carry_less() {
+        let mut player = Player::new(true);
+        assert_eq!(player.adaptation.decide(player.now, &OFFERS, SMALL, true), Some(LARGE), "nothing is known");
+        assert_eq!(player.says(&OFFERS, 3_000_000), LARGE);
+        assert_eq!(player.says(&OFFERS, 800_000), MIDDLE);
+        assert_eq!(player.says(&OFFERS, 100_000), SMALL);
+        assert_eq!(player.says(&OFFERS, 50_000), SMALL, "less than all: the least");
+    }
+
+    #[test]
+    fn a_layer_is_taken_up_only_with_room_to_spare() {
+        let mut player = Player::new(true);
+        player.says(&OFFERS, 800_000);
+        let takes = takes(&OFFERS[0]);
+        assert_eq!(player.says(&OFFERS, takes), MIDDLE);
+        assert_eq!(player.says(&OFFERS, takes * ROOM / 100), LARGE);
+        assert_eq!(player.says(&OFFERS, takes), LARGE, "and kept without it");
+    }
+
+    #[test]
+    fn a_layer_that_is_gone_is_replaced_by_what_fits() {
+        let mut player = Player::new(true);
+        player.says(&OFFERS, 800_000);
+        assert_eq!(player.says(&[OFFERS[0], OFFERS[2]], 800_000), SMALL);
+        let mut unlimited = Player::new(true);
+        unlimited.layer = SMALL;
+        assert_eq!(unlimited.says(&OFFERS[..2], 3_000_000), LARGE);
+        assert_eq!(unlimited.adaptation.decide(unlimited.now, &[], LARGE, true), None, "nothing comes at all");
+    }
+
+    #[test]
+    fn who_cannot_be_probed_is_tried_ever_more_rarely() {
+        let mut player = Player::new(false);
+        let mut tried = Vec::new();
+        for second in 0..200_u32 {
+            let before = player.layer;
+            // The middle layer goes; with the large one, the path shows its limit.
+            let carries = if before == LARGE { 800_000 } else { 1_000_000 };
+            if player.says(&OFFERS, carries) == LARGE && before != LARGE {
+                tried.push(second);
+            }
+        }
+        let waits: Vec<u32> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(waits.len() >= 4 && waits.windows(2).all(|pair| pair[1] >= pair[0]), "{waits:?}");
+        assert!(*waits.last().expect("some") >= 60, "{waits:?}");
+    }
+}

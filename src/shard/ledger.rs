@@ -1,0 +1,154 @@
+//! The frame ledger: what became of the frames of a table, for each of its players.
+//!
+//! A frame counts once for each player of its track: as forwarded when all of it has come, or as lost, by where. What happens
+//! behind the node only the players can say: that part of the ledger is [`TableQos`](crate::qos::TableQos)'s, which is told here
+//! what a player was not given.
+
+use std::time::{Duration, Instant};
+
+use crate::media::FrameCounts;
+use crate::rtc::TransportAddress;
+
+use super::core::Shard;
+use super::message::{LayerIndex, LossPlace, PeerMessage, ShardEvent, TableId, TableState, TrackId};
+use super::report::DropReason;
+use super::table::{Fresh, Table};
+
+/// Frames that are found lost so long after a receive buffer overflowed were lost there. A packet is waited for half a second.
+const LATELY: Duration = Duration::from_secs(2);
+
+impl Shard {
+    /// A packet came new into a track.
+    pub(super) fn account(
+        &mut self,
+        now: Instant,
+        id: TableId,
+        track: TrackId,
+        fresh: Fresh,
+        bytes: usize,
+        keyframe: bool,
+    ) {
+        let TrackId::Video(layer) = track else { return };
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        if layer == table.best_layer() {
+            table.offered.bytes += bytes as u64;
+            table.offered.frames += u64::from(fresh.frame);
+        }
+        let Some(known) = table.track_mut(track) else { return };
+        if keyframe {
+            known.keyframe_wanted.satisfied();
+        }
+        let counts = known.take_frames(now);
+        if counts != FrameCounts::default() {
+            self.count_frames(now, id, layer, counts);
+        }
+    }
+
+    /// Nothing more will come: what is missing is lost.
+    pub(super) fn account_for_the_rest(&mut self, now: Instant, id: TableId) {
+        for layer in (0..self.tables.get(&id).map_or(0, |table| table.video.len())).map(LayerIndex) {
+            let track = self.tables.get_mut(&id).and_then(|table| table.track_mut(TrackId::Video(layer)));
+            let Some(track) = track else { return };
+            track.frames.flush(&track.ring);
+            let counts = track.take_frames(now);
+            self.count_frames(now, id, layer, counts);
+        }
+    }
+
+    fn count_frames(&mut self, now: Instant, id: TableId, layer: LayerIndex, counts: FrameCounts) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        if table.home.is_some() && layer == table.best_layer() {
+            table.report.frames_ingested += counts.whole;
+            table.report.frames_lost_before_ingest += counts.lost;
+        }
+        let Some(track) = table.video.get_mut(layer.0) else { return };
+        let players = track.players.len() as u64;
+        table.report.frames_forwarded += counts.whole * players;
+        if counts.lost == 0 {
+            return;
+        }
+        for slot in &track.players {
+            let session = self.sessions[*slot as usize].session.as_deref_mut();
+            if let Some(player) = session.and_then(|session| session.player_mut()) {
+                player.withheld.frames += counts.lost;
+            }
+        }
+        let Some(home) = &table.home else {
+            // What home has, and this shard has not, was lost between them.
+            let [by_ingest, by_overload] = track.lost_before.take(counts.lost);
+            table.report.frames_dropped_ingest_loss += by_ingest * players;
+            table.report.frames_dropped_node_overload += by_overload * players;
+            table.report.frames_dropped_node_queue += (counts.lost - by_ingest - by_overload) * players;
+            return;
+        };
+        let is_overloaded = self.overloaded.is_some_and(|at| now < at + LATELY);
+        let place = if is_overloaded { LossPlace::ReceiveBuffer } else { LossPlace::BeforeTheNode };
+        match place {
+            LossPlace::BeforeTheNode => table.report.frames_dropped_ingest_loss += counts.lost * players,
+            LossPlace::ReceiveBuffer => table.report.frames_dropped_node_overload += counts.lost * players,
+        }
+        for to in &home.subscribers {
+            let message = PeerMessage::FramesLost { table: id, layer, count: counts.lost, place };
+            self.events.push_back(ShardEvent::Peer { to: *to, message });
+        }
+    }
+
+    /// The kernel did not take a run of packets for `destination`.
+    pub fn handle_unsent(&mut self, destination: TransportAddress) {
+        let Ok(slot) = self.session_at(destination) else { return };
+        let session = self.sessions[slot as usize].session.as_deref_mut();
+        if let Some(player) = session.and_then(|session| session.player_mut()) {
+            player.withheld.runs += 1;
+        }
+    }
+
+    /// Notes whether what arrives overflows.
+    pub(super) fn watch_overload(&mut self, now: Instant) {
+        let dropped = self.report.dropped[DropReason::ReceiveBufferFull as usize];
+        if std::mem::replace(&mut self.overflows, dropped) != dropped {
+            self.overloaded = Some(now);
+        }
+    }
+}
+
+/// Away from home: frames that home has lost and told of, and that have not been missed here yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LostBefore {
+    by_ingest: u64,
+    by_overload: u64,
+}
+
+impl LostBefore {
+    /// Home has lost so many there.
+    pub(super) fn add(&mut self, count: u64, place: LossPlace) {
+        match place {
+            LossPlace::BeforeTheNode => self.by_ingest += count,
+            LossPlace::ReceiveBuffer => self.by_overload += count,
+        }
+    }
+
+    /// So many are missed here: how many of them home has lost, by where.
+    fn take(&mut self, lost: u64) -> [u64; 2] {
+        let by_ingest = lost.min(self.by_ingest);
+        let by_overload = (lost - by_ingest).min(self.by_overload);
+        self.by_ingest -= by_ingest;
+        self.by_overload -= by_overload;
+        [by_ingest, by_overload]
+    }
+}
+
+impl Table {
+    /// Brings the gauges up to date.
+    pub(super) fn refresh_report(&mut self, now: Instant) {
+        self.report.players = self.players.len() as u64;
+        self.report.qos = self.qos.report(now, self.silent);
+        let best = self.track(TrackId::Video(self.best_layer()));
+        let gop_cached = best.is_some_and(|track| track.ring.gop_start().is_some());
+        let fps = best.map(|track| track.frames.fps(now));
+        self.report.gop_cached = gop_cached;
+        let Some(home) = &mut self.home else { return };
+        self.report.live = self.state == TableState::Live;
+        self.report.ingest_bits_per_second = home.rate.per_second(now) * 8.0;
+        self.report.ingest_fps = fps.unwrap_or(self.report.ingest_fps);
+    }
+}

@@ -1,0 +1,99 @@
+//! What a player has been sent again lately.
+
+use std::time::{Duration, Instant};
+
+use super::session::Budget;
+
+/// Repairs that are remembered: at 2.5 Mbit/s and 5 % loss, those of five seconds.
+const REMEMBERED: usize = 64;
+
+/// A repair is on its way for so long at least, and at most, whatever is known of the path.
+const LEAST: Duration = Duration::from_millis(10);
+const MOST: Duration = Duration::from_millis(500);
+
+/// Decides which repairs a player gets.
+///
+/// Players ask for what is missing again and again: Chromium each 100 ms, until it comes. Where a queue on the path takes longer
+/// than that, each packet would be sent several times, and the queue would be filled by them. So what was sent is not sent again
+/// as long as it may be on its way.
+#[derive(Debug)]
+pub(super) struct Repairs {
+    budget: Budget,
+    /// Sequence numbers and when they were sent, the oldest overwritten first; made for the first repair.
+    sent: Vec<(u16, Instant)>,
+    next: usize,
+}
+
+impl Repairs {
+    /// Of a player that has asked for nothing.
+    pub(super) const fn new() -> Self {
+        Self { budget: Budget::of_repairs(), sent: Vec::new(), next: 0 }
+    }
+
+    /// Whether the packet of this number may still be on its way, where one takes `round_trip` to come and to be missed.
+    pub(super) fn is_under_way(&self, now: Instant, number: u16, round_trip: Duration) -> bool {
+        let under_way = round_trip.clamp(LEAST, MOST);
+        self.sent.iter().any(|(sent, at)| *sent == number && now < *at + under_way)
+    }
+
+    /// Whether there may be another repair. The packet of this number counts as sent then.
+    pub(super) fn take(&mut self, now: Instant, number: u16) -> bool {
+        if !self.budget.take(now) {
+            return false;
+        }
+        match self.sent.iter().position(|(sent, _)| *sent == number) {
+            Some(at) => self.sent[at].1 = now,
+            None if self.sent.len() < REMEMBERED => {
+                self.sent.reserve_exact(REMEMBERED - self.sent.len());
+                self.sent.push((number, now));
+            }
+            None => {
+                self.sent[self.next] = (number, now);
+                self.next = (self.next + 1) % REMEMBERED;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn asked(repairs: &mut Repairs, now: Instant, number: u16, round_trip: Duration) -> bool {
+        !repairs.is_under_way(now, number, round_trip) && repairs.take(now, number)
+    }
+
+    #[test]
+    fn what_may_be_on_its_way_is_not_sent_again() {
+        let (mut repairs, now) = (Repairs::new(), Instant::now());
+        assert!(asked(&mut repairs, now, 7, 80 * MS));
+        assert!(!asked(&mut repairs, now + 79 * MS, 7, 80 * MS));
+        assert!(asked(&mut repairs, now + 79 * MS, 8, 80 * MS), "another");
+        assert!(asked(&mut repairs, now + 80 * MS, 7, 80 * MS), "it was lost as well");
+        assert!(!asked(&mut repairs, now + 100 * MS, 7, 80 * MS), "and counts anew");
+    }
+
+    #[test]
+    fn whatever_is_believed_of_the_path_it_is_asked_for_again_in_time() {
+        let (mut repairs, now) = (Repairs::new(), Instant::now());
+        assert!(asked(&mut repairs, now, 7, Duration::ZERO));
+        assert!(!asked(&mut repairs, now + LEAST / 2, 7, Duration::ZERO), "twice in one NACK");
+        assert!(asked(&mut repairs, now + LEAST, 7, Duration::ZERO));
+        assert!(asked(&mut repairs, now + LEAST + MOST, 7, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut repairs, mut now) = (Repairs::new(), Instant::now());
+        for number in 0..1000_u16 {
+            now += 10 * MS;
+            assert!(asked(&mut repairs, now, number, MOST));
+        }
+        assert_eq!((repairs.sent.len(), repairs.sent.capacity()), (REMEMBERED, REMEMBERED));
+        assert!(!asked(&mut repairs, now, 999, MOST) && !asked(&mut repairs, now, 999 - 40, MOST));
+        assert!(asked(&mut repairs, now, 999 - REMEMBERED as u16, MOST), "forgotten");
+    }
+}
