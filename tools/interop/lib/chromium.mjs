@@ -43,6 +43,8 @@ export const PEERS = readFileSync(new URL('../page/peers.js', import.meta.url), 
 export const STUDIO = readFileSync(new URL('../page/studio.js', import.meta.url), 'utf8');
 /** Reads the clock in the picture. */
 export const FRAME_CLOCK = readFileSync(new URL('../page/frame-clock.js', import.meta.url), 'utf8');
+/** What is shown, and when. */
+export const SHOWN = readFileSync(new URL('../page/shown.js', import.meta.url), 'utf8');
 /** Tells a picture from a flat colour. */
 export const PICTURE = readFileSync(new URL('../page/picture.js', import.meta.url), 'utf8');
 

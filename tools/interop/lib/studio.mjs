@@ -8,14 +8,15 @@ import { freePorts } from './gateway.mjs';
 import { Netsim } from './netsim.mjs';
 import { until } from './until.mjs';
 
-const KEY = 'a-key-for-this-test-only';
+/** What publishes the table. */
+export const KEY = 'a-key-for-this-test-only';
 /** Frames per second of the table. */
 export const FPS = LIGHT.fps;
 
 /**
  * Starts both and waits until the table `one` is live. `media` are lines of the section `[media]`, with port and shards
  * given. Public HTTP listens at all addresses. `beforePublishing` gets the media port. H.264 comes from FFmpeg, VP8 from
- * Chromium's fake camera.
+ * Chromium's fake camera; with `codec: 'none'` the scenario publishes.
  *
  * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, http: number, media: number }>}
  */
@@ -34,6 +35,7 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
   writeFileSync(file, text);
   const gateway = await t.configured(file, { http, admin });
   await beforePublishing(port);
+  if (codec === 'none') return { gateway, http, media: port };
   if (codec === 'H264') t.ffmpeg(gateway.url('/whip/one'), { key: KEY, picture: LIGHT });
   else await publishCamera(t, gateway, codec);
   await until('the table is live', 15, async () => {
@@ -43,19 +45,19 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
 }
 
 /**
- * The same, in VP8, and whoever sends or watches reaches the gateway through the link emulator only, whose address is what
+ * The same, in VP8 by default, and whoever sends or watches reaches the gateway through the link emulator only, whose address is what
  * the gateway announces.
  *
  * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, netsim: Netsim, http: number, media: number }>}
  */
-export async function studioBehindNetsim(t) {
+export async function studioBehindNetsim(t, { codec = 'VP8' } = {}) {
   const announced = '127.0.0.2';
   let netsim;
   const beforePublishing = async (port) => {
     netsim = await Netsim.start(t, { [`${announced}:${port}`]: `127.0.0.1:${port}` });
   };
   const media = `listen = "127.0.0.1"\nannounce = ["${announced}"]\ntcp.enabled = false`;
-  return { ...(await studio(t, media, { beforePublishing, codec: 'VP8' })), netsim };
+  return { ...(await studio(t, media, { beforePublishing, codec })), netsim };
 }
 
 async function publishCamera(t, gateway, codec) {

@@ -10,13 +10,19 @@
   ];
   let sender;
 
-  /** Publishes picture and sound to `endpoint`; `mimeType` names the video codec to prefer. */
-  async function publish(endpoint, { mimeType, width, height, frameRate }) {
-    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate } });
+  /**
+   * Publishes picture and sound to `endpoint`; `mimeType` names the video codec to prefer, `rates` has other bits a second
+   * for each rid, `key` is the publish key. With `wheel` the picture is that of page/wheel.js instead of the camera's.
+   */
+  async function publish(endpoint, { mimeType, width, height, frameRate, rates = {}, key, wheel = false }) {
+    const picture = { width, height, frameRate };
+    const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: !wheel && picture });
+    if (wheel) media.addTrack(globalThis.interopWheel.track(picture));
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     connection.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
     const [track] = media.getVideoTracks();
-    const transceiver = connection.addTransceiver(track, { direction: 'sendonly', streams: [media], sendEncodings: LAYERS });
+    const sendEncodings = LAYERS.map((layer) => ({ ...layer, maxBitrate: rates[layer.rid] ?? layer.maxBitrate }));
+    const transceiver = connection.addTransceiver(track, { direction: 'sendonly', streams: [media], sendEncodings });
     const { codecs } = RTCRtpSender.getCapabilities('video');
     const preferred = codecs.filter((codec) => codec.mimeType === mimeType);
     transceiver.setCodecPreferences([...preferred, ...codecs.filter((codec) => /\/(rtx|red|ulpfec)$/.test(codec.mimeType))]);
@@ -27,7 +33,7 @@
     await sender.setParameters(parameters);
     await connection.setLocalDescription();
     const offer = connection.localDescription.sdp;
-    const headers = { 'Content-Type': 'application/sdp' };
+    const headers = { 'Content-Type': 'application/sdp', ...(key ? { Authorization: `Bearer ${key}` } : {}) };
     const response = await fetch(endpoint, { method: 'POST', headers, body: offer });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
     const answer = await response.text();
@@ -45,8 +51,8 @@
   /** What is sent of each layer, by rid. */
   async function layers() {
     const stats = [...(await sender.getStats()).values()].filter((entry) => entry.type === 'outbound-rtp');
-    const of = ({ frameHeight, framesSent, framesPerSecond, pliCount, retransmittedPacketsSent, active }) =>
-      ({ frameHeight, framesSent, framesPerSecond, pliCount, retransmittedPacketsSent, active });
+    const of = ({ frameHeight, framesSent, framesPerSecond, keyFramesEncoded, bytesSent, targetBitrate, pliCount, retransmittedPacketsSent, active }) =>
+      ({ frameHeight, framesSent, framesPerSecond, keyFramesEncoded, bytesSent, targetBitrate, pliCount, retransmittedPacketsSent, active });
     return Object.fromEntries(stats.map((entry) => [entry.rid, of(entry)]));
   }
 

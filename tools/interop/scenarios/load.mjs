@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 
-import { Child } from '../lib/process.mjs';
-import { LOAD } from '../lib/tools.mjs';
-import { until } from '../lib/until.mjs';
+import { load, startLoad } from '../lib/load.mjs';
 
 export const about = '200 players of two generated tables lose nothing while 100 more join at once; a simulcast is forwarded, losses are repaired; Ctrl-C says goodbye';
 
@@ -20,7 +17,8 @@ const LEAST_PACKETS_PER_SECOND = FPS + 50;
 
 export async function run(t) {
   const gateway = await t.demo();
-  const result = await load(t, gateway, 'two-tables', [
+  const result = await load(t, 'two-tables', [
+    ...endpoints(gateway),
     ...['--tables', TABLES, '--players', PLAYERS, '--burst', BURST, '--seconds', SECONDS, '--fps', FPS, '--no-loss'],
   ]);
   const [watching, joining] = result.players;
@@ -43,12 +41,12 @@ export async function run(t) {
   assert.equal(metrics.sum('tableside_sessions_created_total', { role: 'player' }), PLAYERS + BURST, 'players, as the gateway counts them');
   await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
 
-  const layers = await load(t, gateway, 'simulcast', ['--simulcast', 3, '--players', 10, '--seconds', 3, '--verify', 1, '--no-loss']);
+  const layers = await load(t, 'simulcast', [...endpoints(gateway), '--simulcast', 3, '--players', 10, '--seconds', 3, '--verify', 1, '--no-loss']);
   assert.equal(layers.players[0].without_loss, 10);
   await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
 
   dropSome(t);
-  const repaired = await load(t, gateway, 'loss', ['--players', 20, '--seconds', 5, '--verify', 1]);
+  const repaired = await load(t, 'loss', [...endpoints(gateway), '--players', 20, '--seconds', 5, '--verify', 1]);
   const [{ lost, recovered, nacked, torn_frames: torn }] = repaired.players;
   t.measure('with loss: asked for again, recovered, lost', `${nacked}, ${recovered}, ${lost}`);
   assert(nacked > 0 && recovered > 0, 'what is missing is asked for, and comes');
@@ -57,7 +55,7 @@ export async function run(t) {
   assert.equal(torn, 0, 'frames that stay torn');
   await gateway.sessionsAre({ players: 0, publishers: 0 }, 5);
 
-  const stopped = start(t, gateway, 'stopped', ['--players', 10, '--settle', 0, '--seconds', 600]);
+  const stopped = startLoad(t, 'stopped', [...endpoints(gateway), '--players', 10, '--settle', 0, '--seconds', 600]);
   await gateway.sessionsAre({ players: 10, publishers: 1 }, 15);
   const { code } = await stopped.end('SIGINT', 10);
   assert.match(stopped.output(), /interrupted/);
@@ -73,19 +71,7 @@ function dropSome(t) {
   t.defer(() => execFileSync('nft', ['delete', 'table', ...table.split(' ')], NFT));
 }
 
-function start(t, gateway, name, options) {
-  const urls = ['--whip', gateway.url('/whip/{table}'), '--whep', gateway.url('/whep/{table}')];
-  const child = new Child(LOAD, [...urls, ...options, '--json', '-'].map(String), join(t.folder, `${name}.log`));
-  t.defer(async () => {
-    if (!child.ended) await child.end('SIGKILL', 5);
-  });
-  return child;
-}
-
-/** Runs the generator to its end. @returns what it measured */
-async function load(t, gateway, name, options) {
-  const child = start(t, gateway, name, options);
-  const { value } = await until(`${name} is over`, 60, () => child.ended);
-  assert.deepEqual(value, { code: 0, signal: null }, child.output());
-  return JSON.parse(child.output());
+/** Where the generator publishes and plays. */
+function endpoints(gateway) {
+  return ['--whip', gateway.url('/whip/{table}'), '--whep', gateway.url('/whep/{table}')];
 }

@@ -12,6 +12,7 @@ import { offer } from '../lib/offers.mjs';
 import { assertMoves, assertSounds, between } from '../lib/playback.mjs';
 import { Child } from '../lib/process.mjs';
 import { runScenario } from '../lib/scenario.mjs';
+import { firstAfter, longestGap, stretches } from '../lib/shown.mjs';
 import { percentile, randomFrom } from '../lib/statistics.mjs';
 import { until } from '../lib/until.mjs';
 
@@ -32,6 +33,16 @@ test('a seed repeats its sequence, and the sequence is spread over [0, 1)', () =
   assert(values.every((value) => value >= 0 && value < 1));
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   assert(Math.abs(mean - 0.5) < 0.05, `mean ${mean}`);
+});
+
+test('shown frames are told by their heights, gaps and changes', () => {
+  const frames = [[1000, 540], [1050, 540], [1500, 270], [1550, 540]];
+  assert.deepEqual(stretches(frames).map(({ height, frames: count }) => [height, count]), [[540, 2], [270, 1], [540, 1]]);
+  assert.equal(longestGap(frames, 1000, 1600), 0.45);
+  assert.equal(longestGap(frames, 1000, 2600), 1.05, 'what stands at the end stands');
+  assert.equal(longestGap([], 1000, 3000), 2);
+  const isTop = (height) => height === 540;
+  assert.deepEqual([firstAfter(frames, 1200, isTop), firstAfter(frames, 1600, isTop)], [0.35, undefined]);
 });
 
 test('metrics are summed over the labels that are not asked for', () => {
