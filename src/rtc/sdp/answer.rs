@@ -60,8 +60,7 @@ struct Answer<'a> {
 /// of it. With this line Chromium reports four times a second (`docs/whip-whep.md`).
 const FEEDBACK_BITS_PER_SECOND: u32 = 43_000;
 
-/// The same where the player gets the layer that its path carries: eleven times a second, so that it is noticed soon when that
-/// is less.
+/// The same where the player gets the layer that its path carries: more often, so that it is noticed soon when that is less.
 const FEEDBACK_BITS_PER_SECOND_WITH_LAYERS: u32 = 120_000;
 
 /// Appends one line.
