@@ -8,10 +8,12 @@
 
 mod histogram;
 mod playback;
+mod spread;
 mod statistics;
 mod table;
 
 pub use histogram::{Histogram, SECONDS};
 pub use playback::{Increment, Losses, Offered, Playback, Withheld};
+pub use spread::Spread;
 pub use statistics::PlayerStatistics;
 pub use table::{QosReport, Shares, TableQos};

@@ -20,6 +20,9 @@ const MOST_FREEZES_PER_SECOND: u64 = 7;
 /// No frame of a live picture waits for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// A live picture that is said to be older is not: somebody's clock is wrong.
+const OLDEST_PICTURE: Duration = Duration::from_secs(60);
+
 /// What a table has offered to each of its players since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offered {
@@ -73,6 +76,8 @@ pub struct Increment {
     pub packets_lost: u64,
     /// How long a frame waits in the jitter buffer.
     pub jitter_buffer: Option<Duration>,
+    /// How old a frame is when it is shown.
+    pub capture_to_shown: Option<Duration>,
 }
 
 /// The reports of one player.
@@ -162,6 +167,7 @@ impl Playback {
             frozen: self.stood(now, Duration::from_millis(grown(|s| s.freezes_ms).unwrap_or(0))),
             packets_lost: at_most(grown(|s| s.packets_lost), MOST_PACKETS_PER_SECOND),
             jitter_buffer: said.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
+            capture_to_shown: said.capture_to_shown_ms.map(Duration::from_millis).filter(|age| *age <= OLDEST_PICTURE),
         })
     }
 
@@ -344,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_older_than_a_minute_is_a_wrong_clock() {
+        let (mut playback, now) = (Playback::default(), Instant::now());
+        let mut age = |n: u32, milliseconds| {
+            let said = PlayerStatistics { capture_to_shown_ms: Some(milliseconds), ..PlayerStatistics::default() };
+            playback.handle_report(now + n * INTERVAL, frames(0), Withheld::default(), &said)?.capture_to_shown
+        };
+        assert_eq!(age(0, 100), None, "the first is no increment");
+        assert_eq!(age(1, 60_000), Some(OLDEST_PICTURE));
+        assert_eq!(age(2, 60_001), None);
+        assert_eq!(age(3, u64::MAX), None);
+    }
+
+    #[test]
     fn a_table_that_begins_anew_is_no_loss() {
         assert_eq!(missed(&[(5000, 5000), (60, 5060), (120, 5120)]), [0, 0]);
     }
@@ -384,6 +403,7 @@ mod tests {
             freeze_count: Some(3 * n),
             freezes_ms: Some(400 * n),
             jitter_buffer_delay: Some(50 * n),
+            capture_to_shown_ms: Some(70 * n),
         };
         let (mut playback, now) = (Playback::default(), Instant::now());
         playback.handle_report(now, Offered { frames: 60, bytes: 2000 }, Withheld::default(), &said(1));
@@ -400,6 +420,7 @@ mod tests {
             frozen: Duration::from_millis(400),
             packets_lost: 2,
             jitter_buffer: Some(Duration::from_millis(100)),
+            capture_to_shown: Some(Duration::from_millis(140)),
         };
         assert_eq!(increment, expected);
     }
@@ -407,16 +428,18 @@ mod tests {
     proptest! {
         /// Whatever players say.
         #[test]
-        fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 8]>(), any::<[u64; 4]>()), 1..20)) {
+        fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 9]>(), any::<[u64; 4]>()), 1..20)) {
             let (mut playback, begin) = (Playback::default(), Instant::now());
             let (mut now, mut frozen, mut lost, mut freezes) = (begin, Duration::ZERO, 0, 0);
             for (milliseconds, said, [frames, bytes, withheld, runs]) in reports {
                 now += Duration::from_millis(milliseconds);
                 let [
                     frames_received, frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
+                    capture_to_shown_ms,
                 ] = said;
                 let said = PlayerStatistics {
                     frames_received, frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
+                    capture_to_shown_ms,
                 };
                 let withheld = Withheld { frames: withheld, runs };
                 let Some(increment) = playback.handle_report(now, Offered { frames, bytes }, withheld, &said) else { continue };
@@ -427,6 +450,7 @@ mod tests {
                 prop_assert!(increment.bytes_missed.is_none_or(|missed| missed <= increment.offered.bytes));
                 prop_assert!(increment.frames_dropped <= increment.offered.frames);
                 prop_assert!(increment.jitter_buffer.is_none_or(|wait| wait <= LONGEST_WAIT));
+                prop_assert!(increment.capture_to_shown.is_none_or(|age| age <= OLDEST_PICTURE));
                 frozen += increment.frozen;
                 lost += increment.packets_lost;
                 freezes += increment.freezes;

@@ -32,6 +32,9 @@ pub struct PlayerStatistics {
     /// How long a video frame waits in the jitter buffer, in milliseconds; the mean since the report before.
     #[serde(deserialize_with = "total")]
     pub jitter_buffer_delay: Option<u64>,
+    /// How old a video frame is when it is shown, in milliseconds, by abs-capture-time; the mean since the report before.
+    #[serde(deserialize_with = "total")]
+    pub capture_to_shown_ms: Option<u64>,
 }
 
 /// The largest whole number that a JavaScript number holds exactly.
@@ -57,7 +60,8 @@ mod tests {
     fn what_the_player_of_ours_says_is_read() {
         let said = read(
             r#"{"clientTs":1,"fps":29.9,"framesReceived":303,"framesDecoded":300,"framesDropped":2,"freezeCount":1,"freezesMs":400,
-                "jitterBufferDelay":31.7,"packetsLost":5,"bytesReceived":600000,"rttMs":20.5}"#,
+                "jitterBufferDelay":31.7,"packetsLost":5,"bytesReceived":600000,"rttMs":20.5,
+                "captureToShownMs":143}"#,
         );
         let expected = PlayerStatistics {
             frames_received: Some(303),
@@ -68,6 +72,7 @@ mod tests {
             freeze_count: Some(1),
             freezes_ms: Some(400),
             jitter_buffer_delay: Some(31),
+            capture_to_shown_ms: Some(143),
         };
         assert_eq!(said, expected);
     }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
 use super::playback::{Increment, Losses};
+use super::spread::Spread;
 
-/// Means are over the reports of this half of a window and the one before: of 4 to 8 seconds, in which each player reports at
+/// Means and the skew are over the reports of this half of a window and the one before: of 4 to 8 seconds, in which each player reports at
 /// least twice.
 const HALF_WINDOW: Duration = Duration::from_secs(4);
 
@@ -62,6 +63,10 @@ pub struct QosReport {
     pub jitter_buffer: Histogram,
     /// Round trips to players, one of each report.
     pub round_trip: Histogram,
+    /// How old frames are when they are shown, one of each report that says so.
+    pub capture_to_shown: Histogram,
+    /// Gauge: the same of the last reports, for how far players are apart.
+    pub skew: Spread,
     /// Gauge: shares of the offered frames that were decoded.
     pub frames_seen: Shares,
     /// Gauge: shares of the offered bytes that were received.
@@ -76,6 +81,8 @@ pub struct TableQos {
     since: Option<Instant>,
     current: [Shares; 2],
     previous: [Shares; 2],
+    /// Of the current half and the one before.
+    skew: [Spread; 2],
 }
 
 impl TableQos {
@@ -96,6 +103,10 @@ impl TableQos {
         totals.packets_lost += increment.packets_lost;
         increment.jitter_buffer.into_iter().for_each(|wait| totals.jitter_buffer.observe(wait));
         round_trip.into_iter().for_each(|time| totals.round_trip.observe(time));
+        if let Some(age) = increment.capture_to_shown {
+            totals.capture_to_shown.observe(age);
+            self.skew[0].observe(age);
+        }
         let [frames, bytes] = &mut self.current;
         frames.push(increment.frames_missed, increment.offered.frames);
         bytes.push(increment.bytes_missed, increment.offered.bytes);
@@ -107,7 +118,9 @@ impl TableQos {
         self.turn(now);
         let nothing = Shares { sum: 0.0, count: REPORTS_IN_WINDOW * silent };
         let [frames_seen, bytes_seen] = [0, 1].map(|n| self.current[n].plus(self.previous[n]).plus(nothing));
-        QosReport { frames_seen, bytes_seen, ..self.totals.clone() }
+        let [mut skew, previous] = self.skew.clone();
+        skew.add(&previous);
+        QosReport { frames_seen, bytes_seen, skew, ..self.totals.clone() }
     }
 
     fn turn(&mut self, now: Instant) {
@@ -117,6 +130,8 @@ impl TableQos {
             let is_next = elapsed < 2 * HALF_WINDOW;
             let ended = std::mem::take(&mut self.current);
             self.previous = if is_next { ended } else { Default::default() };
+            let ended = std::mem::take(&mut self.skew[0]);
+            self.skew[1] = if is_next { ended } else { Spread::default() };
             self.since = Some(now);
         }
     }
@@ -175,6 +190,24 @@ mod tests {
         assert_eq!(table.report(now + 12 * SECOND, 0).frames_seen.mean(), 1.0);
         assert_eq!(table.report(now + 60 * SECOND, 0).frames_seen.count, 0);
         assert_eq!(table.report(now + 60 * SECOND, 0).reports, 2, "totals stay");
+    }
+
+    #[test]
+    fn the_skew_is_that_of_the_last_reports() {
+        let (mut table, now) = (TableQos::default(), Instant::now());
+        let mut report = |after: Duration, ages: &[u32]| {
+            for age in ages {
+                let capture_to_shown = Some(*age * SECOND / 1000);
+                table.handle_increment(now + after, &Increment { capture_to_shown, ..increment(0, 0) }, None);
+            }
+            let report = table.report(now + after, 0);
+            (report.skew.width(), report.capture_to_shown.count())
+        };
+        assert_eq!(report(Duration::ZERO, &[]), (0.0, 0));
+        assert_eq!(report(Duration::ZERO, &[20, 60]), (0.04, 2));
+        assert_eq!(report(4 * SECOND, &[30]), (0.04, 3));
+        assert_eq!(report(8 * SECOND, &[31]), (0.001, 4), "what was is forgotten after a window");
+        assert_eq!(report(60 * SECOND, &[]), (0.0, 4), "totals stay");
     }
 
     #[test]

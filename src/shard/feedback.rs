@@ -106,6 +106,10 @@ impl Shard {
 
     /// A publisher's sender report ties its media clock to its wall clock, and that, by its arrival, to ours.
     fn measure_clock(&mut self, id: TableId, track: TrackId, info: &SenderInfo, ours: NtpTime, now: Instant) {
+        // RFC 3550 §6.4.1: "A sender that has no notion of wallclock or elapsed time MAY set the NTP timestamp to zero."
+        if info.ntp == NtpTime(0) {
+            return;
+        }
         let Some(table) = self.tables.get_mut(&id) else { return };
         let Some(home) = &mut table.home else { return };
         let measured = info.ntp.offset_from(ours);
@@ -275,9 +279,14 @@ impl Shard {
     }
 
     pub(super) fn ntp(&self, now: Instant) -> NtpTime {
-        let (instant, ntp) = self.config.epoch;
-        ntp.plus(now.saturating_duration_since(instant))
+        ntp_at(self.config.epoch, now)
     }
+}
+
+/// The wall clock at `now`, where `epoch` is an instant and the wall clock at it.
+pub(super) fn ntp_at(epoch: (Instant, NtpTime), now: Instant) -> NtpTime {
+    let (instant, ntp) = epoch;
+    ntp.plus(now.saturating_duration_since(instant))
 }
 
 fn write_player_report(

@@ -10,9 +10,11 @@ use crate::rtc::TransportAddress;
 use crate::rtc::sdp::TableMedia;
 
 use super::core::{Shard, drop_reason};
+use super::feedback::ntp_at;
 use super::inbound::route;
 use super::message::{
-    LayerIndex, LayerOffer, LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState, TrackClock, TrackId,
+    CaptureClock, LayerIndex, LayerOffer, LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState,
+    TrackClock, TrackId,
 };
 use super::report::{DropReason, EndCause};
 use super::table::{Fresh, Source, Table};
@@ -191,6 +193,7 @@ impl Shard {
 
     /// Home: a packet of the publisher joins its track, and before it what it brings for those who lack it.
     pub(super) fn ingest(&mut self, now: Instant, id: TableId, arrival: Arrival<'_>) -> Result<(), DropReason> {
+        let epoch = self.config.epoch;
         let table = self.tables.get_mut(&id).ok_or(DropReason::UnexpectedRtp)?;
         let home = table.home.as_mut().ok_or(DropReason::UnexpectedRtp)?;
         let source = home.source_mut(arrival.track).ok_or(DropReason::UnexpectedRtp)?;
@@ -209,6 +212,7 @@ impl Shard {
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
+        let capture = source.capture_time(now, track, &arrival, &facts, position);
         let leading = source.lead_in(now, track, &arrival, &facts, &mut position);
         let mut descriptor = [0; MAX_DESCRIPTOR];
         let clear = ClearPacket {
@@ -216,7 +220,7 @@ impl Shard {
             marker: arrival.marker,
             facts,
             arrival: now,
-            capture: arrival.capture,
+            capture,
             dependency_descriptor: match arrival.dependency_descriptor {
                 [] => &[],
                 value => source.descriptors.rewrite(position.epoch, value, &mut descriptor),
@@ -235,7 +239,10 @@ impl Shard {
             return Ok(());
         }
         if track.clock.is_none() {
-            track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, capture: None });
+            // Who publishes from within the process sends no reports, and captures by our clock.
+            let ours = || CaptureClock { ntp: ntp_at(epoch, now), offset: 0 };
+            let capture = home.publisher.is_none().then(ours);
+            track.clock = Some(TrackClock { instant: now, timestamp: position.timestamp, capture });
         }
         home.rate.add(now, arrival.payload.len() as u64);
         home.last_packet = Some(now);
@@ -269,7 +276,14 @@ impl Shard {
     pub(super) fn accept_packet(&mut self, now: Instant, id: TableId, track: TrackId, packet: Arc<Packet>) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let (bytes, keyframe) = (packet.payload().len(), packet.facts.keyframe);
-        let Some(fresh) = table.track_mut(track).map(|track| track.insert(packet)) else { return };
+        let Some(track_here) = table.track_mut(track) else { return };
+        if packet.epoch != track_here.ring.epoch()
+            && let Some(clock) = &mut track_here.clock
+        {
+            // As at home: another source may have another clock, which is told once it is known.
+            clock.capture = None;
+        }
+        let fresh = track_here.insert(packet);
         if fresh.packet {
             self.account(now, id, track, fresh, bytes, keyframe);
             self.make_ready(id, track);

@@ -130,11 +130,11 @@ pub struct TrackClock {
     pub instant: Instant,
     /// The track's RTP timestamp then.
     pub timestamp: u32,
-    /// What a sender report said; `None` until one came.
+    /// What a sender report said, or for a publisher inside the process our clock; `None` until there is one.
     pub capture: Option<CaptureClock>,
 }
 
-/// The publisher's clock, by a sender report of a track.
+/// The publisher's clock, by a sender report of a track; ours for a publisher inside the process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CaptureClock {
     /// The time by it that the track's timestamp stands for.

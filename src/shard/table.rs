@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::fanout::{HeaderClass, Layout, Stamps};
 use crate::media::{
-    AbsSendTime, Codec, DescriptorNumbers, FrameCounts, FrameTracker, Inserted, MediaKind, Packet, PacketPool,
-    PacketRing, ParameterSets, RateWindow, Timeline,
+    AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, FrameCounts, FrameTracker, Inserted, MediaKind, Packet,
+    PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
 };
 use crate::qos::{Offered, TableQos};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
+use super::capture_times::CaptureTimes;
 use super::ledger::LostBefore;
 use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
@@ -164,7 +165,7 @@ impl Table {
     }
 }
 
-/// By how much sender reports may contradict the arrivals about the time between two layers. Beyond that they are wrong.
+/// By how much sender reports may contradict the arrivals. Beyond that they are wrong.
 const GREATEST_DISAGREEMENT: Duration = Duration::from_secs(1);
 
 fn same_time_by_reports(from: &Track, to: &Track, timestamp: u32) -> Option<u32> {
@@ -228,6 +229,7 @@ pub(super) struct Source {
     /// For keyframes of H.264 and H.265 that come without them.
     pub(super) parameter_sets: ParameterSets,
     pub(super) descriptors: DescriptorNumbers,
+    pub(super) capture_times: CaptureTimes,
     ring_packets: usize,
 }
 
@@ -238,6 +240,7 @@ impl Source {
             pool: PacketPool::new(pool_size(ring_packets)),
             parameter_sets: ParameterSets::new(codec),
             descriptors: DescriptorNumbers::default(),
+            capture_times: CaptureTimes::default(),
             ring_packets,
         }
     }
@@ -362,22 +365,26 @@ impl Track {
             self.keep_ending();
             self.frames.flush(&self.ring);
         }
+        let (timestamp, arrival) = (packet.timestamp, packet.arrival);
+        let begins_frame = self.begins_frame(index, timestamp);
         let inserted = self.ring.insert(packet.clone());
         if !is_new(inserted) {
             return Fresh::default();
         }
         let flushed = *self.flushed.get_or_insert(index);
-        let (timestamp, arrival) = (packet.timestamp, packet.arrival);
         if index < flushed {
             self.late.push(packet);
         }
-        // By timestamps alone: a marker may come late, and some senders forget it.
-        let begins_frame = self.newest.is_none_or(|(newest, _)| newest != timestamp);
-        let begins_frame = begins_frame && index + 1 == self.ring.head();
         if begins_frame {
             self.newest = Some((timestamp, arrival));
         }
         Fresh { packet: true, frame: begins_frame }
+    }
+
+    /// Whether a packet that is not in the ring yet is the first of its frame that came. By timestamps alone: a marker may come
+    /// late, and some senders forget it.
+    pub(super) fn begins_frame(&self, index: u64, timestamp: u32) -> bool {
+        self.newest.is_none_or(|(newest, _)| newest != timestamp) && index >= self.ring.head()
     }
 
     fn keep_ending(&mut self) {
@@ -425,6 +432,21 @@ impl Track {
     fn timestamp_by_arrival(&self, instant: Instant) -> Option<u32> {
         let (timestamp, arrival) = self.newest?;
         Some(timestamp_at(timestamp, arrival, instant, self.codec))
+    }
+
+    /// When a packet that arrives `now` was captured, by the publisher's clock as its sender reports have told it. `None` while
+    /// they have not, and where they contradict the arrivals.
+    pub(super) fn captured_at(&self, now: Instant, timestamp: u32) -> Option<AbsCaptureTime> {
+        let clock = self.clock?;
+        let measured = clock.capture?.ntp;
+        let elapsed = now.checked_duration_since(clock.instant)?;
+        let expected = timestamp_at(clock.timestamp, clock.instant, now, self.codec);
+        let ahead = timestamp.wrapping_sub(expected) as i32;
+        if ahead.unsigned_abs() > GREATEST_DISAGREEMENT.as_secs() as u32 * self.codec.clock_rate() {
+            return None;
+        }
+        let ahead = (i64::from(ahead) << 32) / i64::from(self.codec.clock_rate());
+        Some(AbsCaptureTime { ntp: measured.plus(elapsed).0.wrapping_add_signed(ahead), offset: None })
     }
 
     /// What headers of its packets carry beside the packets' own.
@@ -626,6 +648,27 @@ mod tests {
             Some(small_newest.wrapping_add(1800)),
             "reports that contradict the arrivals are not believed"
         );
+    }
+
+    #[test]
+    fn a_capture_time_follows_from_the_clock_however_long_ago_it_was_measured() {
+        let (now, mut track) = (Instant::now(), Track::new(Codec::Vp8, 64));
+        assert_eq!(track.captured_at(now, 1000), None, "nothing was measured");
+        let ntp = NtpTime::from_unix(Duration::from_secs(1_700_000_000));
+        track.clock = Some(TrackClock { instant: now, timestamp: 1000, capture: None });
+        assert_eq!(track.captured_at(now, 1000), None, "there was no sender report");
+        track.clock =
+            Some(TrackClock { instant: now, timestamp: 1000, capture: Some(CaptureClock { ntp, offset: 5 }) });
+        for seconds in [0, 1, 3600, 100_000] {
+            let after = Duration::from_secs(seconds);
+            let timestamp = 1000_u32.wrapping_add((seconds * 90_000) as u32);
+            // It came a tenth of a second after it was captured.
+            let capture = track.captured_at(now + after + Duration::from_millis(100), timestamp).expect("known");
+            let off = NtpTime(capture.ntp).offset_from(ntp.plus(after));
+            assert!(off.unsigned_abs() < 1 << 18 && capture.offset.is_none(), "{off} / 2^32 s after {after:?}");
+            let contradicts = timestamp.wrapping_add(91_000);
+            assert_eq!(track.captured_at(now + after, contradicts), None);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use prometheus::proto::MetricType;
 
 use crate::fleet::RefusedOffer;
 use crate::net::TcpEnd;
-use crate::qos::{Histogram, QosReport, Shares};
+use crate::qos::{Histogram, QosReport, Shares, Spread};
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
 use crate::shard::{DropReason, EndCause, Role, TableReport};
@@ -43,6 +43,11 @@ pub(super) const TABLE_HISTOGRAMS: &[TableHistogram] = &[
         name: "tableside_player_round_trip_seconds",
         help: "Round trip to players by RTCP, in seconds; each report of a player counts once.",
         of: |qos| &qos.round_trip,
+    },
+    TableHistogram {
+        name: "tableside_player_capture_to_shown_seconds",
+        help: "How old a video frame is when a player shows it, from its capture, in seconds; each report of a player that knows counts once.",
+        of: |qos| &qos.capture_to_shown,
     },
 ];
 
@@ -162,6 +167,12 @@ pub(super) const FAMILIES: &[Family] = &[
         "Bytes of video that players received of those that the table offered them: mean of the players that report, over the last 4 to 8 seconds, who falls silent counting as 0; 1 where there was no report.",
         &["table"],
         |t| seen(t, |qos| qos.bytes_seen),
+    ),
+    gauge(
+        "tableside_player_skew_seconds",
+        "How far apart players see the same, in seconds: of the times from capture to screen that they reported over the last 4 to 8 seconds, the 95th percentile minus the 5th; 0 where fewer than two did.",
+        &["table"],
+        skew,
     ),
     counter("tableside_player_reports_total", "Reports of players on how they play.", &["table"], |t| {
         by_table(t, |r| r.qos.reports as f64)
@@ -305,6 +316,12 @@ fn by_table(totals: &Totals, value: impl Fn(&TableReport) -> f64) -> Vec<Sample>
 fn seen(totals: &Totals, shares: impl Fn(&QosReport) -> Shares) -> Vec<Sample> {
     let all = totals.fold_by_table(|sum: &mut Shares, table| *sum = sum.plus(shares(&table.qos)));
     all.into_iter().map(|(table, shares)| (vec![table.to_owned()], shares.mean())).collect()
+}
+
+/// Likewise.
+fn skew(totals: &Totals) -> Vec<Sample> {
+    let all = totals.fold_by_table(|sum: &mut Spread, table| sum.add(&table.qos.skew));
+    all.into_iter().map(|(table, spread)| (vec![table.to_owned()], spread.width())).collect()
 }
 
 fn by_role(totals: &Totals, value: impl Fn(&crate::shard::ShardReport, usize) -> u64) -> Vec<Sample> {

@@ -109,7 +109,10 @@ fn what_players_report_is_added_up_before_it_is_divided() {
     assert_line(&metrics, "tableside_player_round_trip_seconds_count{table=\"roulette\"} 0");
     let shard = |sum, count, waits: &[u64]| {
         let mut qos = QosReport { frames_seen: Shares { sum, count }, frames_missed: 5, ..QosReport::default() };
-        waits.iter().for_each(|ms| qos.jitter_buffer.observe(Duration::from_millis(*ms)));
+        for wait in waits.iter().map(|ms| Duration::from_millis(*ms)) {
+            qos.jitter_buffer.observe(wait);
+            qos.skew.observe(wait);
+        }
         report("roulette", TableReport { qos, ..TableReport::default() })
     };
     metrics.replace_reports(vec![shard(0.0, 1, &[15, 300]), shard(2.7, 3, &[90])]);
@@ -121,6 +124,7 @@ fn what_players_report_is_added_up_before_it_is_divided() {
         "tableside_player_jitter_buffer_seconds_bucket{table=\"roulette\",le=\"0.1\"} 2",
         "tableside_player_jitter_buffer_seconds_bucket{table=\"roulette\",le=\"+Inf\"} 3",
         "tableside_player_jitter_buffer_seconds_sum{table=\"roulette\"} 0.405",
+        "tableside_player_skew_seconds{table=\"roulette\"} 0.2845",
         "tableside_fps_ratio{table=\"blackjack\"} 1",
     ] {
         assert_line(&metrics, line);
@@ -128,6 +132,7 @@ fn what_players_report_is_added_up_before_it_is_divided() {
     metrics.replace_reports(vec![ShardReport::default(), ShardReport::default()]);
     assert_line(&metrics, "tableside_fps_ratio{table=\"roulette\"} 1");
     assert_line(&metrics, "tableside_player_frames_missed_total{table=\"roulette\"} 10");
+    assert_line(&metrics, "tableside_player_skew_seconds{table=\"roulette\"} 0");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::AdmissionReport;
 use crate::net::{SETTINGS, Setting};
-use crate::qos::{QosReport, Shares};
+use crate::qos::{QosReport, Shares, Spread};
 use crate::shard::{ShardReport, TableReport};
 
 /// The last report of every shard, and what else a scrape reads.
@@ -84,7 +84,12 @@ fn at_rest(table: &TableReport) -> TableReport {
         ingest_fps: 0.0,
         ingest_bits_per_second: 0.0,
         gop_cached: false,
-        qos: QosReport { frames_seen: Shares::default(), bytes_seen: Shares::default(), ..table.qos.clone() },
+        qos: QosReport {
+            frames_seen: Shares::default(),
+            bytes_seen: Shares::default(),
+            skew: Spread::default(),
+            ..table.qos.clone()
+        },
         ..table.clone()
     }
 }

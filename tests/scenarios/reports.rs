@@ -5,8 +5,10 @@ use std::time::Duration;
 use tableside::media::{AbsCaptureTime, MediaKind};
 use tableside::rtc::rtcp::{self, NtpTime, Packet, SenderInfo};
 use tableside::rtc::sdp::Negotiated;
+use tableside::shard::EndCause;
 
-use crate::world::{AUDIO_SSRC, Side, VIDEO_SSRC, World, stream_mut, vp8_payload};
+use crate::world::studio::{Label, STUDIO_EPOCH};
+use crate::world::{AUDIO_SSRC, Dealer, Received, Side, Studio, VIDEO_SSRC, World, stream_mut, vp8_payload};
 
 const FRAME: Duration = Duration::from_millis(33);
 
@@ -73,7 +75,25 @@ fn a_publisher_gets_receiver_reports_and_transport_feedback() {
 const CAPTURE: u8 = 12;
 
 fn with_capture_time(negotiated: &mut Negotiated) {
-    stream_mut(negotiated, MediaKind::Video).extensions.abs_capture_time = Some(CAPTURE);
+    for kind in [MediaKind::Audio, MediaKind::Video] {
+        stream_mut(negotiated, kind).extensions.abs_capture_time = Some(CAPTURE);
+    }
+}
+
+/// What a packet says of its capture: when by the publisher's clock, and when by ours.
+fn captured(packet: &Received) -> Option<[NtpTime; 2]> {
+    let capture = AbsCaptureTime::decode(packet.extension(CAPTURE)?).expect("a value");
+    let offset = capture.offset.expect("the edge knows it");
+    Some([NtpTime(capture.ntp), NtpTime(capture.ntp.wrapping_add_signed(-offset))])
+}
+
+/// The wall clock of the world's shards at its beginning.
+const OURS: Duration = Duration::from_secs(1_790_000_000);
+
+#[track_caller]
+fn assert_within_a_millisecond(what: NtpTime, expected: Duration) {
+    let off = what.offset_from(NtpTime::from_unix(expected)) as f64 / (1_u64 << 32) as f64;
+    assert!(off.abs() < 0.001, "off by {off} s");
 }
 
 /// A frame of one packet that names its time of capture; returns what the player is told of the offset between that clock
@@ -119,4 +139,135 @@ fn each_publisher_is_measured_by_its_own_clock() {
     assert_eq!(told_offset(&mut world, next, player), 0, "nothing is known of this one");
     report(&mut world, next, -30);
     assert_eq!(told_offset(&mut world, next, player).abs(), 30);
+}
+
+/// Of a publisher that names no times of capture: they follow from its sender reports.
+#[test]
+fn capture_times_are_made_of_sender_reports_over_layers_and_a_restart() {
+    let mut world = World::new(2);
+    let begin = world.now;
+    let [small, large] = [0, 1];
+    let mut studio = Studio::connect(&mut world, &["q", "f"]);
+    let players = [0, 1].map(|shard| world.add_player_with(shard, with_capture_time));
+    world.connect_all();
+    let mut seen = players.map(|_| 0);
+    for restarted in [false, true] {
+        studio.send(&mut world, 90);
+        studio.active[large] = false;
+        studio.send(&mut world, 60);
+        studio.active[large] = true;
+        studio.force_keyframe(large);
+        studio.send(&mut world, 150);
+        for (player, seen) in players.into_iter().zip(&mut seen) {
+            let all = world.peers[player].received_on(VIDEO_SSRC);
+            let (mut layers, mut last, mut known) = (Vec::new(), None, 0);
+            for packet in &all[*seen..] {
+                let label = Label::of(&packet.payload);
+                let Some([theirs, ours]) = captured(packet) else {
+                    let since = last.map_or(0, |last| label.frame.saturating_sub(last));
+                    assert!(since <= 31, "{since} frames without a value: receivers extrapolate a second");
+                    continue;
+                };
+                assert_within_a_millisecond(theirs, STUDIO_EPOCH + FRAME * label.frame);
+                let age = (OURS + (packet.at - begin)).as_secs_f64() - ours.to_unix().as_secs_f64();
+                assert!((-0.001..0.7).contains(&age), "{label:?} was captured {age} s before it came");
+                assert_eq!(label.at, 0, "on the first packet of a frame");
+                layers.push(label.layer);
+                (last, known) = (Some(label.frame), known + 1);
+            }
+            layers.dedup();
+            assert!(layers.ends_with(&[large, small, large]), "{layers:?}");
+            assert!((9..60).contains(&known), "{known} values in ten seconds");
+            *seen = all.len();
+        }
+        if !restarted {
+            let key = world.peers[studio.peer].key.expect("connected");
+            assert!(world.shards[0].close_session(world.now, key, EndCause::Deleted));
+            world.run(Duration::from_secs(3));
+            studio = Studio::connect(&mut world, &["q", "f"]);
+        }
+    }
+}
+
+#[test]
+fn sound_gets_a_capture_time_now_and_then() {
+    let mut world = World::new(1);
+    let begin = world.now;
+    let publisher = world.add_publisher(Side::Client);
+    let player = world.add_player_with(0, with_capture_time);
+    world.connect_all();
+    let ssrc = stream_mut(&mut world.peers[publisher].negotiated, MediaKind::Audio).remote_ssrc.unwrap();
+    let first = u32::from(world.peers[publisher].audio_sequence);
+    let mut sent = Vec::new();
+    for n in 0..500_u32 {
+        let sound = world.peers[publisher].sound(&n.to_be_bytes());
+        world.send(sound);
+        world.deliver();
+        sent.push(OURS + (world.now - begin));
+        if n == 20 {
+            let info = SenderInfo {
+                ntp: NtpTime::from_unix(STUDIO_EPOCH),
+                rtp_timestamp: (first + n) * 960,
+                packets: 1,
+                octets: 1,
+            };
+            world.peers[publisher].send_rtcp(|w| w.sender_report(ssrc, &info, &[]).unwrap());
+        }
+        world.run(Duration::from_millis(20));
+    }
+    let received = world.peers[player].received_on(AUDIO_SSRC);
+    let values = received.iter().filter_map(|packet| Some((packet, captured(packet)?)));
+    let mut numbers = Vec::new();
+    for (packet, [theirs, ours]) in values {
+        let n = u32::from_be_bytes(packet.payload[..].try_into().unwrap());
+        assert_within_a_millisecond(theirs, STUDIO_EPOCH + Duration::from_millis(20) * (n - 20));
+        let late = ours.offset_from(NtpTime::from_unix(sent[n as usize])) as f64 / (1_u64 << 32) as f64;
+        assert!((-0.021..0.021).contains(&late), "{late} s between capture and sending");
+        numbers.push(n);
+    }
+    assert!(numbers.len() >= 9 && numbers.windows(2).all(|pair| pair[1] - pair[0] == 50), "{numbers:?}");
+}
+
+/// RFC 3550 §6.4.1: who has no notion of time says zero.
+#[test]
+fn of_a_sender_report_without_a_time_nothing_is_made() {
+    let mut world = World::new(1);
+    let publisher = world.add_publisher(Side::Client);
+    let player = world.add_player_with(0, with_capture_time);
+    world.connect_all();
+    let ssrc = stream_mut(&mut world.peers[publisher].negotiated, MediaKind::Video).remote_ssrc.unwrap();
+    for n in 0..60 {
+        world.publish_frame(publisher, 2, n == 0);
+        let info =
+            SenderInfo { ntp: NtpTime(0), rtp_timestamp: world.peers[publisher].timestamp, packets: 1, octets: 1 };
+        world.peers[publisher].send_rtcp(|w| w.sender_report(ssrc, &info, &[]).unwrap());
+        world.run(FRAME);
+    }
+    let received = world.peers[player].received_on(VIDEO_SSRC);
+    assert!(received.len() >= 100 && received.iter().all(|packet| packet.extension(CAPTURE).is_none()));
+}
+
+#[test]
+fn what_the_process_publishes_was_captured_when_it_came_by_our_clock() {
+    let mut world = World::new(1);
+    let (begin, table) = (world.now, world.table.clone());
+    world.shards[0].add_local_publisher(begin, &table, Dealer::media());
+    let mut dealer = Dealer::new(3, 900);
+    let player = world.add_player_with(0, with_capture_time);
+    world.connect_all();
+    for n in 0..150 {
+        for packet in dealer.next_frame(n % 60 == 0) {
+            world.shards[0].handle_local(world.now, table.id, packet);
+        }
+        // Its timestamps are those of thirty frames a second.
+        world.run(Duration::from_millis([33, 33, 34][n % 3]));
+    }
+    let values: Vec<_> =
+        world.peers[player].received_on(VIDEO_SSRC).into_iter().filter_map(|p| Some((p.at, captured(p)?))).collect();
+    assert!(values.len() >= 5, "{} values in five seconds", values.len());
+    for (at, [theirs, ours]) in values {
+        assert_eq!(theirs, ours, "it is the same clock");
+        let age = (OURS + (at - begin)).as_secs_f64() - ours.to_unix().as_secs_f64();
+        assert!((-0.001..0.05).contains(&age), "{age}");
+    }
 }

@@ -146,7 +146,7 @@ document.addEventListener("keydown", (event) => {
 // Statistics
 
 player.addEventListener("stats", ({ detail: stats }) => {
-  showLatency(stats.latencyMs);
+  showLatency(stats);
   frameRates.push(stats.fps);
   bitrates.push(stats.bitsPerSecond);
   sparkline(element("fps-spark", HTMLCanvasElement), frameRates, { atLeast: 30, tint: "--green" });
@@ -164,14 +164,16 @@ player.addEventListener("stats", ({ detail: stats }) => {
   say("first", formatMs(stats.firstFrameMs));
 });
 
-/** @param {number | null} ms */
-function showLatency(ms) {
+/** @param {Pick<PlayerStats, "latencyMs" | "captureToShownMs">} stats */
+function showLatency({ latencyMs, captureToShownMs }) {
+  const ms = captureToShownMs ?? latencyMs;
+  const since = captureToShownMs === null ? "from the edge, estimated" : "from the camera, measured";
   const [word, tint] = ms === null ? ["", "--line"] : ms < 120 ? ["excellent", "--green"] : ms < 250 ? ["good", "--gold"] : ["high", "--amber"];
   gauge(element("gauge", HTMLCanvasElement), ms === null ? null : ms / LATENCY_SCALE_MS, tint);
   say("latency", formatMs(ms));
-  say("latency-word", word ? `${word} · from the edge, estimated` : "from the edge, estimated");
-  say("latency-chip", ms === null ? "" : `≈ ${formatMs(ms)} from the edge`);
+  say("latency-word", word ? `${word} · ${since}` : since);
+  say("latency-chip", ms === null ? "" : captureToShownMs === null ? `≈ ${formatMs(ms)} from the edge` : `${formatMs(ms)} from the camera`);
 }
 
-showLatency(null);
+showLatency({ latencyMs: null, captureToShownMs: null });
 player.start();

@@ -70,6 +70,12 @@ export interface PlayerStats {
   rttMs: number | null;
   /** An estimate, edge to decoded picture: half the round trip plus the time from a frame's first packet to its decoding. */
   latencyMs: number | null;
+  /**
+   * How old the picture is when the browser hands it to the compositor, from its capture, by abs-capture-time; `null` where
+   * browser or table do not tell (Chromium does). Contains neither the camera's own delay nor the way from the publisher to the
+   * edge at its quickest.
+   */
+  captureToShownMs: number | null;
   /** From the POST to the first picture shown. */
   firstFrameMs: number | null;
   videoCodec: string;

@@ -16,6 +16,15 @@
 
 const ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 
+/** What NTP counts from, 1900, is so long before what everything else in a page counts from, 1970. */
+const NTP_BEFORE_UNIX_MS = 2_208_988_800_000;
+/** NTP's seconds have 32 bits. */
+const NTP_ERA_MS = 1000 * 2 ** 32;
+/** A live picture that seems older is not: a clock is wrong. */
+const OLDEST_PICTURE_MS = 60_000;
+/** Of so many seconds the sender report that was delayed least sets the clock. */
+const CLOCK_READINGS = 10;
+
 const REQUEST_TIMEOUT_MS = 10_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** How long a session's connection outlives its DELETE where no answer comes. */
@@ -170,6 +179,7 @@ export class TablesidePlayer extends EventTarget {
   /** @type {number[]} */ #intervals = [];
   /** @type {PlayerStats} */ #stats = emptyStats();
   #meter = new StatsMeter();
+  #captureMeter = new CaptureMeter();
   /** The jitter buffer's totals when the edge was last told. */
   #reported = { delay: 0, emitted: 0 };
   #running = false;
@@ -280,6 +290,7 @@ export class TablesidePlayer extends EventTarget {
     this.#leftAt = null;
     this.#framesSeen = 0;
     this.#meter = new StatsMeter();
+    this.#captureMeter = new CaptureMeter();
     this.#reported = { delay: 0, emitted: 0 };
     this.#postedAt = performance.now();
     try {
@@ -445,6 +456,7 @@ export class TablesidePlayer extends EventTarget {
   async #watch() {
     const session = this.#session;
     if (!session || session.pc.connectionState !== "connected") return;
+    this.#captureMeter.sample(this.#video, session.pc);
     const decoded = await framesDecoded(session.pc);
     if (this.#session !== session) return;
     if (decoded > this.#framesSeen) {
@@ -462,9 +474,11 @@ export class TablesidePlayer extends EventTarget {
   async #measure() {
     const session = this.#session;
     if (!session || session.pc.connectionState !== "connected") return;
-    const measured = this.#meter.read(await session.pc.getStats());
+    const report = await session.pc.getStats();
+    const measured = this.#meter.read(report);
     if (!measured || this.#session !== session) return;
-    this.#stats = { ...this.#stats, ...measured };
+    this.#captureMeter.readClock(report, measured.rttMs ?? null);
+    this.#stats = { ...this.#stats, ...measured, captureToShownMs: this.#captureMeter.latestMs };
     this.#emit("stats", this.#stats);
   }
 
@@ -479,7 +493,8 @@ export class TablesidePlayer extends EventTarget {
     const [delay, emitted] = [jitterBufferDelay - this.#reported.delay, jitterBufferEmittedCount - this.#reported.emitted];
     this.#reported = { delay: jitterBufferDelay, emitted: jitterBufferEmittedCount };
     const wait = emitted > 0 ? Math.round((1000 * delay) / emitted) : undefined;
-    session.sendQos({ type: "stats", clientTs: Date.now(), fps, rttMs, jitterBufferDelay: wait, ...counts });
+    const captureToShownMs = this.#captureMeter.takeMean();
+    session.sendQos({ type: "stats", clientTs: Date.now(), fps, rttMs, jitterBufferDelay: wait, captureToShownMs, ...counts });
   }
 
   /** @param {StateDetail} detail */
@@ -586,6 +601,88 @@ class StatsMeter {
 }
 
 /**
+ * How old pictures are when they are shown.
+ *
+ * When a frame was captured is in its abs-capture-time: by the clock of who captured it, and with that clock's offset to the edge's.
+ * Ours is compared with the edge's by its sender reports, of which the one counts that took least, and by half the round trip. So
+ * the result is as wrong as half of what the ways there and back differ by.
+ */
+class CaptureMeter {
+  /** @type {{ behind: number, rtt: number }[]} */
+  #readings = [];
+  #sum = 0;
+  #count = 0;
+  #asked = false;
+  /** The newest, in milliseconds. @type {number | null} */
+  latestMs = null;
+
+  /**
+   * @param {RTCStatsReport} report
+   * @param {number | null} rttMs
+   */
+  readClock(report, rttMs) {
+    if (rttMs === null) return;
+    report.forEach((entry) => {
+      if (entry.type !== "remote-outbound-rtp" || entry.kind !== "video" || !entry.remoteTimestamp) return;
+      this.#readings = [...this.#readings, { behind: entry.timestamp - entry.remoteTimestamp, rtt: rttMs }].slice(-CLOCK_READINGS);
+    });
+  }
+
+  /**
+   * Looks at the next picture that is shown. A page in the background shows none.
+   *
+   * @param {HTMLVideoElement} video
+   * @param {RTCPeerConnection} pc
+   */
+  sample(video, pc) {
+    if (this.#asked || typeof video.requestVideoFrameCallback !== "function") return;
+    this.#asked = true;
+    video.requestVideoFrameCallback((_, frame) => {
+      this.#asked = false;
+      const receiver = pc.getReceivers().find(({ track }) => track.kind === "video");
+      const age = this.#age(frame, receiver?.getSynchronizationSources()[0]);
+      if (age === null) return;
+      this.latestMs = Math.round(age);
+      this.#sum += age;
+      this.#count += 1;
+    });
+  }
+
+  /** The mean since the last call in milliseconds, `undefined` where nothing is known. */
+  takeMean() {
+    const mean = this.#count > 0 ? Math.round(this.#sum / this.#count) : undefined;
+    this.#sum = 0;
+    this.#count = 0;
+    if (mean === undefined) this.latestMs = null;
+    return mean;
+  }
+
+  /**
+   * @param {VideoFrameCallbackMetadata} frame
+   * @param {any} source W3C webrtc-extensions, RTCRtpContributingSource, has fields that TypeScript does not know
+   * @returns {number | null}
+   */
+  #age(frame, source) {
+    const { captureTimestamp, senderCaptureTimeOffset } = source ?? {};
+    const known = [captureTimestamp, senderCaptureTimeOffset, frame.rtpTimestamp].every(Number.isFinite);
+    if (!known || this.#readings.length === 0) return null;
+    const behindEdge = least(this.#readings.map(({ behind }) => behind)) - least(this.#readings.map(({ rtt }) => rtt)) / 2;
+    // The source speaks of a frame that may not be this one; both are on the RTP clock of 90 kHz, which wraps.
+    const after = (((frame.rtpTimestamp ?? 0) - source.rtpTimestamp) | 0) / 90;
+    const captured = captureTimestamp - senderCaptureTimeOffset + after - NTP_BEFORE_UNIX_MS + behindEdge;
+    // `expectedDisplayTime` is a guess that may be before the frame came.
+    const age = performance.timeOrigin + frame.presentationTime - captured;
+    const inEra = age - NTP_ERA_MS * Math.round(age / NTP_ERA_MS);
+    return inEra >= 0 && inEra <= OLDEST_PICTURE_MS ? inEra : null;
+  }
+}
+
+/** @param {number[]} values */
+function least(values) {
+  return Math.min(...values);
+}
+
+/**
  * @param {RTCStatsReport} report
  * @param {any} transport
  * @returns {number | null} in milliseconds
@@ -631,7 +728,8 @@ function round(value, digits) {
 function emptyStats() {
   return {
     fps: 0, bitsPerSecond: 0, width: 0, height: 0, jitterBufferMs: 0, packetsReceived: 0, packetsLost: 0, framesDecoded: 0,
-    framesDropped: 0, freezeCount: 0, freezesMs: 0, nackCount: 0, pliCount: 0, rttMs: null, latencyMs: null, firstFrameMs: null,
+    framesDropped: 0, freezeCount: 0, freezesMs: 0, nackCount: 0, pliCount: 0, rttMs: null, latencyMs: null,
+    captureToShownMs: null, firstFrameMs: null,
     videoCodec: "", audioCodec: "", audioLevel: 0, edge: null,
   };
 }

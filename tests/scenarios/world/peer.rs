@@ -102,7 +102,7 @@ pub struct Peer {
     next_check: Instant,
     outgoing: Vec<Datagram>,
     pub sequence: u16,
-    audio_sequence: u16,
+    pub audio_sequence: u16,
     pub timestamp: u32,
 }
 

@@ -16,7 +16,7 @@ pub const FRAME: Duration = Duration::from_millis(33);
 pub const FRAME_TICKS: u32 = 2970;
 
 /// The wall clock of the studio at its first frame.
-const STUDIO_EPOCH: Duration = Duration::from_secs(1_600_000_000);
+pub const STUDIO_EPOCH: Duration = Duration::from_secs(1_600_000_000);
 
 /// A simulcast sender.
 pub struct Studio {
