@@ -28,7 +28,7 @@ pub struct Rtx {
 /// An AES-GCM nonce is (SSRC, extended sequence number) under the player's own key (RFC 7714 §8.1), and one nonce over
 /// two plaintexts or headers gives away the authentication key. Here the extended number is
 /// `index − first index + first number`: a bijection from ring indices, which the timeline never reuses; a new epoch of
-/// the source, and another layer, takes the numbers from where the last one stopped. A packet is sealed on the media SSRC once: when the
+/// the source, and another layer, takes the numbers from above all that were sent, late ones included. A packet is sealed on the media SSRC once: when the
 /// cursor passes its index, or, if it was missing then, when it arrives late (the ring takes an index only once). Every
 /// repetition goes out on the RTX SSRC under a number of its own.
 #[derive(Debug)]
@@ -186,6 +186,10 @@ impl DownTrack {
         egress: (&RtpSealer, TransportAddress),
         batch: &mut SendBatch,
     ) {
+        // The cursor may have passed it with nothing sent behind it: the next line begins above it all the same.
+        if let Some(number) = self.number_of(packet) {
+            self.next_line = self.next_line.max(number + 1);
+        }
         self.seal(packet, laid_out, transport_number, egress, batch);
     }
 
@@ -542,6 +546,8 @@ mod tests {
     enum Step {
         /// The next packet, after so many that are missing.
         Next(u64),
+        /// The cursor passes so many that are missing, with nothing behind them yet.
+        Skip(u64),
         /// One of the missing comes after all.
         Late(usize),
         /// One that was sent is asked for again.
@@ -557,6 +563,7 @@ mod tests {
             8 => prop_oneof![3 => Just(0), 1 => 1_u64..5].prop_map(Step::Next),
             3 => any::<usize>().prop_map(Step::Late),
             3 => any::<usize>().prop_map(Step::Again),
+            2 => (1_u64..5).prop_map(Step::Skip),
             1 => Just(Step::Change),
             1 => (0_u64..1 << 40).prop_map(Step::Layer),
         ]
@@ -586,6 +593,12 @@ mod tests {
                         sent.push((index - 1, received.number));
                         received
                     }
+                    Step::Skip(gap) if !sent.is_empty() => {
+                        missing.extend(index..index + gap);
+                        index += gap;
+                        player.down.skip_to(index);
+                        continue;
+                    }
                     Step::Late(n) if !missing.is_empty() => {
                         let late = packet(epoch, missing.swap_remove(n % missing.len()));
                         prop_assert!(player.down.wants_late(&late));
@@ -613,7 +626,7 @@ mod tests {
                         player.down.switch_layer(Codec::H264, &packet(epoch, begin), 0, Some(&last));
                         continue;
                     }
-                    Step::Late(_) | Step::Again(_) => continue,
+                    Step::Late(_) | Step::Again(_) | Step::Skip(_) => continue,
                 };
                 prop_assert!(nonces.insert((received.ssrc, received.number)), "{received:?} repeats a nonce");
                 prop_assert_eq!(received.transport_number, transport_number);
