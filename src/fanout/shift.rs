@@ -1,6 +1,6 @@
 //! What packets of a layer are moved by for a player that had another layer before.
 
-use crate::media::{Codec, Packet, Vp8Numbers};
+use crate::media::{Codec, Packet, Vp8Numbers, is_newer};
 
 /// Frames that are older than what was sent of the layer before follow it at this fraction of their distance.
 const SQUEEZE: u32 = 64;
@@ -130,11 +130,6 @@ impl Shift {
         let Squeeze { from, to } = self.squeeze?;
         Some(to.wrapping_add((timestamp.wrapping_sub(from) as i32 / SQUEEZE as i32) as u32))
     }
-}
-
-/// Whether timestamp `a` is after `b`, modulo 2³².
-fn is_newer(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) > 0
 }
 
 #[cfg(test)]

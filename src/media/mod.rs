@@ -47,5 +47,6 @@ pub use rate::RateWindow;
 pub use red::{PrimaryBlock, RedPayload, RedundantBlock, red_facts};
 pub use ring::{Inserted, PacketRing};
 pub use rtp::{ExtensionBlock, FIXED_HEADER_LEN, RtpError, RtpHeader, SEQUENCE_NUMBER, SSRC, TIMESTAMP};
+pub(crate) use timeline::is_newer;
 pub use timeline::{Placement, Position, Timeline};
 pub use vp8::Vp8Numbers;

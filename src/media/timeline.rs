@@ -203,8 +203,8 @@ impl Insertions {
     }
 }
 
-/// Whether timestamp `a` is after `b`, modulo 2³².
-fn is_newer(a: u32, b: u32) -> bool {
+/// Whether RTP timestamp `a` is after `b`, modulo 2³².
+pub(crate) fn is_newer(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
 }
 

@@ -17,6 +17,7 @@
 use std::time::{Duration, Instant};
 
 use crate::fanout::{Bandwidth, ProbeOutcome, Usage};
+use crate::rtc::rtcp::TwccFeedback;
 
 use super::message::{LayerIndex, LayerOffer};
 
@@ -65,10 +66,23 @@ const RELAPSE: Duration = Duration::from_secs(10);
 /// … that is made again only after a time that doubles up to this.
 const MOST_WAIT_AFTER_RELAPSE: Duration = Duration::from_secs(60);
 
+/// Whether padding can be sent to a player.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Padding {
+    /// It can.
+    Possible,
+    /// Too many others get some.
+    NotNow,
+    /// It takes no repetitions, or does not say which packets arrive.
+    Impossible,
+}
+
 /// The adaptation of one player.
 #[derive(Debug)]
 pub(super) struct Adaptation {
     pub(super) bandwidth: Bandwidth,
+    /// It says what arrives. Else its own estimate is all there is, and means what it says.
+    has_feedback: bool,
     /// The path has carried less than the best layer takes. Until that is seen, it is taken to carry it.
     is_limited: bool,
     overused: Option<Instant>,
@@ -91,6 +105,7 @@ impl Adaptation {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             bandwidth: Bandwidth::new(now),
+            has_feedback: false,
             is_limited: false,
             overused: None,
             rose: None,
@@ -102,14 +117,35 @@ impl Adaptation {
         }
     }
 
-    /// The layer to send, of `offers`, the best first, where `current` is sent now. Asked after each feedback. `can_probe` says
-    /// that padding can be sent, which needs RTX.
+    /// The player says what arrived.
+    pub(super) fn handle_feedback(&mut self, now: Instant, feedback: &TwccFeedback<'_>) {
+        self.has_feedback = true;
+        self.bandwidth.handle_feedback(now, feedback.reference_ticks(), feedback.statuses());
+    }
+
+    /// The player says what it believes that its path carries. Who says what arrives is not asked for that.
+    pub(super) fn handle_remb(&mut self, now: Instant, bits_per_second: u64) {
+        if !self.has_feedback {
+            self.bandwidth.handle_remb(now, bits_per_second);
+        }
+    }
+
+    /// Looked at now and then: whether feedback has stopped to come, which [`Adaptation::decide`] has to know of.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
+        let is_due = self.bandwidth.poll_timeout().is_some_and(|at| now >= at);
+        if is_due {
+            self.bandwidth.padding_due(now);
+        }
+        is_due
+    }
+
+    /// The layer to send, of `offers`, the best first, where `current` is sent now. Asked after each feedback.
     pub(super) fn decide(
         &mut self,
         now: Instant,
         offers: &[LayerOffer],
         current: LayerIndex,
-        can_probe: bool,
+        padding: Padding,
     ) -> Option<LayerIndex> {
         let outcome = self.probe_outcome(now);
         let best = offers.first().map(|offer| offer.layer);
@@ -121,9 +157,7 @@ impl Adaptation {
         let Some(at) = offers.iter().position(|offer| offer.layer == current) else {
             return if self.is_limited { best_within(offers, estimate.bits_per_second) } else { best };
         };
-        // A peer's own estimate is all there is where nothing is said of what arrives: it means what it says.
-        let is_told = estimate.received_bits_per_second == 0;
-        let is_overused = is_told || self.overused.is_some_and(|overused| now < overused + RECENT);
+        let is_overused = self.is_overused(now);
         if is_overused && !fits(&offers[at], estimate.bits_per_second) {
             let fitting = best_within(&offers[at..], estimate.bits_per_second);
             if fitting != Some(current) {
@@ -135,7 +169,8 @@ impl Adaptation {
             return best;
         }
         let Some(better) = at.checked_sub(1).and_then(|at| offers.get(at)) else {
-            self.is_limited = false;
+            // The best of those that come now may be less than the best that there is: only one that was taken up proves more.
+            self.is_limited = self.rose.is_none_or(|rose| now < rose + RELAPSE);
             return Some(current);
         };
         let needed = takes(better) * ROOM / 100;
@@ -146,15 +181,15 @@ impl Adaptation {
             Some(ProbeOutcome::Failed) => self.put_off(now),
             None => {}
         }
-        if is_told && estimate.bits_per_second >= needed {
-            return Some(self.rise(now, better.layer));
-        }
-        if now < self.next_probe || self.probing.is_some() || is_overused && !is_told {
+        let is_calm = !self.has_feedback || !is_overused;
+        if now < self.next_probe || self.probing.is_some() || !is_calm {
             return Some(current);
         }
-        if !can_probe {
-            // There is no other way to know than to try.
-            return Some(self.rise(now, better.layer));
+        match padding {
+            // There is no other way to know than to believe it, or to try.
+            Padding::Impossible => return Some(self.rise(now, better.layer)),
+            Padding::NotNow => return Some(current),
+            Padding::Possible => {}
         }
         let known = estimate.bits_per_second.max(estimate.received_bits_per_second);
         self.probing = Some(now);
@@ -165,8 +200,7 @@ impl Adaptation {
     /// Whether the path has room for a repair of `bytes`, beside `layer`. While more is sent than it carries, repairs get no more
     /// than media leave of it: else they would keep the queue full that loses what they repair.
     pub(super) fn may_repair(&mut self, now: Instant, offers: &[LayerOffer], layer: LayerIndex, bytes: usize) -> bool {
-        let is_overused = self.overused.is_some_and(|overused| now < overused + RECENT);
-        let Some(estimate) = self.bandwidth.estimate(now).filter(|_| is_overused) else { return true };
+        let Some(estimate) = self.bandwidth.estimate(now).filter(|_| self.is_overused(now)) else { return true };
         let takes = offers.iter().find(|offer| offer.layer == layer).map_or(0, takes);
         let left = estimate.bits_per_second.saturating_sub(takes).max(takes / LEAST_FOR_REPAIRS);
         let elapsed = now.saturating_duration_since(self.repairs_earned).min(REPAIR_BURST);
@@ -183,8 +217,8 @@ impl Adaptation {
     pub(super) fn is_too_much(&self, now: Instant, offers: &[LayerOffer], layer: LayerIndex) -> bool {
         let estimate = self.bandwidth.estimate(now);
         let offer = offers.iter().find(|offer| offer.layer == layer);
-        let is_overused = self.overused.is_some_and(|overused| now < overused + RECENT);
-        is_overused && estimate.zip(offer).is_some_and(|(estimate, offer)| !fits(offer, estimate.bits_per_second))
+        self.is_overused(now)
+            && estimate.zip(offer).is_some_and(|(estimate, offer)| !fits(offer, estimate.bits_per_second))
     }
 
     /// Packets were sent at once, with the transport-wide numbers from `first` to before `next`; `bytes` of UDP payload in all.
@@ -200,10 +234,9 @@ impl Adaptation {
         self.probing.is_some_and(|began| now < began + PROBE)
     }
 
-    /// A probe cannot begin now: there are too many.
-    pub(super) fn give_way(&mut self, now: Instant) {
-        self.probing = None;
-        self.next_probe = now + NEXT_WAIT;
+    /// Whether a low estimate means that the path is full. What a player estimates itself always does.
+    fn is_overused(&self, now: Instant) -> bool {
+        !self.has_feedback || self.overused.is_some_and(|overused| now < overused + RECENT)
     }
 
     /// What came of the probe that ran; one of which nothing is heard has failed.
@@ -232,6 +265,7 @@ impl Adaptation {
             (self.wait, self.most_wait) = (FIRST_WAIT, MOST_WAIT);
         }
         self.probing = None;
+        self.bandwidth.cancel_probe();
         self.next_probe = now + self.wait;
     }
 
@@ -275,28 +309,31 @@ mod tests {
         now: Instant,
         adaptation: Adaptation,
         layer: LayerIndex,
-        can_probe: bool,
+        padding: Padding,
     }
 
     impl Player {
-        fn new(can_probe: bool) -> Self {
+        fn new(padding: Padding) -> Self {
             let now = Instant::now();
-            Self { now, adaptation: Adaptation::new(now), layer: LARGE, can_probe }
+            Self { now, adaptation: Adaptation::new(now), layer: LARGE, padding }
         }
 
         fn says(&mut self, offers: &[LayerOffer], bits_per_second: u64) -> LayerIndex {
             self.now += Duration::from_secs(1);
             self.adaptation.bandwidth.handle_remb(self.now, bits_per_second);
-            self.layer =
-                self.adaptation.decide(self.now, offers, self.layer, self.can_probe).expect("some are offered");
+            self.layer = self.adaptation.decide(self.now, offers, self.layer, self.padding).expect("some are offered");
             self.layer
         }
     }
 
     #[test]
     fn the_best_layer_is_taken_until_the_path_is_seen_to_carry_less() {
-        let mut player = Player::new(true);
-        assert_eq!(player.adaptation.decide(player.now, &OFFERS, SMALL, true), Some(LARGE), "nothing is known");
+        let mut player = Player::new(Padding::Impossible);
+        assert_eq!(
+            player.adaptation.decide(player.now, &OFFERS, SMALL, Padding::Possible),
+            Some(LARGE),
+            "nothing is known"
+        );
         assert_eq!(player.says(&OFFERS, 3_000_000), LARGE);
         assert_eq!(player.says(&OFFERS, 800_000), MIDDLE);
         assert_eq!(player.says(&OFFERS, 100_000), SMALL);
@@ -305,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_layer_is_taken_up_only_with_room_to_spare() {
-        let mut player = Player::new(true);
+        let mut player = Player::new(Padding::Impossible);
         player.says(&OFFERS, 800_000);
         let takes = takes(&OFFERS[0]);
         assert_eq!(player.says(&OFFERS, takes), MIDDLE);
@@ -315,18 +352,22 @@ mod tests {
 
     #[test]
     fn a_layer_that_is_gone_is_replaced_by_what_fits() {
-        let mut player = Player::new(true);
+        let mut player = Player::new(Padding::Impossible);
         player.says(&OFFERS, 800_000);
         assert_eq!(player.says(&[OFFERS[0], OFFERS[2]], 800_000), SMALL);
-        let mut unlimited = Player::new(true);
+        let mut unlimited = Player::new(Padding::Impossible);
         unlimited.layer = SMALL;
         assert_eq!(unlimited.says(&OFFERS[..2], 3_000_000), LARGE);
-        assert_eq!(unlimited.adaptation.decide(unlimited.now, &[], LARGE, true), None, "nothing comes at all");
+        assert_eq!(
+            unlimited.adaptation.decide(unlimited.now, &[], LARGE, Padding::Possible),
+            None,
+            "nothing comes at all"
+        );
     }
 
     #[test]
     fn who_cannot_be_probed_is_tried_ever_more_rarely() {
-        let mut player = Player::new(false);
+        let mut player = Player::new(Padding::Impossible);
         let mut tried = Vec::new();
         for second in 0..200_u32 {
             let before = player.layer;

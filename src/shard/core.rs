@@ -12,7 +12,7 @@ use crate::rtc::demux::{PacketKind, classify};
 use crate::rtc::dtls::DtlsScratch;
 use crate::rtc::ice_lite::{DropCause, Ufrag, new_credentials};
 use crate::rtc::rtcp::NtpTime;
-use crate::rtc::sdp::{IceCredentials, Negotiated};
+use crate::rtc::sdp::{IceCredentials, Negotiated, StreamParameters};
 use crate::rtc::srtp::SrtpError;
 use crate::rtc::stun::{BindingRequest, StunError};
 use crate::rtc::{
@@ -704,14 +704,19 @@ impl Shard {
         let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else {
             return false;
         };
-        for (stream, seed) in player.wanted.take().into_iter().flat_map(|wanted| *wanted) {
+        let wanted = player.wanted.take();
+        // Before it is counted among those of a class.
+        let fits = |stream: &StreamParameters| match table.codec(stream.codec.kind()) {
+            Some(present) => present == stream.codec,
+            // Away from home the track may not have come yet.
+            None => table.home.is_none(),
+        };
+        if !wanted.iter().flat_map(|wanted| wanted.iter()).filter_map(|(stream, _)| stream.as_ref()).all(fits) {
+            return false;
+        }
+        for (stream, seed) in wanted.into_iter().flat_map(|wanted| *wanted) {
             let Some(stream) = stream else { continue };
             let kind = stream.codec.kind();
-            let present = table.codec(kind);
-            // Away from home the track may not have come yet.
-            if present.is_some_and(|codec| codec != stream.codec) || (present.is_none() && table.home.is_some()) {
-                return false;
-            }
             let ssrc = table.spec.ssrc(kind);
             let rtx_ssrc = table.spec.video_rtx_ssrc;
             player.layer = table.best_layer();

@@ -141,6 +141,7 @@ impl Shard {
         let Part::Player(player) = &mut session.part else { return };
         if player.is_between_layers() {
             // What it would be repaired for is over, and its path is full.
+            table.report.retransmissions_withheld += lost.count() as u64;
             return;
         }
         let round_trip = player.time_to_miss(now);
@@ -157,9 +158,9 @@ impl Shard {
             let batch = &mut self.control.batch;
             let (layer, len) = (player.layer, packet.payload().len());
             let has_room = |adaptation: &mut Box<Adaptation>| adaptation.may_repair(now, &table.layers, layer, len);
-            if player.repairs.is_under_way(now, sequence_number, round_trip)
-                || sent >= allowance
+            if sent >= allowance
                 || !batch.has_room(MAX_DATAGRAM + 2)
+                || player.repairs.is_under_way(now, sequence_number, round_trip)
                 || !player.adaptation.as_mut().is_none_or(has_room)
                 || !player.repairs.take(now, sequence_number)
             {
@@ -266,6 +267,7 @@ impl Shard {
         for layer in broken {
             self.mend_layer(now, id, layer);
         }
+        self.watch_feedback(now, slot);
     }
 
     /// Packets of a layer will never come: whoever gets it needs a keyframe.

@@ -277,11 +277,9 @@ impl Shard {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let (bytes, keyframe) = (packet.payload().len(), packet.facts.keyframe);
         let Some(track_here) = table.track_mut(track) else { return };
-        if packet.epoch != track_here.ring.epoch()
-            && let Some(clock) = &mut track_here.clock
-        {
+        if packet.epoch != track_here.ring.epoch() && !track_here.ring.is_empty() {
             // As at home: another source may have another clock, which is told once it is known.
-            clock.capture = None;
+            track_here.clock = Some(TrackClock { instant: packet.arrival, timestamp: packet.timestamp, capture: None });
         }
         let fresh = track_here.insert(packet);
         if fresh.packet {

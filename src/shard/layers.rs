@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fanout::DownTrack;
 use crate::media::{Codec, Packet, PictureSize, facts, picture_size};
 use crate::rtc::sdp::SimulcastLayer;
 
-use super::core::Shard;
+use super::adaptation::Padding;
+use super::core::{Shard, Slot};
 use super::inbound::{Carried, Inbound};
 use super::ladder::{Ladder, Seen};
 use super::message::{LayerIndex, LayerOffer, PeerMessage, ShardEvent, TableId, TrackId};
@@ -30,6 +30,8 @@ pub(super) struct Change {
     pub(super) layer: LayerIndex,
     /// A keyframe from this index on will do: older ones are of before the picture that the player has.
     from: u64,
+    /// When it was decided.
+    since: Instant,
     /// Since when that keyframe is whole.
     whole_since: Option<Instant>,
     /// The path does not carry the layer that the player has: it is sent no more of that.
@@ -113,15 +115,27 @@ impl Shard {
 
     /// Sees to it that a player gets the layer that is best for it.
     pub(super) fn choose_layer(&mut self, now: Instant, slot: u32) {
+        let may_probe = self.may_probe();
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let id = session.table;
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        let Some(player) = session.player_mut().filter(|player| player.video.is_some()) else { return };
-        let next = player.next_layer();
-        let can_probe = player.video.as_ref().is_some_and(DownTrack::has_rtx);
-        let adapted = player.adaptation.as_mut().map(|a| a.decide(now, &table.layers, next, can_probe));
+        let Some(table) = self.tables.get_mut(&id).filter(|table| !table.layers.is_empty()) else { return };
+        let Some(player) = session.player_mut() else { return };
+        let Some(down) = &mut player.video else { return };
+        let (layer, next) = (player.layer, player.change.map_or(player.layer, |change| change.layer));
+        let padding = match table.video_classes.classes[down.class].transport_cc {
+            Some(_) if down.has_rtx() && may_probe => Padding::Possible,
+            Some(_) if down.has_rtx() => Padding::NotNow,
+            _ => Padding::Impossible,
+        };
+        let adapted = player.adaptation.as_mut().map(|a| a.decide(now, &table.layers, next, padding));
         let wanted = adapted.flatten().unwrap_or(table.best_layer());
+        let gives_up = player.adaptation.as_ref().is_some_and(|a| a.is_too_much(now, &table.layers, layer));
         if wanted == next || table.track(TrackId::Video(wanted)).is_none() {
+            // What was to be changed for another reason may be urgent by now.
+            if let Some(change) = player.change.as_mut().filter(|change| gives_up && !change.gives_up) {
+                change.gives_up = true;
+                table.leaving.push(slot);
+            }
             return;
         }
         let given_up = player.change.take();
@@ -130,91 +144,142 @@ impl Shard {
         }
         let left = given_up.and_then(|change| change.left);
         // Who gets no more of a layer has to begin with a keyframe, also where it is the same layer again.
-        if wanted == player.layer && left.is_none() {
+        if wanted == layer && left.is_none() {
             return;
         }
-        if player.video.as_ref().is_some_and(|down| down.newest_timestamp().is_none()) {
+        if down.newest_timestamp().is_none() {
             // It has had nothing yet: nothing has to go on.
-            move_player(table, slot, player.layer, wanted);
+            down.restart();
             player.layer = wanted;
-            player.video.iter_mut().for_each(|down| down.restart());
+            move_player(table, slot, layer, wanted);
             return self.start_replay(now, slot, id);
         }
-        let gives_up = player
-            .adaptation
-            .as_ref()
-            .is_some_and(|adaptation| adaptation.is_too_much(now, &table.layers, player.layer));
-        if let Some(track) = table.track_mut(TrackId::Video(wanted)) {
-            let from = track.ring.head();
-            player.change = Some(Change { layer: wanted, from, whole_since: None, gives_up, left });
-            track.waiting.push(slot);
+        // A request takes from the picture of everybody: a player has as many for this as for its PLIs.
+        let may_ask = player.adaptation.is_none() || player.keyframes.take(now);
+        let Some(track) = table.track_mut(TrackId::Video(wanted)) else { return };
+        let from = track.next_keyframe_from(now);
+        track.waiting.push(slot);
+        track.waiting_from = track.waiting_from.min(from);
+        // One that is no haste waits with others for whom one is asked for now and then.
+        let asks = may_ask && !track.has_keyframe_from(from) && (gives_up || left.is_some() || track.is_due_again(now));
+        player.change = Some(Change { layer: wanted, from, since: now, whole_since: None, gives_up, left });
+        if gives_up && left.is_none() {
+            table.leaving.push(slot);
         }
-        self.want_keyframe(now, id, wanted);
+        if asks {
+            self.want_keyframe(now, id, wanted);
+        }
     }
 
     /// Lets the players go on with another layer for whom it is time.
     pub(super) fn settle_changes(&mut self, now: Instant, id: TableId) {
+        self.leave_layers(now, id);
         for layer in (0..self.tables.get(&id).map_or(0, |table| table.video.len())).map(LayerIndex) {
-            let Some(track) = self.tables.get(&id).and_then(|table| table.track(TrackId::Video(layer))) else { return };
-            if track.waiting.is_empty() {
-                continue;
-            }
-            let keyframe = track.ring.gop_start().and_then(|start| track.ring.get(start)).cloned();
-            for slot in track.waiting.clone() {
-                self.leave_layer(id, slot);
-                if let Some(keyframe) = &keyframe {
-                    self.settle_change(now, id, slot, keyframe);
+            let track = self.tables.get_mut(&id).and_then(|table| table.track_mut(TrackId::Video(layer)));
+            let Some(track) = track.filter(|track| !track.waiting.is_empty()) else { continue };
+            let start = track.ring.gop_start().filter(|start| *start >= track.waiting_from);
+            let Some(keyframe) = start.and_then(|start| track.ring.get(start)).cloned() else { continue };
+            let replayed = track.frames_since(keyframe.index);
+            let (mut moved, mut rest, mut rest_from) = (Vec::new(), std::mem::take(&mut track.waiting), u64::MAX);
+            rest.retain(|slot| {
+                let settled = self.settle_change(now, id, *slot, &keyframe, replayed);
+                match settled {
+                    Settled::Moved => moved.push(*slot),
+                    Settled::Waits(from) => rest_from = rest_from.min(from),
+                    Settled::Gone => {}
                 }
-            }
+                matches!(settled, Settled::Waits(_))
+            });
+            self.move_players(now, id, layer, moved, (rest, rest_from));
         }
     }
 
-    /// A player that is to get no more of its layer leaves it at the end of a frame.
-    fn leave_layer(&mut self, id: TableId, slot: u32) {
+    /// `moved` get the layer from now on, `rest` still wait for it.
+    fn move_players(
+        &mut self,
+        now: Instant,
+        id: TableId,
+        layer: LayerIndex,
+        moved: Vec<u32>,
+        (rest, rest_from): (Vec<u32>, u64),
+    ) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let session = self.sessions[slot as usize].session.as_deref_mut();
-        let Some(player) = session.and_then(|session| session.player_mut()) else { return };
-        let (Some(change), Some(down)) = (&mut player.change, &player.video) else { return };
-        if !change.gives_up || change.left.is_some() || !down.is_between_frames() {
-            return;
+        if !moved.is_empty() {
+            // In one pass, however many there are.
+            let sessions = &self.sessions;
+            for (at, track) in table.video.iter_mut().enumerate() {
+                track
+                    .players
+                    .retain(|slot| layer_of(sessions, *slot) == Some(LayerIndex(at)) && LayerIndex(at) != layer);
+            }
+            let all = table.players.iter().filter(|slot| layer_of(sessions, **slot) == Some(layer));
+            if let Some(track) = table.video.get_mut(layer.0) {
+                track.players.clear();
+                track.players.extend(all);
+            }
         }
-        let Some(track) = table.track_mut(TrackId::Video(player.layer)) else { return };
-        track.players.retain(|other| *other != slot);
-        change.left = Some(down.cursor().map_or(0, |cursor| track.frames_since(cursor)));
+        if let Some(track) = table.video.get_mut(layer.0) {
+            (track.waiting, track.waiting_from) = (rest, rest_from);
+        }
+        for slot in moved {
+            self.start_replay(now, slot, id);
+        }
+    }
+
+    /// Players that are to get no more of their layers leave these at the end of a frame.
+    fn leave_layers(&mut self, now: Instant, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id).filter(|table| !table.leaving.is_empty()) else { return };
+        let (sessions, tracks) = (&mut self.sessions, &mut table.video);
+        table.leaving.retain(|slot| {
+            let session = sessions[*slot as usize].session.as_deref_mut();
+            let Some(player) = session.and_then(|session| session.player_mut()) else { return false };
+            let (Some(change), Some(down)) = (&mut player.change, &player.video) else { return false };
+            if change.left.is_some() {
+                return false;
+            }
+            if !down.is_between_frames() && now < change.since + PATIENCE {
+                return true;
+            }
+            if let Some(track) = tracks.get(player.layer.0) {
+                change.left = Some(down.cursor().map_or(0, |cursor| track.frames_since(cursor)));
+            }
+            false
+        });
+        for (at, track) in tracks.iter_mut().enumerate() {
+            track.players.retain(|slot| layer_of(sessions, *slot) == Some(LayerIndex(at)));
+        }
     }
 
     /// A player goes on with `keyframe` of the layer that it waits for, if that is new, and if the layer that it has has come
-    /// to the end of a frame or does not do so in time.
-    fn settle_change(&mut self, now: Instant, id: TableId, slot: u32, keyframe: &Packet) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
+    /// to the end of a frame or does not do so in time. `replayed` frames have ended since the keyframe.
+    fn settle_change(&mut self, now: Instant, id: TableId, slot: u32, keyframe: &Packet, replayed: u64) -> Settled {
+        let Some(table) = self.tables.get_mut(&id) else { return Settled::Gone };
         let session = self.sessions[slot as usize].session.as_deref_mut();
-        let Some(player) = session.and_then(|session| session.player_mut()) else { return };
-        let Some(change) = player.change.as_mut().filter(|change| keyframe.index >= change.from) else { return };
-        let Some(down) = player.video.as_mut() else { return };
+        let Some(player) = session.and_then(|session| session.player_mut()) else { return Settled::Gone };
+        let (Some(change), Some(down)) = (&mut player.change, &mut player.video) else { return Settled::Gone };
+        if keyframe.index < change.from {
+            return Settled::Waits(change.from);
+        }
         let (old, new) = (player.layer, change.layer);
         let whole_since = *change.whole_since.get_or_insert(now);
         let had = table.track(TrackId::Video(old));
         let is_whole = change.left.is_some() || had.is_none_or(|track| track.has_no_hole());
         let between_frames = down.is_between_frames() && is_whole;
         if !between_frames && now < whole_since + PATIENCE {
-            return;
+            return Settled::Waits(change.from);
         }
         // Counted as forwarded, though a flush had still to come.
         let pending = || had.zip(down.cursor()).map_or(0, |(track, cursor)| track.frames_since(cursor));
         let (unsent, gives_up) = (change.left.unwrap_or_else(pending), change.left.is_some());
         let at = table.same_time(old, new, keyframe).unwrap_or(keyframe.timestamp);
         let skipped = down.newest_timestamp().map_or(0, |newest| at.wrapping_sub(newest));
-        let codec = had.map(|track| track.codec);
         let last = had.zip(down.cursor()).and_then(|(track, cursor)| track.last_before(cursor));
-        if let Some(codec) = codec {
+        if let Some(codec) = had.map(|track| track.codec) {
             down.switch_layer(codec, keyframe, at, last);
         }
         player.layer = new;
         player.change = None;
-        move_player(table, slot, old, new);
-        let Some(track) = table.track_mut(TrackId::Video(new)) else { return };
-        track.waiting.retain(|waiting| *waiting != slot);
-        let (skipped, replayed) = (track.frames.frames_within(skipped), track.frames_since(keyframe.index));
+        let skipped = table.track(TrackId::Video(new)).map_or(0, |track| track.frames.frames_within(skipped));
         let skipped = skipped + u64::from(!between_frames);
         player.withheld.frames += skipped;
         table.report.layer_switches += 1;
@@ -223,8 +288,25 @@ impl Shard {
             false => table.report.frames_dropped_layer_switch += skipped,
         }
         table.report.frames_forwarded += replayed.saturating_sub(unsent);
-        self.start_replay(now, slot, id);
+        Settled::Moved
     }
+}
+
+/// What became of a player that waited for a keyframe.
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    /// It goes on with it.
+    Moved,
+    /// It waits for one from that index on, or for the end of a frame.
+    Waits(u64),
+    /// It does not wait any more.
+    Gone,
+}
+
+/// The layer that a player is sent, if it is sent any.
+fn layer_of(sessions: &[Slot], slot: u32) -> Option<LayerIndex> {
+    let player = sessions[slot as usize].session.as_deref().and_then(|session| session.player());
+    player.filter(|player| player.video.is_some() && !player.is_between_layers()).map(|player| player.layer)
 }
 
 /// A player is no longer one of those that get the old layer, but of those that get the new.

@@ -25,14 +25,14 @@ impl Shard {
     /// A player says what arrived. Players of a table with several layers get another if their path asks for it.
     pub(super) fn handle_transport_feedback(&mut self, now: Instant, slot: u32, feedback: &TwccFeedback<'_>) {
         let Some(adaptation) = self.adaptation(now, slot) else { return };
-        adaptation.bandwidth.handle_feedback(now, feedback.reference_ticks(), feedback.statuses());
+        adaptation.handle_feedback(now, feedback);
         self.adapt(now, slot);
     }
 
     /// A player says what it believes that its path carries.
     pub(super) fn handle_remb(&mut self, now: Instant, slot: u32, bits_per_second: u64) {
         let Some(adaptation) = self.adaptation(now, slot) else { return };
-        adaptation.bandwidth.handle_remb(now, bits_per_second);
+        adaptation.handle_remb(now, bits_per_second);
         self.adapt(now, slot);
     }
 
@@ -44,17 +44,27 @@ impl Shard {
         Some(player.adaptation.get_or_insert_with(|| Box::new(Adaptation::new(now))))
     }
 
+    /// Sees to it that a player that has said something gets the layer for it, and padding if that is wanted.
     fn adapt(&mut self, now: Instant, slot: u32) {
         self.choose_layer(now, slot);
         let is_probing = self.adaptation(now, slot).is_some_and(|adaptation| adaptation.is_probing(now));
-        if !is_probing || self.probing.contains(&slot) {
-            return;
-        }
-        if self.probing.len() < MOST_AT_ONCE {
+        if is_probing && !self.probing.contains(&slot) {
             self.probing.push(slot);
             self.probe_due.get_or_insert(now);
-        } else if let Some(adaptation) = self.adaptation(now, slot) {
-            adaptation.give_way(now);
+        }
+    }
+
+    /// Whether there is room for another probe.
+    pub(super) fn may_probe(&self) -> bool {
+        self.probing.len() < MOST_AT_ONCE
+    }
+
+    /// Now and then: a player whose feedback has stopped to come is on a path that carries less.
+    pub(super) fn watch_feedback(&mut self, now: Instant, slot: u32) {
+        let session = self.sessions[slot as usize].session.as_deref_mut();
+        let adaptation = session.and_then(|session| session.player_mut()?.adaptation.as_mut());
+        if adaptation.is_some_and(|adaptation| adaptation.handle_timeout(now)) {
+            self.choose_layer(now, slot);
         }
     }
 

@@ -154,11 +154,6 @@ pub(super) struct Player {
 }
 
 impl Player {
-    /// The layer that it gets, or is to get soon.
-    pub(super) fn next_layer(&self) -> LayerIndex {
-        self.change.map_or(self.layer, |change| change.layer)
-    }
-
     /// How long a packet takes to come and, if it does not, to be missed: by the last report, and by what waits on the path now.
     pub(super) fn time_to_miss(&self, now: Instant) -> Duration {
         let queue = self.adaptation.as_ref().and_then(|adaptation| adaptation.bandwidth.estimate(now));

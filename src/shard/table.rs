@@ -39,6 +39,8 @@ pub(super) struct Table {
     pub(super) subscribed: bool,
     /// Away from home: when the last player left.
     pub(super) idle_since: Option<Instant>,
+    /// Slots of players that are to get no more of their layers.
+    pub(super) leaving: Vec<u32>,
     /// What every player with video was offered by now: the best layer.
     pub(super) offered: Offered,
     pub(super) qos: TableQos,
@@ -62,6 +64,7 @@ impl Table {
             home,
             subscribed: false,
             idle_since: None,
+            leaving: Vec::new(),
             offered: Offered::default(),
             qos: TableQos::default(),
             silent: 0,
@@ -93,6 +96,7 @@ impl Table {
                 self.classes_mut(id.kind()).leave(class);
             }
         }
+        self.leaving.retain(|other| *other != slot);
         for track in &mut self.video {
             track.waiting.retain(|other| *other != slot);
         }
@@ -282,6 +286,8 @@ pub(super) struct Track {
     pub(super) players: Vec<u32>,
     /// Slots of players that go on with it at its next keyframe.
     pub(super) waiting: Vec<u32>,
+    /// None of them goes on with a keyframe before this index.
+    pub(super) waiting_from: u64,
     pub(super) keyframe_wanted: KeyframeMerger,
     /// Which frames came whole.
     pub(super) frames: FrameTracker,
@@ -315,6 +321,7 @@ impl Track {
             queued: false,
             players: Vec::new(),
             waiting: Vec::new(),
+            waiting_from: u64::MAX,
             keyframe_wanted: KeyframeMerger::default(),
             frames: FrameTracker::new(),
             counted: FrameCounts::default(),
@@ -341,6 +348,24 @@ impl Track {
     /// Whether the keyframe that was asked for is long in coming.
     pub(super) fn is_due_again(&self, now: Instant) -> bool {
         self.keyframe_wanted.last.is_none_or(|last| now >= last + ASKED_AGAIN)
+    }
+
+    /// Where a keyframe may begin with which a player goes on that has another layer: at one that has just come, or is coming.
+    pub(super) fn next_keyframe_from(&self, now: Instant) -> u64 {
+        let recent = |start: &u64| self.ring.get(*start).is_some_and(|packet| now < packet.arrival + JUST_NOW);
+        if let Some(start) = self.ring.gop_start().filter(recent) {
+            return start;
+        }
+        let newest = self.ring.head().checked_sub(1).and_then(|newest| self.ring.get(newest));
+        let Some(unfinished) = newest.filter(|newest| !newest.marker) else { return self.ring.head() };
+        let is_same =
+            |index: &u64| self.ring.get(*index).is_some_and(|packet| packet.timestamp == unfinished.timestamp);
+        (0..=unfinished.index).rev().take_while(is_same).last().unwrap_or(unfinished.index)
+    }
+
+    /// Whether there is a whole keyframe from `index` on.
+    pub(super) fn has_keyframe_from(&self, index: u64) -> bool {
+        self.ring.gop_start().is_some_and(|start| start >= index)
     }
 
     /// Frames that end from `index` on, among those that were counted.
@@ -534,6 +559,9 @@ pub(super) const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 /// Who waits for a keyframe to change layers asks again after this time. Encoders that take no requests have one every few
 /// seconds.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
+/// A keyframe of another layer that came so recently does as well as one that is asked for.
+const JUST_NOW: Duration = Duration::from_millis(200);
 
 impl KeyframeMerger {
     /// Somebody needs a keyframe.

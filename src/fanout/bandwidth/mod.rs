@@ -206,6 +206,11 @@ impl Bandwidth {
         self.outcome = None;
     }
 
+    /// Gives up the probe that runs, without an outcome.
+    pub fn cancel_probe(&mut self) {
+        (self.probe, self.outcome) = (None, None);
+    }
+
     /// Bytes of padding that are to be sent now for the running probe; what is sent of them is told to
     /// [`Self::handle_sent`]. 0 without a probe, or when media is enough.
     pub fn padding_due(&mut self, now: Instant) -> u32 {
