@@ -19,6 +19,10 @@ pub struct FrameCounts {
     pub whole: u64,
     /// At least one packet never came; frames that vanished altogether included, by estimate.
     pub lost: u64,
+    /// Of the lost ones, those that vanished altogether.
+    pub vanished: u64,
+    /// Of the whole ones, those behind a lost one and before the next keyframe: a decoder is likely to have no use for them.
+    pub broken: u64,
 }
 
 /// Counts the frames of a video track, reading its ring in index order.
@@ -46,6 +50,8 @@ pub struct FrameTracker {
     frame: Option<Frame>,
     /// The usual step of the timestamp from frame to frame, in ticks.
     interval: Option<u32>,
+    /// A frame is lost, and no keyframe has come since.
+    is_broken: bool,
     counts: FrameCounts,
     whole_rate: RateWindow,
 }
@@ -55,6 +61,8 @@ pub struct FrameTracker {
 struct Frame {
     timestamp: u32,
     is_damaged: bool,
+    /// Refers to no other.
+    is_keyframe: bool,
     /// It is counted; packets with its timestamp may still follow.
     has_ended: bool,
     /// When its last packet arrived.
@@ -165,6 +173,7 @@ impl FrameTracker {
         match &mut self.frame {
             Some(frame) if frame.timestamp == packet.timestamp => {
                 frame.is_damaged |= missing > 0;
+                frame.is_keyframe |= packet.facts.keyframe;
                 frame.arrival = frame.arrival.max(packet.arrival);
             }
             Some(_) => self.begin_next_frame(packet, missing),
@@ -179,7 +188,7 @@ impl FrameTracker {
     fn begin_next_frame(&mut self, packet: &Packet, missing: u64) {
         let Some(previous) = &mut self.frame else { return };
         let step = packet.timestamp.wrapping_sub(previous.timestamp);
-        let mut is_damaged = false;
+        let (mut is_damaged, mut vanished) = (false, 0);
         if missing == 0 {
             self.interval = Some(smoothed(self.interval, step)).filter(|interval| *interval > 0);
         } else {
@@ -187,9 +196,12 @@ impl FrameTracker {
             let losses = share_out(missing, previous.has_ended, packet.facts.starts_frame, between);
             previous.is_damaged |= losses.end_of_previous;
             is_damaged = losses.start_of_next;
-            self.counts.lost += losses.whole_frames;
+            vanished = losses.whole_frames;
         }
         self.end_frame();
+        self.counts.lost += vanished;
+        self.counts.vanished += vanished;
+        self.is_broken |= vanished > 0;
         self.frame = Some(Frame::new(packet, is_damaged));
     }
 
@@ -199,8 +211,11 @@ impl FrameTracker {
         frame.has_ended = true;
         if frame.is_damaged {
             self.counts.lost += 1;
+            self.is_broken = true;
         } else {
+            self.is_broken &= !frame.is_keyframe;
             self.counts.whole += 1;
+            self.counts.broken += u64::from(self.is_broken);
             self.whole_rate.add(frame.arrival, 1);
         }
     }
@@ -208,7 +223,8 @@ impl FrameTracker {
 
 impl Frame {
     fn new(packet: &Packet, is_damaged: bool) -> Self {
-        Self { timestamp: packet.timestamp, is_damaged, has_ended: false, arrival: packet.arrival }
+        let is_keyframe = packet.facts.keyframe;
+        Self { timestamp: packet.timestamp, is_damaged, is_keyframe, has_ended: false, arrival: packet.arrival }
     }
 }
 

@@ -13,7 +13,7 @@ mod statistics;
 mod table;
 
 pub use histogram::{Histogram, SECONDS};
-pub use playback::{Increment, Losses, Offered, Playback, Withheld};
+pub use playback::{Breach, Increment, Losses, Offered, Playback, Withheld};
 pub use spread::Spread;
 pub use statistics::PlayerStatistics;
 pub use table::{QosReport, Shares, TableQos};

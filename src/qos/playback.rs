@@ -35,19 +35,41 @@ pub struct Offered {
 /// What the node knows that a player did not get, since it came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Withheld {
-    /// Frames that were not sent, for a reason that is on the ledger: lost before they came, or between two layers.
+    /// Frames that were not sent, for a reason that is on the ledger: lost before they came, or between two layers. Of those
+    /// that were offered: a frame of which nothing came was not.
     pub frames: u64,
+    /// Frames that were sent behind one that was not, and before a keyframe, by where that one was lost. Whether they were of
+    /// use only the player can say.
+    pub broken: [u64; 3],
+    /// Frames that were sent and waited for the repair of one before them for longer than a picture waits.
+    pub late: u64,
     /// Runs of packets that the kernel did not take. A retransmission may have mended them: whether they cost a frame only the
     /// player can say.
     pub runs: u64,
 }
 
+/// Where a frame was lost that others rest on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Breach {
+    /// On the way to the node.
+    #[default]
+    BeforeTheNode,
+    /// In a receive buffer of the node.
+    Overload,
+    /// Between two shards.
+    Queue,
+}
+
 /// Where frames were lost that a player was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// The node could not send them.
+    /// They rest on one that was lost before the node.
+    pub ingest_loss: u64,
+    /// They rest on one that was lost in a receive buffer of the node.
+    pub node_overload: u64,
+    /// The node could not send them, or one that they rest on.
     pub node_queue: u64,
-    /// They never came whole.
+    /// They never came whole, or so late that the picture had moved on.
     pub network: u64,
     /// They came whole and were not decoded.
     pub decoder: u64,
@@ -93,8 +115,14 @@ pub struct Playback {
     shown: Shortfall,
     /// Of frames decoded behind frames received.
     decoded: Shortfall,
+    /// Frames that were sent in vain and have not been found missing, by where the one was lost that they rest on.
+    broken: [Suspects; 3],
+    /// Frames that the way held up, likewise.
+    late: Suspects,
     /// Runs that were not sent and have not been found missing.
-    unsent: u64,
+    unsent: Suspects,
+    /// What it was sent until each of the two reports before.
+    recently: [u64; 2],
     /// When the picture may have begun to stand, for all that was reported of it: none stands for longer than there is time.
     unfrozen_since: Option<Instant>,
 }
@@ -148,11 +176,13 @@ impl Playback {
         let withheld = Withheld {
             frames: since(withheld.frames, last.withheld.frames),
             runs: since(withheld.runs, last.withheld.runs),
+            late: since(withheld.late, last.withheld.late),
+            broken: [0, 1, 2].map(|place| since(withheld.broken[place], last.withheld.broken[place])),
         };
         let sent = offered.frames.saturating_sub(withheld.frames);
         let received = grown(|s| s.frames_received);
         let decoded = grown(|s| s.frames_decoded);
-        let losses = self.losses(sent, withheld.runs, received, decoded);
+        let losses = self.losses(sent, withheld, received, decoded);
         let at_most = |count: Option<u64>, each_second: u64| {
             let most = u128::from(each_second) * elapsed.as_millis() / 1000;
             count.unwrap_or(0).min(u64::try_from(most).unwrap_or(u64::MAX))
@@ -172,18 +202,28 @@ impl Playback {
     }
 
     /// Where those are that were sent and not decoded.
-    fn losses(&mut self, sent: u64, unsent: u64, received: Option<u64>, decoded: Option<u64>) -> Losses {
-        let Some(received) = received else {
-            let unknown = decoded.map_or(0, |decoded| self.shown.grow(sent, decoded));
-            return Losses { unknown, ..Losses::default() };
+    fn losses(&mut self, sent: u64, withheld: Withheld, received: Option<u64>, decoded: Option<u64>) -> Losses {
+        self.broken.iter_mut().zip(withheld.broken).for_each(|(suspects, count)| suspects.add(count));
+        self.unsent.add(withheld.runs);
+        self.late.add(withheld.late);
+        let mut on_the_way = received.map_or(0, |received| self.sent.last(sent, received));
+        let at_most = sent.max(self.recently[0]).max(self.recently[1]);
+        self.recently = [self.recently[1], sent];
+        let mut decoder = received.zip(decoded).map_or(0, |(received, decoded)| self.decoded.last(received, decoded));
+        let mut unknown = match (received, decoded) {
+            (None, Some(decoded)) => self.shown.last(sent, decoded),
+            _ => 0,
         };
-        let on_the_way = self.sent.grow(sent, received);
-        // One that was not sent is found missing in this report or, if it was about to be repaired, in the next.
-        let suspects = self.unsent.saturating_add(unsent);
-        let node_queue = on_the_way.min(suspects);
-        self.unsent = unsent.min(suspects - node_queue);
-        let decoder = decoded.map_or(0, |decoded| self.decoded.grow(received.min(sent), decoded));
-        Losses { node_queue, network: on_the_way - node_queue, decoder, unknown: 0 }
+        // Nobody has lost more than it was sent, whatever it says.
+        [&mut on_the_way, &mut decoder, &mut unknown].into_iter().for_each(|count| *count = at_most.min(*count));
+        // Some players count as received what rests on nothing, others do not.
+        let mut by_place = self.broken.each_mut().map(|suspects| {
+            suspects.explain(&mut on_the_way) + suspects.explain(&mut decoder) + suspects.explain(&mut unknown)
+        });
+        by_place[Breach::Queue as usize] += self.unsent.explain(&mut on_the_way);
+        let [ingest_loss, node_overload, node_queue] = by_place;
+        let network = on_the_way + self.late.explain(&mut decoder);
+        Losses { ingest_loss, node_overload, node_queue, network, decoder, unknown }
     }
 
     /// The picture is said to have stood for so long, which is counted when it moves again: as much of it as has passed since
@@ -204,19 +244,62 @@ impl Playback {
 struct Shortfall {
     behind: i64,
     highest: i64,
+    /// How far behind it was at the last two reports.
+    recent: [i64; 2],
 }
 
 impl Shortfall {
     /// Takes what was offered and arrived since the last time; returns what is missing of it, never more than was offered.
     fn grow(&mut self, offered: u64, arrived: u64) -> u64 {
+        self.update(offered, arrived);
+        self.take(self.behind, offered)
+    }
+
+    /// The same, of what was missing at the two reports before and still is: what is repaired, or decoded a little later, is
+    /// none.
+    fn last(&mut self, offered: u64, arrived: u64) -> u64 {
+        self.update(offered, arrived);
+        let [earlier, before] = self.recent;
+        self.recent = [before, self.behind];
+        self.take(self.behind.min(before).min(earlier), u64::MAX)
+    }
+
+    fn update(&mut self, offered: u64, arrived: u64) {
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let behind = self.behind.saturating_add(signed(offered)).saturating_sub(signed(arrived));
         // Who decodes more than it is offered replays cached pictures, has things twice, or lies: nobody gets ahead by more
         // than half of an interval, which is more than reports are uneven by.
         self.behind = behind.max(self.highest.saturating_sub(signed(offered / 2)));
-        let missing = self.behind.saturating_sub(self.highest).max(0).cast_unsigned().min(offered);
-        self.highest = self.highest.max(self.behind);
+    }
+
+    fn take(&mut self, behind: i64, at_most: u64) -> u64 {
+        let missing = behind.saturating_sub(self.highest).max(0).cast_unsigned().min(at_most);
+        self.highest = self.highest.max(behind);
         missing
+    }
+}
+
+/// What may explain that a frame is missing, report by report, the newest last. It is found missing in three reports in a row,
+/// of which this is the first, or the next if it was about to be repaired; or never.
+#[derive(Clone, Debug, Default)]
+struct Suspects([u64; 4]);
+
+impl Suspects {
+    /// So many more since the report before.
+    fn add(&mut self, count: u64) {
+        self.0.rotate_left(1);
+        self.0[3] = count;
+    }
+
+    /// Takes from `missing` what they explain, the oldest first; returns it.
+    fn explain(&mut self, missing: &mut u64) -> u64 {
+        let before = *missing;
+        for left in &mut self.0 {
+            let explained = (*missing).min(*left);
+            *left -= explained;
+            *missing -= explained;
+        }
+        before - *missing
     }
 }
 
@@ -283,7 +366,7 @@ mod tests {
         for &(offered, withheld, runs, frames_received, frames_decoded) in reports {
             now += INTERVAL;
             let said = PlayerStatistics { frames_received, ..decoded(frames_decoded) };
-            let withheld = Withheld { frames: withheld, runs };
+            let withheld = Withheld { frames: withheld, runs, ..Withheld::default() };
             each.extend(
                 playback.handle_report(now, frames(offered), withheld, &said).map(|increment| increment.losses),
             );
@@ -291,31 +374,66 @@ mod tests {
         each.iter().map(|l| [l.node_queue, l.network, l.decoder, l.unknown]).collect()
     }
 
+    /// What three reports say of a loss between the first of them and the one before, which saw 60 frames.
+    fn lost(offered: u64, withheld: u64, runs: u64, received: Option<u64>, decoded: u64) -> [u64; 4] {
+        let well = (60, 0, 0, received.map(|_| 60), 60);
+        let then = (offered, withheld, runs, received, decoded);
+        let later = |n| (offered + n, withheld, runs, received.map(|received| received + n), decoded + n);
+        let each = losses(&[well, then, later(60), later(120)]);
+        assert_eq!(each[..2], [[0; 4]; 2], "it may still come");
+        each[2]
+    }
+
     #[test]
     fn frames_are_lost_where_they_were_last_seen() {
-        let well = (60, 0, 0, Some(60), 60);
-        assert_eq!(losses(&[well, (120, 0, 0, Some(113), 113)]), [[0, 7, 0, 0]], "on the way");
-        assert_eq!(losses(&[well, (120, 0, 0, Some(120), 100)]), [[0, 0, 20, 0]], "in the decoder");
-        assert_eq!(losses(&[well, (120, 0, 0, Some(115), 100)]), [[0, 5, 15, 0]], "at both");
-        assert_eq!(losses(&[well, (120, 10, 0, Some(110), 110)]), [[0; 4]], "what was not sent is on the ledger");
-        assert_eq!(losses(&[well, (120, 10, 0, Some(107), 107)]), [[0, 3, 0, 0]]);
-        let silent = (60, 0, 0, None, 60);
-        assert_eq!(losses(&[silent, (120, 10, 0, None, 105)]), [[0, 0, 0, 5]], "it does not say");
+        assert_eq!(lost(120, 0, 0, Some(113), 113), [0, 7, 0, 0], "on the way");
+        assert_eq!(lost(120, 0, 0, Some(120), 100), [0, 0, 20, 0], "in the decoder");
+        assert_eq!(lost(120, 0, 0, Some(115), 100), [0, 5, 15, 0], "at both");
+        assert_eq!(lost(120, 10, 0, Some(110), 110), [0; 4], "what was not sent is on the ledger");
+        assert_eq!(lost(120, 10, 0, Some(107), 107), [0, 3, 0, 0]);
+        assert_eq!(lost(120, 10, 0, None, 105), [0, 0, 0, 5], "it does not say");
+    }
+
+    #[test]
+    fn a_frame_that_comes_later_is_not_lost() {
+        let held_up = [(120, 0, 0, Some(100), 95), (180, 0, 0, Some(120), 110)];
+        let reports = [&[(60, 0, 0, Some(60), 60)], &held_up[..], &[(240, 0, 0, Some(240), 240)]].concat();
+        assert_eq!(losses(&reports), [[0; 4]; 3]);
+        // A report that counts a frame more than was sent, and then one that counts one less, is no credit for the decoder.
+        let uneven: Vec<_> = (0..40).map(|n| (60 * n, 0, 0, Some(60 * n + n % 2), 60 * n + n % 2)).collect();
+        let slow = [40, 41, 42].map(|n| (60 * n, 0, 0, Some(60 * n), 60 * n - 10));
+        let all = losses(&[uneven, slow.to_vec()].concat());
+        assert_eq!(all.iter().map(|each| each[2]).sum::<u64>(), 10);
     }
 
     #[test]
     fn a_run_that_was_not_sent_explains_one_frame_if_it_is_missing_soon() {
-        let well = (60, 0, 0, Some(60), 60);
-        assert_eq!(losses(&[well, (120, 0, 4, Some(117), 117)]), [[3, 0, 0, 0]]);
-        assert_eq!(losses(&[well, (120, 0, 2, Some(115), 115)]), [[2, 3, 0, 0]], "the others were lost elsewhere");
-        let repaired = (120, 0, 2, Some(120), 120);
-        assert_eq!(
-            losses(&[well, repaired, (180, 0, 2, Some(179), 179)]),
-            [[0; 4], [1, 0, 0, 0]],
-            "in the next report"
-        );
-        let later = [well, repaired, (180, 0, 2, Some(180), 180), (240, 0, 2, Some(239), 239)];
-        assert_eq!(losses(&later), [[0; 4], [0; 4], [0, 1, 0, 0]], "long repaired by then");
+        assert_eq!(lost(120, 0, 4, Some(117), 117), [3, 0, 0, 0]);
+        assert_eq!(lost(120, 0, 2, Some(115), 115), [2, 3, 0, 0], "the others were lost elsewhere");
+    }
+
+    #[test]
+    fn frames_behind_a_lost_one_are_lost_where_that_one_was() {
+        let (mut playback, mut now) = (Playback::default(), Instant::now());
+        let mut report = |offered, broken, late, received, decoded| {
+            now += INTERVAL;
+            let withheld = Withheld { frames: 0, runs: 0, broken, late };
+            let said = PlayerStatistics {
+                frames_received: Some(received),
+                frames_decoded: Some(decoded),
+                ..PlayerStatistics::default()
+            };
+            playback.handle_report(now, frames(offered), withheld, &said).map(|increment| increment.losses)
+        };
+        report(60, [0; 3], 0, 60, 60);
+        report(120, [20, 0, 0], 0, 95, 90);
+        report(180, [20, 0, 0], 0, 155, 150);
+        let losses = report(240, [20, 0, 0], 0, 215, 210);
+        assert_eq!(losses, Some(Losses { ingest_loss: 20, network: 5, decoder: 5, ..Losses::default() }));
+        report(300, [20, 0, 0], 30, 275, 250);
+        report(360, [20, 0, 0], 30, 335, 310);
+        let losses = report(420, [20, 0, 0], 30, 395, 370);
+        assert_eq!(losses, Some(Losses { network: 20, ..Losses::default() }), "whole, and too late");
     }
 
     #[test]
@@ -430,7 +548,7 @@ mod tests {
         #[test]
         fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 9]>(), any::<[u64; 4]>()), 1..20)) {
             let (mut playback, begin) = (Playback::default(), Instant::now());
-            let (mut now, mut frozen, mut lost, mut freezes) = (begin, Duration::ZERO, 0, 0);
+            let (mut now, mut frozen, mut lost, mut freezes, mut recent) = (begin, Duration::ZERO, 0, 0, [0; 3]);
             for (milliseconds, said, [frames, bytes, withheld, runs]) in reports {
                 now += Duration::from_millis(milliseconds);
                 let [
@@ -441,11 +559,14 @@ mod tests {
                     frames_received, frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
                     capture_to_shown_ms,
                 };
-                let withheld = Withheld { frames: withheld, runs };
+                let withheld = Withheld { frames: withheld, runs, ..Withheld::default() };
                 let Some(increment) = playback.handle_report(now, Offered { frames, bytes }, withheld, &said) else { continue };
-                let Losses { node_queue, network, decoder, unknown } = increment.losses;
-                prop_assert!(node_queue + network <= increment.offered.frames);
-                prop_assert!(decoder <= increment.offered.frames && unknown <= increment.offered.frames);
+                let Losses { node_queue, network, decoder, unknown, .. } = increment.losses;
+                // A loss is counted two reports later.
+                recent = [recent[1], recent[2], increment.offered.frames];
+                let at_most = recent.into_iter().max().unwrap();
+                prop_assert!(node_queue + network <= at_most);
+                prop_assert!(decoder <= at_most && unknown <= at_most);
                 prop_assert!(increment.frames_missed.is_none_or(|missed| missed <= increment.offered.frames));
                 prop_assert!(increment.bytes_missed.is_none_or(|missed| missed <= increment.offered.bytes));
                 prop_assert!(increment.frames_dropped <= increment.offered.frames);

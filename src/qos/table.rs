@@ -93,6 +93,8 @@ impl TableQos {
         totals.reports += 1;
         totals.frames_missed += increment.frames_missed.unwrap_or(0);
         let losses = &mut totals.losses;
+        losses.ingest_loss += increment.losses.ingest_loss;
+        losses.node_overload += increment.losses.node_overload;
         losses.node_queue += increment.losses.node_queue;
         losses.network += increment.losses.network;
         losses.decoder += increment.losses.decoder;

@@ -341,13 +341,23 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_taken_up_only_with_room_to_spare() {
+    fn a_layer_is_taken_up_after_a_while_and_kept_without_room_to_spare() {
         let mut player = Player::new(Padding::Impossible);
         player.says(&OFFERS, 800_000);
         let takes = takes(&OFFERS[0]);
-        assert_eq!(player.says(&OFFERS, takes), MIDDLE);
-        assert_eq!(player.says(&OFFERS, takes * ROOM / 100), LARGE);
-        assert_eq!(player.says(&OFFERS, takes), LARGE, "and kept without it");
+        let layers: Vec<LayerIndex> = (0..3).map(|_| player.says(&OFFERS, takes * ROOM / 100)).collect();
+        assert_eq!(layers, [MIDDLE, MIDDLE, LARGE]);
+        assert_eq!(player.says(&OFFERS, takes), LARGE);
+    }
+
+    #[test]
+    fn a_limit_outlasts_the_silence_of_the_best_layer() {
+        let mut player = Player::new(Padding::NotNow);
+        assert_eq!(player.says(&OFFERS, 800_000), MIDDLE);
+        assert_eq!(player.says(&OFFERS[1..], 800_000), MIDDLE, "the best of what comes");
+        for _ in 0..30 {
+            assert_eq!(player.says(&OFFERS, 800_000), MIDDLE, "and the better one is not taken up unseen");
+        }
     }
 
     #[test]

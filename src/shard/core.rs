@@ -229,6 +229,7 @@ impl Shard {
             repairs: Repairs::new(),
             keyframes: Budget::of_keyframes(),
             withheld: Withheld::default(),
+            held_up_to: 0,
             playback: None,
         };
         self.add_session(now, spec.id, negotiated, random, Part::Player(player))

@@ -30,6 +30,9 @@ const MAX_BLOCKS: usize = 8;
 /// The sender SSRC of our feedback where we send no media: 1, as browsers use it (RFC 3550 §6.4.2 asks for one).
 const FEEDBACK_SSRC: u32 = 1;
 
+/// A packet that is repaired so late holds the picture up: what waits behind it may be skipped for a newer keyframe.
+const LATE: Duration = Duration::from_millis(300);
+
 impl Shard {
     pub(super) fn handle_rtcp(
         &mut self,
@@ -171,6 +174,10 @@ impl Shard {
             if down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch) {
                 table.report.retransmissions += 1;
                 sent += 1;
+                if now.saturating_duration_since(packet.arrival) >= LATE {
+                    player.withheld.late += track.frames_since(packet.index.max(player.held_up_to));
+                    player.held_up_to = player.held_up_to.max(track.ring.head());
+                }
             }
         }
         let bytes = self.control.batch.bytes().len() - before.1;

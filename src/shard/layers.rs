@@ -278,6 +278,7 @@ impl Shard {
             down.switch_layer(codec, keyframe, at, last);
         }
         player.layer = new;
+        player.held_up_to = 0;
         player.change = None;
         let skipped = table.track(TrackId::Video(new)).map_or(0, |track| track.frames.frames_within(skipped));
         let skipped = skipped + u64::from(!between_frames);

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::media::FrameCounts;
+use crate::qos::Breach;
 use crate::rtc::TransportAddress;
 
 use super::core::Shard;
@@ -64,29 +65,33 @@ impl Shard {
         let Some(track) = table.video.get_mut(layer.0) else { return };
         let players = track.players.len() as u64;
         table.report.frames_forwarded += counts.whole * players;
-        if counts.lost == 0 {
+        if counts.lost == 0 && counts.broken == 0 {
             return;
+        }
+        let is_overloaded = self.overloaded.is_some_and(|at| now < at + LATELY);
+        let place = if is_overloaded { LossPlace::ReceiveBuffer } else { LossPlace::BeforeTheNode };
+        // What home has, and this shard has not, was lost between them.
+        let by_place = match (&table.home, place) {
+            (Some(_), LossPlace::BeforeTheNode) => [counts.lost, 0, 0],
+            (Some(_), LossPlace::ReceiveBuffer) => [0, counts.lost, 0],
+            (None, _) => track.lost_before.take(counts.lost),
+        };
+        if counts.lost > 0 {
+            let first = by_place.iter().position(|count| *count > 0).unwrap_or(0);
+            track.broken_by = [Breach::BeforeTheNode, Breach::Overload, Breach::Queue][first];
         }
         for slot in &track.players {
             let session = self.sessions[*slot as usize].session.as_deref_mut();
             if let Some(player) = session.and_then(|session| session.player_mut()) {
-                player.withheld.frames += counts.lost;
+                player.withheld.frames += counts.lost - counts.vanished;
+                player.withheld.broken[track.broken_by as usize] += counts.broken;
             }
         }
-        let Some(home) = &table.home else {
-            // What home has, and this shard has not, was lost between them.
-            let [by_ingest, by_overload] = track.lost_before.take(counts.lost);
-            table.report.frames_dropped_ingest_loss += by_ingest * players;
-            table.report.frames_dropped_node_overload += by_overload * players;
-            table.report.frames_dropped_node_queue += (counts.lost - by_ingest - by_overload) * players;
-            return;
-        };
-        let is_overloaded = self.overloaded.is_some_and(|at| now < at + LATELY);
-        let place = if is_overloaded { LossPlace::ReceiveBuffer } else { LossPlace::BeforeTheNode };
-        match place {
-            LossPlace::BeforeTheNode => table.report.frames_dropped_ingest_loss += counts.lost * players,
-            LossPlace::ReceiveBuffer => table.report.frames_dropped_node_overload += counts.lost * players,
-        }
+        let [by_ingest, by_overload, by_queue] = by_place;
+        table.report.frames_dropped_ingest_loss += by_ingest * players;
+        table.report.frames_dropped_node_overload += by_overload * players;
+        table.report.frames_dropped_node_queue += by_queue * players;
+        let Some(home) = table.home.as_ref().filter(|_| counts.lost > 0) else { return };
         for to in &home.subscribers {
             let message = PeerMessage::FramesLost { table: id, layer, count: counts.lost, place };
             self.events.push_back(ShardEvent::Peer { to: *to, message });
@@ -127,13 +132,13 @@ impl LostBefore {
         }
     }
 
-    /// So many are missed here: how many of them home has lost, by where.
-    fn take(&mut self, lost: u64) -> [u64; 2] {
+    /// So many are missed here: how many of them home has lost, by where, and how many came no further than from there to here.
+    fn take(&mut self, lost: u64) -> [u64; 3] {
         let by_ingest = lost.min(self.by_ingest);
         let by_overload = (lost - by_ingest).min(self.by_overload);
         self.by_ingest -= by_ingest;
         self.by_overload -= by_overload;
-        [by_ingest, by_overload]
+        [by_ingest, by_overload, lost - by_ingest - by_overload]
     }
 }
 

@@ -149,6 +149,8 @@ pub(super) struct Player {
     pub(super) keyframes: Budget,
     /// What the node knows that it did not get.
     pub(super) withheld: Withheld,
+    /// Up to this index of its track, what was held up by late repairs is counted.
+    pub(super) held_up_to: u64,
     /// Of a player that reports how it plays.
     pub(super) playback: Option<Box<Playback>>,
 }

@@ -9,7 +9,7 @@ use crate::media::{
     AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, FrameCounts, FrameTracker, Inserted, MediaKind, Packet,
     PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
 };
-use crate::qos::{Offered, TableQos};
+use crate::qos::{Breach, Offered, TableQos};
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::capture_times::CaptureTimes;
@@ -294,6 +294,8 @@ pub(super) struct Track {
     /// Those that [`Track::take_frames`] has told.
     counted: FrameCounts,
     pub(super) lost_before: LostBefore,
+    /// Where the last frame was lost.
+    pub(super) broken_by: Breach,
     pub(super) clock: Option<TrackClock>,
     pub(super) pacer: Pacer,
     /// The timestamp of the newest packet, and when it first came.
@@ -326,6 +328,7 @@ impl Track {
             frames: FrameTracker::new(),
             counted: FrameCounts::default(),
             lost_before: LostBefore::default(),
+            broken_by: Breach::default(),
             clock: None,
             pacer: Pacer::default(),
             newest: None,
@@ -337,7 +340,12 @@ impl Track {
         self.frames.observe(&self.ring, now);
         let counts = self.frames.counts();
         let before = std::mem::replace(&mut self.counted, counts);
-        FrameCounts { whole: counts.whole - before.whole, lost: counts.lost - before.lost }
+        FrameCounts {
+            whole: counts.whole - before.whole,
+            lost: counts.lost - before.lost,
+            vanished: counts.vanished - before.vanished,
+            broken: counts.broken - before.broken,
+        }
     }
 
     /// Whether all that was received can have been sent: no packet is missing, and none waits that came late.

@@ -59,10 +59,10 @@ const ROLES: [(Role, &str); 2] = [(Role::Publisher, "publisher"), (Role::Player,
 
 /// `cause` of `tableside_frames_total{outcome="dropped"}`, with its count where shards report one by now.
 const FRAME_DROP_CAUSES: [(&str, Count); 9] = [
-    ("ingest_loss", |t| t.frames_dropped_ingest_loss),
+    ("ingest_loss", |t| t.frames_dropped_ingest_loss + t.qos.losses.ingest_loss),
     ("relay_loss", |_| 0),
     ("node_queue", |t| t.frames_dropped_node_queue + t.qos.losses.node_queue),
-    ("node_overload", |t| t.frames_dropped_node_overload),
+    ("node_overload", |t| t.frames_dropped_node_overload + t.qos.losses.node_overload),
     ("layer_switch", |t| t.frames_dropped_layer_switch),
     ("congestion", |t| t.frames_dropped_congestion),
     ("network", |t| t.qos.losses.network),

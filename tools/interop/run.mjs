@@ -20,7 +20,15 @@ const { values: options } = parseArgs({
 const all = readdirSync(folder).filter((file) => file.endsWith('.mjs')).map((file) => basename(file, '.mjs')).sort();
 const unknown = options.only.filter((name) => !all.includes(name));
 if (unknown.length > 0) stop(`no such scenario: ${unknown.join(', ')}; there are ${all.join(', ')}`);
-const chosen = options.only.length > 0 ? all.filter((name) => options.only.includes(name)) : all;
+const named = options.only.length > 0 || options.list;
+/** Scenarios that want a machine for themselves say why they run only by name. */
+const leftOut = [];
+const chosen = [];
+for (const name of options.only.length > 0 ? all.filter((one) => options.only.includes(one)) : all) {
+  const { byNameOnly } = await load(name);
+  if (byNameOnly && !named) leftOut.push(`${name} (${byNameOnly})`);
+  else chosen.push(name);
+}
 
 if (options.list) {
   for (const name of chosen) console.log(`${name.padEnd(24)} ${(await load(name)).about}`);
@@ -36,6 +44,7 @@ for (const name of chosen) {
 }
 // Once more at the end: what is kept of a long log is often its end.
 if (failures.length > 0) console.log(`\n${failures.join('\n')}`);
+if (leftOut.length > 0) console.log(`\nleft out, run by --only: ${leftOut.join(', ')}`);
 console.log(`\n${chosen.length - failures.length} passed, ${failures.length} failed`);
 process.exit(failures.length === 0 ? 0 : 1);
 

@@ -50,12 +50,13 @@ export const PICTURE = readFileSync(new URL('../page/picture.js', import.meta.ur
 
 export class Chromium {
   /**
-   * @param {{ camera?: boolean, fps?: number, anyCertificate?: boolean, network?: any }} [options] `anyCertificate`: trusts
-   * those made for a test; `network`: at the client's end of it (see lib/network.mjs)
+   * @param {{ camera?: boolean, fps?: number, anyCertificate?: boolean, network?: any, processor?: any }} [options]
+   * `anyCertificate`: trusts those made for a test; `network`: at the client's end of it (see lib/network.mjs); `processor`:
+   * with its share of the machine (see lib/processor.mjs)
    */
-  static async launch({ camera = false, fps = 30, anyCertificate = false, network } = {}) {
+  static async launch({ camera = false, fps = 30, anyCertificate = false, network, processor } = {}) {
     const args = [...FLAGS, ...(camera ? [...fakeCamera(fps), `--use-file-for-fake-audio-capture=${fakeMicrophone()}`] : [])];
-    const executablePath = network ? network.program(CHROMIUM) : CHROMIUM;
+    const executablePath = (network ?? processor)?.program(CHROMIUM) ?? CHROMIUM;
     return new Chromium(await chromium.launch({ executablePath, headless: true, args }), { anyCertificate });
   }
 
