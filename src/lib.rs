@@ -3,10 +3,10 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! config ← media ← qos ← rtc ← fanout ← shard ← { net, fleet, telemetry, http, demo } ← run ← main
+//! config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, bet_service, fleet, telemetry, http, demo } ← run ← main
 //! ```
 //!
-//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `qos`, `rtc`,
+//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `qos`, `bets`, `rtc`,
 //! `fanout` and `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
 //! `now` as an argument and are driven through `handle_*` and `poll_*`. `tests/architecture.rs` checks both rules.
 //!
@@ -14,6 +14,8 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod bet_service;
+pub mod bets;
 pub mod config;
 pub mod demo;
 pub mod fanout;

@@ -12,7 +12,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Redirect;
 use peers::{Player, PlayerOptions, Publisher, client};
-use serde_json::json;
+use reqwest::Client;
+use serde_json::{Value, json};
+use tableside::bet_service::{Link, Said, link};
+use tableside::bets::Outcome;
 use tableside::config::Config;
 use tableside::fleet::Node;
 use tableside::http::{self, App};
@@ -42,6 +45,20 @@ impl Gateway {
         config.media.shards = 2;
         change(&mut config);
         let node = Node::start(&config).await.expect("the node starts");
+        Self::serve(node, config).await
+    }
+
+    /// One whose bets go to `bet_service`.
+    async fn with_bet_service(bet_service: Option<Link>) -> Self {
+        let mut config = Config::demo();
+        config.media.listen = Ipv4Addr::LOCALHOST.into();
+        config.media.first_port = free_ports();
+        config.media.shards = 2;
+        let node = Node::start_with(&config, bet_service).await.expect("the node starts");
+        Self::serve(node, config).await
+    }
+
+    async fn serve(node: Node, config: Config) -> Self {
         let metrics = Arc::new(Metrics::new(&config, 2));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
         let address = listener.local_addr().expect("bound");
@@ -93,7 +110,7 @@ async fn publishers_and_players_of_another_implementation() {
 
     for player in [&usual, &old] {
         let ack = player.bet("b-1", LIMIT).await.expect("no bet signal is lost silently");
-        assert_eq!(ack, json!({"type": "ack", "betId": "b-1", "status": "refused", "reason": "unavailable"}));
+        assert_eq!((&ack["status"], &ack["reason"]), (&json!("rejected"), &json!("unknown_round")));
     }
 
     for player in [&usual, &old] {
@@ -114,6 +131,125 @@ async fn publishers_and_players_of_another_implementation() {
     let reports = gateway.node.reports();
     assert!(reports.iter().all(|r| r.dropped[tableside::shard::DropReason::SrtpAuthentication as usize] == 0));
     gateway.node.shutdown().await;
+}
+
+/// A player at the table `studio`, and all that it was told on a channel so far.
+async fn seat(gateway: &Gateway, http: &Client, player: &str) -> Player {
+    let whep = gateway.url(&format!("/whep/studio?player={player}"));
+    let player = Player::join(http, &whep, &PlayerOptions::default()).await.expect("joins");
+    player.playing(LIMIT).await.expect("plays");
+    player
+}
+
+fn told<'a>(seen: &'a peers::Seen, channel: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    seen.messages.iter().filter(move |m| m.channel == channel && m.body["type"] == kind).map(|m| &m.body)
+}
+
+/// Signals by first outcome, over both shards: accepted, rejected, refused, unconfirmed.
+async fn outcomes(gateway: &Gateway, signals: u64) -> [u64; 4] {
+    let counted = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            let shards = gateway.node.reports().into_iter().map(|report| report.bets.outcomes);
+            let sum = shards.fold([0; 4], |sum: [u64; 4], shard| std::array::from_fn(|n| sum[n] + shard[n]));
+            if sum.iter().sum::<u64>() >= signals {
+                return sum;
+            }
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, counted).await.expect("every signal has an outcome")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_of_the_embedded_bet_service() {
+    let gateway = Gateway::start().await;
+    let http = client();
+    let publisher = Publisher::start(&http, &gateway.url("/whip/studio"), LIMIT).await.expect("publishes");
+    gateway.is_live("studio").await;
+    let (ann, bob) = (seat(&gateway, &http, "ann").await, seat(&gateway, &http, "bob").await);
+    let newest = |seen: &peers::Seen| {
+        let mut newest_first = seen.messages.iter().rev();
+        let of_round = newest_first.find(|m| m.channel == "events" && m.body["roundId"].is_string());
+        of_round.map(|m| m.body.clone())
+    };
+    let is_open = |seen: &peers::Seen| newest(seen).is_some_and(|event| event["type"] == "round.open");
+    let mut round = String::new();
+    for player in [&bob, &ann] {
+        let seen = player.until("an open round", LIMIT, is_open).await.expect("who comes later is told");
+        let open = newest(&seen).expect("just seen");
+        assert!(open["captureTs"].is_f64() && open["closesTs"].is_f64(), "{open}");
+        assert!(open["rtpTs"].is_u64(), "a frame of the player's video: {open}");
+        round = open["roundId"].as_str().expect("a name").to_owned();
+    }
+    let bet = |key: &str, round: &str, amount: u32| {
+        json!({
+            "type": "bet", "betId": key, "roundId": round, "idempotencyKey": key, "clientTs": 0,
+            "payload": { "spot": "red", "amount": amount },
+        })
+    };
+    let answered = async |player: &Player, key: &str, count: usize| -> Vec<Value> {
+        let acks = |seen: &peers::Seen| told(seen, "bets", "ack").filter(|ack| ack["betId"] == key).cloned().collect();
+        let enough = |seen: &peers::Seen| Vec::len(&acks(seen)) >= count;
+        acks(&player.until("the acks", LIMIT, enough).await.expect("answers"))
+    };
+    for (key, amount, status, reason) in
+        [("b-1", 10, "accepted", json!(null)), ("b-2", 101, "rejected", json!("limit_exceeded"))]
+    {
+        ann.send("bets", &bet(key, &round, amount)).await.expect("sent");
+        let ack = answered(&ann, key, 1).await.remove(0);
+        assert_eq!((&ack["status"], &ack["reason"]), (&json!(status), &reason), "{ack}");
+        for field in ["receivedTs", "edgeMs", "upstreamMs"] {
+            assert!(ack["timing"][field].as_f64().is_some_and(|ms| ms >= 0.0), "{ack}");
+        }
+    }
+    // The same key: after a reconnect, and for another bet.
+    ann.leave().await.expect("DELETE is answered");
+    let ann = seat(&gateway, &http, "ann").await;
+    ann.send("bets", &bet("b-1", &round, 10)).await.expect("sent");
+    ann.send("bets", &bet("b-1", &round, 20)).await.expect("sent");
+    let acks = answered(&ann, "b-1", 2).await;
+    assert_eq!((&acks[0]["status"], &acks[0]["timing"]["upstreamMs"]), (&json!("accepted"), &json!(null)), "recorded");
+    assert_eq!((&acks[1]["status"], &acks[1]["reason"]), (&json!("refused"), &json!("key_reused")));
+    let oversized = json!({ "type": "bet", "betId": "b-3", "payload": "x".repeat(20_000) });
+    bob.send("bets", &oversized).await.expect("sent");
+    assert_eq!(answered(&bob, "", 1).await[0]["reason"], "too_large");
+    assert_eq!(outcomes(&gateway, 5).await, [2, 1, 2, 0]);
+    publisher.leave().await.expect("leaves");
+    gateway.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bet_service_that_is_slow_or_not_there() {
+    let http = client();
+    let nobody = Gateway::with_bet_service(None).await;
+    let publisher = Publisher::start(&http, &nobody.url("/whip/studio"), LIMIT).await.expect("publishes");
+    nobody.is_live("studio").await;
+    let player = seat(&nobody, &http, "ann").await;
+    let ack = player.bet("b-1", LIMIT).await.expect("an answer");
+    assert_eq!((&ack["status"], &ack["reason"]), (&json!("refused"), &json!("unavailable")));
+    publisher.leave().await.expect("leaves");
+    nobody.node.shutdown().await;
+
+    let (link, mut service) = link();
+    let slow = Gateway::with_bet_service(Some(link)).await;
+    let publisher = Publisher::start(&http, &slow.url("/whip/studio"), LIMIT).await.expect("publishes");
+    slow.is_live("studio").await;
+    let player = seat(&slow, &http, "ann").await;
+    let ack = player.bet("b-1", LIMIT).await.expect("an answer");
+    assert_eq!(ack["status"], "unconfirmed");
+    let passed = service.requests.recv().await.expect("passed on");
+    assert_eq!((passed.player.as_str(), &*passed.table), ("ann", "studio"));
+    let answer = Said::Answer { ticket: passed.ticket, outcome: Outcome::Accepted };
+    service.said.send(answer).await.expect("the desk listens");
+    let late = |seen: &peers::Seen| told(seen, "bets", "ack").count() == 2;
+    let seen = player.until("the late answer", LIMIT, late).await.expect("a second ack");
+    assert_eq!(told(&seen, "bets", "ack").last().expect("two")["status"], "accepted");
+    assert_eq!(player.bet("b-1", LIMIT).await.expect("an answer")["status"], "unconfirmed", "the first ack");
+    assert_eq!(outcomes(&slow, 2).await, [1, 0, 0, 1], "the repeated key has its recorded outcome");
+    assert!(service.requests.try_recv().is_err(), "and was not passed on again");
+    publisher.leave().await.expect("leaves");
+    slow.node.shutdown().await;
 }
 
 /// The `stats` of a player are held against what it was offered meanwhile, on its shard and for its table.

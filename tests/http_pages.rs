@@ -15,6 +15,7 @@ async fn every_page_is_served_with_its_type_and_policy() {
         ("/sdk/player.js", "text/javascript; charset=utf-8"),
         ("/sdk/player.d.ts", "text/plain; charset=utf-8"),
         ("/assets/index.js", "text/javascript; charset=utf-8"),
+        ("/assets/bets.js", "text/javascript; charset=utf-8"),
         ("/assets/shared.js", "text/javascript; charset=utf-8"),
         ("/assets/favicon.svg", "image/svg+xml"),
         ("/assets/play.js", "text/javascript; charset=utf-8"),

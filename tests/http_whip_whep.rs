@@ -209,6 +209,24 @@ async fn without_a_host_the_session_url_is_a_path() {
 }
 
 #[tokio::test]
+async fn the_demo_takes_the_players_word_for_who_it_is() {
+    let server = Server::public_with(Config::demo(), FakeSessions::default()).await;
+    for (query, player) in [("", None), ("?x=1", None), ("?x=1&player=ann-7.~_", Some("ann-7.~_"))] {
+        let response = server.play(&format!("roulette{query}")).send().await.unwrap();
+        assert_eq!(response.status(), 201, "{query}");
+        let asked = server.sessions.players.lock().unwrap().pop().unwrap();
+        assert_eq!(asked.as_ref().map(|id| id.as_str()), player, "{query}");
+    }
+    for wrong in ["", "a%20b", "a@b", &"x".repeat(129)] {
+        let response = server.play(&format!("roulette?player={wrong}")).send().await.unwrap();
+        assert_problem(response, 400, "invalid-player").await;
+    }
+    let gateway = Server::public().await;
+    gateway.play("roulette?player=ann").send().await.unwrap();
+    assert_eq!(gateway.sessions.players.lock().unwrap().pop(), Some(None), "elsewhere it would prove nothing");
+}
+
+#[tokio::test]
 async fn a_node_that_does_not_answer_is_a_503() {
     let mut config = config();
     config.http.request_timeout = Duration::from_millis(100);

@@ -161,7 +161,8 @@ fn a_session_that_waits_is_small() {
     for n in 0..SESSIONS {
         let [high, low] = n.to_be_bytes();
         let random = std::array::from_fn(|i| if i % 2 == 0 { high } else { low });
-        world.shards[0].add_player(now, &table, &negotiated, &random);
+        let player_id = tableside::bets::PlayerId::anonymous([low; 16]);
+        world.shards[0].add_player(now, &table, player_id, &negotiated, &random);
     }
     let each = (allocations::bytes_of_this_thread() - before) / i64::from(SESSIONS);
     println!("{each} bytes for a session that waits");

@@ -1,9 +1,11 @@
-//! The directory of tables on this node, the placement of sessions on shards, and the shards' threads.
+//! The directory of tables on this node, the placement of sessions on shards, the shards' threads, and the desk for bets.
 //!
-//! Enters: offers and session ends from `http`. Leaves: answers, refusals with their reason, the state of tables.
+//! Enters: offers and session ends from `http`, what a bet service says. Leaves: answers, refusals with their reason, the state of
+//! tables, bets.
 //! Refuses to know: HTTP, packets.
 
 mod admission;
+mod bet_desk;
 mod client;
 mod directory;
 mod half_open;

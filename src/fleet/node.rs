@@ -9,6 +9,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::bet_service::{Embedded, Link, connect};
+use crate::bets::{PlayerId, RoundReport};
 use crate::config::{Config, PublishKeyId, Sessions, TableName};
 use crate::media::{MediaKind, PlayoutDelay};
 use crate::net::{Dscp, Markings, Setting, TcpOptions, UdpOptions, host_addresses, raise_open_files, verify_sysctls};
@@ -24,6 +26,7 @@ use crate::shard::{
 };
 
 use super::admission::{Admission, AdmissionReport, RETRY_WHEN_FULL};
+use super::bet_desk::{self, TableNews};
 use super::client::ClientNetwork;
 use super::directory::{Directory, IceSession, Session, TableSeed};
 use super::half_open::HalfOpenLimits;
@@ -90,6 +93,9 @@ pub enum StartError {
     /// The addresses of the host cannot be read.
     #[error("cannot read the host's addresses: {0}")]
     Addresses(std::io::Error),
+    /// The thread for bets.
+    #[error("cannot start the thread for bets: {0}")]
+    Desk(std::io::Error),
     /// The system's random number generator.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -110,15 +116,27 @@ struct Inner {
     tuning: Vec<Setting>,
     directory: Mutex<Directory>,
     admission: Admission,
+    /// Tells the desk of tables, where there is one.
+    table_news: Option<mpsc::UnboundedSender<TableNews>>,
+    rounds: watch::Receiver<RoundReport>,
     draining: AtomicBool,
 }
 
 impl Node {
-    /// Starts the shards. Must be called inside a multi-threaded tokio runtime.
+    /// Starts the shards, and for the demo its own bet service. Must be called inside a multi-threaded tokio runtime.
     ///
     /// # Errors
     /// See [`StartError`]: ports in use, no addresses.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let bet_service = config.demo.then(|| connect(Embedded));
+        Self::start_with(config, bet_service).await
+    }
+
+    /// Starts the shards; bets go to `bet_service`. Where there is none, they are refused.
+    ///
+    /// # Errors
+    /// See [`StartError`]: ports in use, no addresses.
+    pub async fn start_with(config: &Config, bet_service: Option<Link>) -> Result<Self, StartError> {
         let identity = Arc::new(DtlsIdentity::generate()?);
         let addresses = announced(config)?;
         let options = udp_options(config);
@@ -127,6 +145,7 @@ impl Node {
             n => n,
         };
         let (events, said) = mpsc::unbounded_channel();
+        let (bets, incoming_bets) = mpsc::channel(bet_desk::QUEUE);
         let epoch = epoch();
         let mut tuning = Vec::new();
         let mut shards = Vec::new();
@@ -155,6 +174,7 @@ impl Node {
                 commands,
                 peers: senders.clone(),
                 events: events.clone(),
+                bets: bet_service.is_some().then(|| bets.clone()),
                 report,
             };
             let (bound, granted) =
@@ -164,6 +184,20 @@ impl Node {
         }
         merge_tuning(&mut tuning, verify_sysctls("/proc/sys".as_ref(), &options));
         merge_tuning(&mut tuning, vec![raise_open_files(open_files(config, count))]);
+        let (round_report, rounds) = watch::channel(RoundReport::default());
+        let bet_service = bet_service.map(|link| {
+            let (table_news, tables) = mpsc::unbounded_channel();
+            let room =
+                bet_desk::Room { link, bets: incoming_bets, tables, shards: senders.clone(), report: round_report };
+            (table_news, room)
+        });
+        let table_news = match bet_service {
+            Some((table_news, room)) => {
+                bet_desk::start(room).map_err(StartError::Desk)?;
+                Some(table_news)
+            }
+            None => None,
+        };
         let inner = Inner {
             config: config.clone(),
             identity,
@@ -172,6 +206,8 @@ impl Node {
             tuning,
             directory: Mutex::default(),
             admission: Admission::new(&config.sessions),
+            table_news,
+            rounds,
             draining: AtomicBool::new(false),
         };
         let node = Self { inner: Arc::new(inner) };
@@ -198,7 +234,7 @@ impl Node {
         // A task of its own: a client that goes away in mid-request must not leave the reservation behind.
         let (node, table) = (self.clone(), table.to_owned());
         let created = tokio::spawn(async move {
-            let created = node.create(Role::Publisher, client, &spec, negotiated, spec.home, key).await;
+            let created = node.create(Part::Publisher(key), client, &spec, negotiated, spec.home).await;
             if created.is_err()
                 && let Some(entry) = node.directory().table_mut(&table)
             {
@@ -209,11 +245,17 @@ impl Node {
         created.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
-    /// WHEP: takes an offer to watch `table`.
+    /// WHEP: takes an offer to watch `table`, from `player`; without a name it is one that never comes again.
     ///
     /// # Errors
     /// Every [`Refusal`] but `AlreadyPublished`.
-    pub async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+    pub async fn play(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        player: Option<PlayerId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
         self.admitting(table)?;
         let _turn = self.inner.admission.enter().await?;
         let (node, name) = (self.clone(), table.to_owned());
@@ -223,10 +265,11 @@ impl Node {
             Ok((spec, negotiate_player(&offer, &media)?))
         })
         .await?;
+        let part = Part::Player(player.map_or_else(anonymous, Ok)?);
         let shard = self.take_place()?;
         let node = self.clone();
         let created = tokio::spawn(async move {
-            let created = node.create(Role::Player, client, &spec, negotiated, shard, None).await;
+            let created = node.create(part, client, &spec, negotiated, shard).await;
             if created.is_err() {
                 node.directory().release_place(shard);
             }
@@ -301,6 +344,11 @@ impl Node {
     pub fn admission(&self) -> AdmissionReport {
         let half_open = self.directory().half_open.count();
         self.inner.admission.report(half_open)
+    }
+
+    /// How rounds have ended so far.
+    pub fn rounds(&self) -> RoundReport {
+        self.inner.rounds.borrow().clone()
     }
 
     /// The UDP ports, one per shard.
@@ -411,12 +459,11 @@ impl Node {
     /// A session from what was negotiated, half open until it connects.
     async fn create(
         &self,
-        role: Role,
+        part: Part,
         client: ClientNetwork,
         spec: &TableSpec,
         negotiated: Negotiated,
         shard: ShardId,
-        publish_key: Option<PublishKeyId>,
     ) -> Result<Created, Refusal> {
         let limits = HalfOpenLimits {
             per_shard: self.inner.config.sessions.max_half_open_per_shard,
@@ -424,7 +471,7 @@ impl Node {
         };
         let begun = self.directory().half_open.begin(shard, client, limits);
         begun.map_err(|reason| self.inner.admission.refuse(reason))?;
-        let created = self.add_session(role, client, spec, negotiated, shard, publish_key).await;
+        let created = self.add_session(part, client, spec, negotiated, shard).await;
         if created.is_err() {
             self.directory().half_open.end(shard, client);
         }
@@ -433,12 +480,11 @@ impl Node {
 
     async fn add_session(
         &self,
-        role: Role,
+        part: Part,
         client: ClientNetwork,
         spec: &TableSpec,
         negotiated: Negotiated,
         shard: ShardId,
-        publish_key: Option<PublishKeyId>,
     ) -> Result<Created, Refusal> {
         let mut random = [0; 32];
         let mut id = [0; 16];
@@ -450,9 +496,16 @@ impl Node {
         let handle = &self.inner.shards[usize::from(shard.0)];
         let (reply, added) = oneshot::channel();
         let boxed = Box::new(negotiated.clone());
-        let command = match role {
-            Role::Publisher => Command::AddPublisher { spec: spec.clone(), negotiated: boxed, random, reply },
-            Role::Player => Command::AddPlayer { spec: spec.clone(), negotiated: boxed, random, reply },
+        let spec_of_shard = spec.clone();
+        let (role, publish_key, command) = match part {
+            Part::Publisher(key) => {
+                let command = Command::AddPublisher { spec: spec_of_shard, negotiated: boxed, random, reply };
+                (Role::Publisher, key, command)
+            }
+            Part::Player(player) => {
+                let command = Command::AddPlayer { spec: spec_of_shard, player, negotiated: boxed, random, reply };
+                (Role::Player, None, command)
+            }
         };
         handle.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
         let Added { key, ice } = added.await.map_err(|_| Refusal::ShuttingDown)?;
@@ -489,7 +542,8 @@ impl Node {
                 }
                 ShardEvent::SessionConnected { key } => self.directory().session_connected(shard, key),
                 ShardEvent::Table { table, state, media } => self.table_changed(table, state, media),
-                ShardEvent::Peer { .. } | ShardEvent::Disconnect { .. } => {}
+                // The shard's thread has taken these.
+                ShardEvent::Peer { .. } | ShardEvent::Disconnect { .. } | ShardEvent::Bet(_) => {}
             }
         }
     }
@@ -499,6 +553,11 @@ impl Node {
         let Some(table) = directory.table_by_id(id) else { return };
         if table.state != state {
             tracing::info!(table = &*table.spec.name, ?state, "table state changed");
+        }
+        let live = state == TableState::Live;
+        if let Some(news) = self.inner.table_news.as_ref().filter(|_| live != (table.state == TableState::Live)) {
+            // Only at the node's end is nobody listening.
+            let _ = news.send(TableNews { id, name: table.spec.name.clone(), live });
         }
         table.state = state;
         table.media = media;
@@ -512,6 +571,21 @@ impl Node {
         // The directory is plain data and every change to it is one call: a panic elsewhere leaves it whole.
         self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a session is to be.
+#[derive(Debug)]
+enum Part {
+    /// With the key that it has presented.
+    Publisher(Option<PublishKeyId>),
+    Player(PlayerId),
+}
+
+/// Who has no name has one of its own, so that no other session is the same player.
+fn anonymous() -> Result<PlayerId, Refusal> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| Refusal::ShuttingDown)?;
+    Ok(PlayerId::anonymous(random))
 }
 
 /// Judges an offer where that holds up no thread of the runtime: 64 KiB of SDP take their time.
@@ -685,7 +759,7 @@ mod tests {
             let node = node(|config| (config.sessions.offers_at_once, config.sessions.offers_waiting) = (1, 0)).await;
             let others_are_refused = || {
                 let publisher = poll_once(pin!(node.publish(client(), "other", None, PUBLISHER)));
-                let player = poll_once(pin!(node.play(client(), "other", PLAYER)));
+                let player = poll_once(pin!(node.play(client(), "other", None, PLAYER)));
                 let busy = |answer| matches!(answer, Poll::Ready(Err(Refusal::Busy { .. })));
                 busy(publisher) && busy(player)
             };
@@ -696,7 +770,7 @@ mod tests {
             publisher.await.expect("an answer");
 
             let judging = nothing_is_judged();
-            let mut player = pin!(node.play(client(), "two", PLAYER));
+            let mut player = pin!(node.play(client(), "two", None, PLAYER));
             assert!(poll_once(player.as_mut()).is_pending() && others_are_refused());
             drop(judging);
             assert!(matches!(player.await, Err(Refusal::NotLive { .. })));
@@ -721,7 +795,7 @@ mod tests {
             looks.tick().await;
         }
         for _ in 0..3 {
-            let refused = node.play(client(), "watched", PLAYER).await;
+            let refused = node.play(client(), "watched", None, PLAYER).await;
             assert!(matches!(refused, Err(Refusal::HalfOpen { .. })), "{refused:?}");
         }
         node.shutdown().await;

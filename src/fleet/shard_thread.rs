@@ -1,12 +1,14 @@
 //! A shard's thread: the thin shell that moves bytes between sockets and a [`Shard`].
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, thread};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bets::{Announcement, Answer, Arrival, PlayerId, Refused};
 use crate::fanout::SendBatch;
 use crate::net::{
     IceTcp, RecvBatch, RtcpLane, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time,
@@ -82,6 +84,7 @@ pub(super) enum Command {
     },
     AddPlayer {
         spec: TableSpec,
+        player: PlayerId,
         negotiated: Box<Negotiated>,
         random: [u8; 32],
         reply: oneshot::Sender<Added>,
@@ -107,6 +110,11 @@ pub(super) enum Command {
         reply: oneshot::Sender<bool>,
     },
     Peer(PeerMessage),
+    BetAnswer(Box<Answer<SlotKey>>),
+    Round {
+        table: TableId,
+        event: Arc<Announcement>,
+    },
     Shutdown {
         reply: oneshot::Sender<()>,
     },
@@ -132,8 +140,14 @@ pub(super) struct Seat {
     /// Unbounded: one message per beginning or end of a session or table, so the sessions bound it; losing one would
     /// leak a session.
     pub(super) events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
+    /// To the desk, without which bets are refused. When it is full, so are they, at once: a player can repeat a bet, and no wait
+    /// would have an end that anybody knows.
+    pub(super) bets: Option<mpsc::Sender<NodeBet>>,
     pub(super) report: watch::Sender<ShardReport>,
 }
+
+/// A bet signal of a session of this node.
+pub(super) type NodeBet = Arrival<(ShardId, SlotKey)>;
 
 pub(super) fn queue() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
     mpsc::channel(QUEUE)
@@ -223,6 +237,7 @@ struct Turn {
     commands: mpsc::Receiver<Command>,
     peers: Peers,
     events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
+    bets: Option<mpsc::Sender<NodeBet>>,
     report: watch::Sender<ShardReport>,
     report_due: Instant,
     utilisation: Utilisation,
@@ -252,6 +267,7 @@ impl Turn {
             commands: seat.commands,
             peers: Peers::new(seat.peers),
             events: seat.events,
+            bets: seat.bets,
             report: seat.report,
             report_due: now(),
             utilisation: Utilisation::new(now()),
@@ -361,8 +377,8 @@ impl Turn {
             Command::AddPublisher { spec, negotiated, random, reply } => {
                 let _ = reply.send(self.shard.add_publisher(now, &spec, &negotiated, &random));
             }
-            Command::AddPlayer { spec, negotiated, random, reply } => {
-                let _ = reply.send(self.shard.add_player(now, &spec, &negotiated, &random));
+            Command::AddPlayer { spec, player, negotiated, random, reply } => {
+                let _ = reply.send(self.shard.add_player(now, &spec, player, &negotiated, &random));
             }
             Command::AddLocalPublisher { spec, media } => self.shard.add_local_publisher(now, &spec, media),
             Command::Local { table, media } => {
@@ -375,6 +391,8 @@ impl Turn {
                 let _ = reply.send(self.shard.close_session(now, key, cause));
             }
             Command::Peer(message) => self.shard.handle_peer(now, message),
+            Command::BetAnswer(answer) => self.shard.handle_bet_answer(now, &answer),
+            Command::Round { table, event } => self.shard.handle_round_event(now, table, event),
             Command::Shutdown { .. } => unreachable!("taken by the caller"),
         }
     }
@@ -453,17 +471,9 @@ impl Turn {
 
     /// Sends and says everything the shard has.
     fn drain(&mut self, now: Instant) {
-        while self.shard.poll_transmit(now, &mut self.departures) {
-            let mut sent = self.socket.send_batch(&self.departures);
-            if let Some(tcp) = self.tcp.as_mut().filter(|_| !self.departures.tcp_messages().is_empty()) {
-                sent += tcp.send_batch(&self.departures);
-            }
-            for destination in self.socket.unsent() {
-                self.shard.handle_unsent(TransportAddress::udp(*destination));
-            }
-            self.shard.count_sent(sent.datagrams, sent.bytes, sent.runs, sent.dropped_buffer_full, sent.dropped_error);
-        }
+        self.transmit(now);
         self.peers.retry();
+        let mut refused = false;
         while let Some(event) = self.shard.poll_event() {
             match event {
                 ShardEvent::Peer { to, message } => {
@@ -476,11 +486,38 @@ impl Turn {
                         tcp.close(peer);
                     }
                 }
+                ShardEvent::Bet(bet) => refused |= !self.pass_on(now, *bet),
                 event => {
                     // Only at the node's end is nobody listening.
                     let _ = self.events.send((self.id, event));
                 }
             }
+        }
+        if refused {
+            self.transmit(now);
+        }
+    }
+
+    /// Gives a bet to the desk; `false` if it was refused, and there is an answer to be sent.
+    fn pass_on(&mut self, now: Instant, bet: Arrival<SlotKey>) -> bool {
+        let id = self.id;
+        let refused = match &self.bets {
+            Some(desk) => desk.try_send(bet.at(|key| (id, key))).map_err(|error| error.into_inner().at(|(_, key)| key)),
+            None => Err(bet),
+        };
+        refused.map_err(|bet| self.shard.refuse_bet(now, &bet, Refused::Unavailable)).is_ok()
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        while self.shard.poll_transmit(now, &mut self.departures) {
+            let mut sent = self.socket.send_batch(&self.departures);
+            if let Some(tcp) = self.tcp.as_mut().filter(|_| !self.departures.tcp_messages().is_empty()) {
+                sent += tcp.send_batch(&self.departures);
+            }
+            for destination in self.socket.unsent() {
+                self.shard.handle_unsent(TransportAddress::udp(*destination));
+            }
+            self.shard.count_sent(sent.datagrams, sent.bytes, sent.runs, sent.dropped_buffer_full, sent.dropped_error);
         }
     }
 
@@ -540,6 +577,7 @@ mod tests {
             commands: queue().1,
             peers: Vec::new(),
             events: mpsc::unbounded_channel().0,
+            bets: None,
             report: watch::channel(ShardReport::default()).0,
         };
         let (socket, tcp, waiter, _) = bind(&seat).expect("loopback");

@@ -31,6 +31,7 @@ fn read_only<S: Sessions>(methods: MethodRouter<App<S>>) -> MethodRouter<App<S>>
 async fn metrics<S: Sessions>(State(app): State<App<S>>) -> impl IntoResponse {
     app.metrics.replace_reports(app.sessions.reports());
     app.metrics.replace_admission(app.sessions.admission());
+    app.metrics.replace_rounds(app.sessions.rounds());
     ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], app.metrics.render())
 }
 

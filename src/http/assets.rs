@@ -37,7 +37,7 @@ const SVG: &str = "image/svg+xml";
 const POLICY: &str = "default-src 'self'; connect-src *; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; \
      object-src 'none'";
 
-static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 14]> = LazyLock::new(|| {
     [
         asset("index.html", HTML, include_bytes!("assets/index.html")),
         asset("play.html", HTML, include_bytes!("assets/play.html")),
@@ -49,6 +49,7 @@ static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
         asset("assets/play.js", JAVASCRIPT, include_bytes!("assets/play.js")),
         asset("assets/publish.js", JAVASCRIPT, include_bytes!("assets/publish.js")),
         asset("assets/dashboard.js", JAVASCRIPT, include_bytes!("assets/dashboard.js")),
+        asset("assets/bets.js", JAVASCRIPT, include_bytes!("assets/bets.js")),
         asset("assets/shared.js", JAVASCRIPT, include_bytes!("assets/shared.js")),
         asset("assets/style.css", CSS, include_bytes!("assets/style.css")),
         asset("assets/favicon.svg", SVG, include_bytes!("assets/favicon.svg")),

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, post};
 use tokio::time::{Instant, timeout_at};
 
+use crate::bets::PlayerId;
 use crate::config::{Permission, PublishKeyId, TableName, is_authority};
 use crate::fleet::{Created, SessionId};
 use crate::shard::Role;
@@ -84,6 +85,10 @@ async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Req
     if !body::has_type(request.headers(), SDP) {
         return Err(Problem::UnsupportedMediaType);
     }
+    let player = match role {
+        Role::Publisher => None,
+        Role::Player => named_player(app, request.uri())?,
+    };
     let base = base_url(app, request.uri(), request.headers());
     let client = limit::client(request.extensions());
 
@@ -91,7 +96,7 @@ async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Req
     let created = async {
         match role {
             Role::Publisher => app.sessions.publish(client, table.as_str(), key, offer).await,
-            Role::Player => app.sessions.play(client, table.as_str(), offer).await,
+            Role::Player => app.sessions.play(client, table.as_str(), player, offer).await,
         }
     };
     let created = timeout_at(deadline, created).await.map_err(|_| Problem::NodeTimeout)??;
@@ -118,6 +123,18 @@ async fn end<S: Sessions>(
 
 fn named<S: Sessions>(app: &App<S>, table: &str, session: &str) -> Result<(TableName, SessionId), Problem> {
     Ok((app.table(table)?, session.parse().map_err(|()| Problem::UnknownSession)?))
+}
+
+/// Who plays. In the demo the page says so, with `?player=` and an id that it keeps: nobody is harmed by who claims to be another.
+/// The characters are those that mean the same in every URL (RFC 3986 §2.3).
+fn named_player<S: Sessions>(app: &App<S>, uri: &Uri) -> Result<Option<PlayerId>, Problem> {
+    let parameters = uri.query().unwrap_or_default().split('&');
+    let Some(name) = parameters.filter_map(|p| p.strip_prefix("player=")).next().filter(|_| app.config.demo) else {
+        return Ok(None);
+    };
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let player = PlayerId::new(name).ok().filter(|_| name.bytes().all(is_unreserved));
+    player.map(Some).ok_or(Problem::InvalidPlayer)
 }
 
 /// What tells this publisher from others, if the configuration asks for keys at all.

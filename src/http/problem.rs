@@ -23,6 +23,8 @@ pub enum Problem {
         /// What is wrong with it.
         detail: String,
     },
+    /// 400: the player's id cannot be one.
+    InvalidPlayer,
     /// 401: no publish key came along.
     KeyMissing,
     /// 401: the publish key is none of ours.
@@ -126,7 +128,9 @@ impl Problem {
     /// The status code.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Problem::MalformedSdp { .. } | Problem::MalformedFragment { .. } => StatusCode::BAD_REQUEST,
+            Problem::MalformedSdp { .. } | Problem::MalformedFragment { .. } | Problem::InvalidPlayer => {
+                StatusCode::BAD_REQUEST
+            }
             Problem::KeyMissing | Problem::KeyUnknown => StatusCode::UNAUTHORIZED,
             Problem::KeyForOtherTable => StatusCode::FORBIDDEN,
             Problem::UnknownTable | Problem::UnknownSession | Problem::NotFound { .. } => StatusCode::NOT_FOUND,
@@ -153,6 +157,7 @@ impl Problem {
         match self {
             Problem::MalformedSdp { .. } => "malformed-sdp",
             Problem::MalformedFragment { .. } => "malformed-fragment",
+            Problem::InvalidPlayer => "invalid-player",
             Problem::KeyMissing => "publish-key-missing",
             Problem::KeyUnknown => "publish-key-unknown",
             Problem::KeyForOtherTable => "publish-key-for-other-table",
@@ -186,6 +191,7 @@ impl Problem {
         match self {
             Problem::MalformedSdp { .. } => "The offer is not valid SDP",
             Problem::MalformedFragment { .. } => "The body is not a fragment of SDP",
+            Problem::InvalidPlayer => "The player's id cannot be one",
             Problem::KeyMissing => "A publish key is needed",
             Problem::KeyUnknown => "The publish key is not known",
             Problem::KeyForOtherTable => "The publish key is for another table",
@@ -221,6 +227,7 @@ impl Problem {
             | Problem::MalformedFragment { detail }
             | Problem::NoCommonCodec { detail }
             | Problem::UnsupportedOffer { detail } => detail.clone(),
+            Problem::InvalidPlayer => "It has 1 to 128 letters, digits, `-`, `.`, `_` or `~`.".to_owned(),
             Problem::KeyMissing => "Send the table's publish key as `Authorization: Bearer KEY`.".to_owned(),
             Problem::KeyUnknown => "No table has this key.".to_owned(),
             Problem::KeyForOtherTable => "This key does not open this table.".to_owned(),

@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 
+use crate::bets::{PlayerId, RoundReport};
 use crate::config::PublishKeyId;
 use crate::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
@@ -23,11 +24,12 @@ pub trait Sessions: Clone + Send + Sync + 'static {
         offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
-    /// WHEP: takes an offer to watch `table`.
+    /// WHEP: takes an offer to watch `table`, from `player`, where it is known who that is.
     fn play(
         &self,
         client: ClientNetwork,
         table: &str,
+        player: Option<PlayerId>,
         offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
@@ -63,6 +65,9 @@ pub trait Sessions: Clone + Send + Sync + 'static {
     /// What admission has done so far.
     fn admission(&self) -> AdmissionReport;
 
+    /// How rounds have ended so far.
+    fn rounds(&self) -> RoundReport;
+
     /// What serving depends on, each with its name and, if it fails, why.
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
 
@@ -82,8 +87,14 @@ impl Sessions for Node {
         Node::publish(self, client, table, key, offer).await
     }
 
-    async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
-        Node::play(self, client, table, offer).await
+    async fn play(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        player: Option<PlayerId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
+        Node::play(self, client, table, player, offer).await
     }
 
     async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {
@@ -125,6 +136,10 @@ impl Sessions for Node {
 
     fn reports(&self) -> Vec<ShardReport> {
         Node::reports(self)
+    }
+
+    fn rounds(&self) -> RoundReport {
+        Node::rounds(self)
     }
 
     fn admission(&self) -> AdmissionReport {

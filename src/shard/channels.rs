@@ -1,32 +1,31 @@
-//! What is said over a player's data channels (DESIGN: `bets`, `events`, `qos`), as far as the edge answers by itself.
+//! What is said over a player's data channels: which is which, and what the edge answers by itself. `bets.rs` has the bets.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bets::MAX_MESSAGE;
 use crate::qos::PlayerStatistics;
 use crate::rtc::data_channel::{ChannelEvent, ChannelId};
 
 use super::core::Shard;
 use super::report::DropReason;
 
-/// The largest message a player may send on any of its channels.
-const MAX_MESSAGE: usize = 16 * 1024;
+/// The longest round trip of a bet that a player is believed, in milliseconds.
+const LONGEST_TOTAL_MS: f64 = 60_000.0;
 
-/// From a player.
+/// From a player on `qos`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum FromPlayer {
-    Bet { bet_id: String },
     Stats(PlayerStatistics),
-    Timing {},
+    Timing { bet_id: String, total_ms: f64 },
 }
 
 /// To a player.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum ToPlayer<'a> {
-    Ack { bet_id: &'a str, status: &'static str, reason: &'static str },
     Notice { code: &'a str },
     Latency { rtt_ms: f64 },
 }
@@ -45,6 +44,7 @@ impl Shard {
                 *place = Some(id);
                 if label == "events" {
                     self.greet(now, slot);
+                    self.tell_round(now, slot);
                 }
             }
             ChannelEvent::Message { id, data } => {
@@ -80,35 +80,23 @@ impl Shard {
     fn handle_message(&mut self, now: Instant, slot: u32, id: ChannelId, data: &[u8]) -> Option<()> {
         let session = self.sessions[slot as usize].session.as_ref()?;
         let player = session.player()?;
-        let message = (data.len() <= MAX_MESSAGE).then(|| serde_json::from_slice(data).ok()).flatten();
-        match message {
-            Some(FromPlayer::Bet { bet_id }) if player.channels.bets == Some(id) => {
-                // No signal is lost silently (B3): without a bet service each is refused, and says so.
-                self.send_on(
-                    now,
-                    slot,
-                    id,
-                    &ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" },
-                );
-                Some(())
-            }
-            Some(FromPlayer::Stats(said)) if player.channels.qos == Some(id) => {
-                let round_trip = player.round_trip;
-                self.handle_statistics(now, slot, &said);
-                self.send_latency(now, slot, id, round_trip);
-                Some(())
-            }
-            Some(FromPlayer::Timing {}) if player.channels.qos == Some(id) => {
-                self.send_latency(now, slot, id, player.round_trip);
-                Some(())
-            }
-            _ if player.channels.bets == Some(id) => {
-                let reason = if data.len() > MAX_MESSAGE { "too_large" } else { "malformed" };
-                self.send_on(now, slot, id, &ToPlayer::Ack { bet_id: "", status: "refused", reason });
-                None
-            }
-            _ => None,
+        if player.channels.bets == Some(id) {
+            return self.handle_bet(now, slot, data);
         }
+        if player.channels.qos != Some(id) || data.len() > MAX_MESSAGE {
+            return None;
+        }
+        let round_trip = player.round_trip;
+        match serde_json::from_slice(data).ok()? {
+            FromPlayer::Stats(said) => self.handle_statistics(now, slot, &said),
+            FromPlayer::Timing { bet_id, total_ms } => {
+                let total =
+                    (0.0..LONGEST_TOTAL_MS).contains(&total_ms).then(|| Duration::from_secs_f64(total_ms / 1000.0))?;
+                self.handle_timing(slot, &bet_id, total);
+            }
+        }
+        self.send_latency(now, slot, id, round_trip);
+        Some(())
     }
 
     /// Adds what a player says of its picture to what the table's players say.
@@ -137,9 +125,13 @@ impl Shard {
     }
 
     fn send_on(&mut self, now: Instant, slot: u32, id: ChannelId, message: &ToPlayer<'_>) {
-        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Ok(text) = serde_json::to_string(message) else { return };
-        if session.endpoint.send_message(now, id, &text, &mut self.dtls, &mut self.control).is_err() {
+        self.send_text(now, slot, id, &text);
+    }
+
+    pub(super) fn send_text(&mut self, now: Instant, slot: u32, id: ChannelId, text: &str) {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        if session.endpoint.send_message(now, id, text, &mut self.dtls, &mut self.control).is_err() {
             self.dropped(DropReason::DataChannel, 1);
         }
         self.reschedule(now, slot);
@@ -155,6 +147,7 @@ mod tests {
     use super::super::message::{LayerIndex, TableId, TrackId};
     use super::super::testing::{roulette, shard_config};
     use super::*;
+    use crate::bets::PlayerId;
     use crate::media::{ClearPacket, Codec, Packet, PayloadFacts, Position};
     use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
@@ -181,7 +174,7 @@ mod tests {
             let mut shard = Shard::new(shard_config(now, 60 * SECOND));
             let mut slots = Vec::new();
             for n in 0..players {
-                let slot = shard.add_player(now, &spec, &negotiated, &[n; 32]).key.slot;
+                let slot = shard.add_player(now, &spec, PlayerId::anonymous([n; 16]), &negotiated, &[n; 32]).key.slot;
                 shard.handle_channel(now, slot, ChannelEvent::Opened { id: QOS, label: "qos".into() });
                 slots.push(slot);
             }
@@ -257,13 +250,13 @@ mod tests {
     fn what_a_message_is_for_stands_in_its_type() {
         let read = |text: &str| serde_json::from_str::<FromPlayer>(text).ok();
         assert!(
-            matches!(read(r#"{"type":"bet","betId":"b-1","roundId":7}"#), Some(FromPlayer::Bet { bet_id }) if bet_id == "b-1")
-        );
-        assert!(
             matches!(read(r#"{"type":"stats","fps":30,"framesDecoded":7}"#), Some(FromPlayer::Stats(s)) if s.frames_decoded == Some(7))
         );
-        assert!(matches!(read(r#"{"type":"timing"}"#), Some(FromPlayer::Timing {})));
-        for wrong in [r#"{"type":"bet"}"#, r#"{"type":"bet","betId":7}"#, r#"{"type":"ack"}"#, r#"{"betId":"b"}"#, "[]"]
+        assert!(
+            matches!(read(r#"{"type":"timing","betId":"b-1","totalMs":12.5}"#), Some(FromPlayer::Timing { bet_id, total_ms: 12.5 }) if bet_id == "b-1")
+        );
+        for wrong in
+            [r#"{"type":"timing"}"#, r#"{"type":"bet","betId":"b"}"#, r#"{"type":"ack"}"#, r#"{"betId":"b"}"#, "[]"]
         {
             assert!(read(wrong).is_none(), "{wrong}");
         }
@@ -274,14 +267,6 @@ mod tests {
         fn no_message_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
             let _ = serde_json::from_slice::<FromPlayer>(&bytes);
             let _ = serde_json::from_str::<FromPlayer>(&format!("{{\"type\":{text}"));
-        }
-
-        #[test]
-        fn a_bet_is_answered_under_its_own_id(id: String) {
-            let text = serde_json::json!({ "type": "bet", "betId": id }).to_string();
-            let Ok(FromPlayer::Bet { bet_id }) = serde_json::from_str(&text) else { panic!("{text}") };
-            let ack = serde_json::to_value(ToPlayer::Ack { bet_id: &bet_id, status: "refused", reason: "unavailable" }).unwrap();
-            prop_assert_eq!(ack["betId"].as_str(), Some(&*id));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bets::PlayerId;
 use crate::fanout::{DownTrack, Rtx, SendBatch, TrafficClass};
 use crate::media::{MediaKind, Packet};
 use crate::qos::Withheld;
@@ -19,6 +20,7 @@ use crate::rtc::{
     CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, Transport, TransportAddress,
 };
 
+use super::bets::{BetLine, Rounds};
 use super::egress::Flush;
 use super::failed_checks::FailedChecks;
 use super::handshakes::Handshakes;
@@ -96,6 +98,7 @@ pub struct Shard {
     pub(super) overloaded: Option<Instant>,
     pub(super) probing: Vec<u32>,
     pub(super) probe_due: Option<Instant>,
+    pub(super) rounds: Rounds,
     pub(super) scratch: Vec<Arc<Packet>>,
     pub(super) catch_up_layout: crate::fanout::Layout,
 }
@@ -176,6 +179,7 @@ impl Shard {
             overloaded: None,
             probing: Vec::new(),
             probe_due: None,
+            rounds: Rounds::default(),
             scratch: Vec::new(),
             catch_up_layout: crate::fanout::Layout::default(),
         }
@@ -211,7 +215,14 @@ impl Shard {
     }
 
     /// Admits a player. What it gets is decided when it connects: until then the table may have changed.
-    pub fn add_player(&mut self, now: Instant, spec: &TableSpec, negotiated: &Negotiated, random: &[u8; 32]) -> Added {
+    pub fn add_player(
+        &mut self,
+        now: Instant,
+        spec: &TableSpec,
+        player: PlayerId,
+        negotiated: &Negotiated,
+        random: &[u8; 32],
+    ) -> Added {
         self.table(spec);
         let stream = |kind| negotiated.stream(kind).map(|(_, stream)| stream.clone());
         let seed = |at: usize| u32::from_be_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]);
@@ -225,6 +236,7 @@ impl Shard {
             transport_number: 0,
             catching_up: false,
             channels: Channels::default(),
+            bets: BetLine::new(player),
             round_trip: None,
             repairs: Repairs::new(),
             keyframes: Budget::of_keyframes(),
@@ -335,6 +347,7 @@ impl Shard {
                 if let Some(track) = self.tables.get_mut(&table).and_then(|known| known.track_mut(track)) {
                     track.clock = Some(clock);
                 }
+                self.tell_untold(now);
             }
             PeerMessage::FramesLost { table, layer, count, place } => {
                 let track = self.tables.get_mut(&table).and_then(|known| known.video.get_mut(layer.0));
@@ -349,7 +362,9 @@ impl Shard {
     /// When to call [`Shard::handle_timeout`] at the latest: it does more, the more often it is called, and what sessions wait
     /// for may be late by [`SLACK`](super::SLACK).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = [self.next_table_tick, self.catch_up_due, self.probe_due, self.held_until, self.timers.latest()];
+        let announce = self.rounds.poll_timeout();
+        let due =
+            [self.next_table_tick, self.catch_up_due, self.probe_due, self.held_until, self.timers.latest(), announce];
         due.into_iter().flatten().min()
     }
 
@@ -363,6 +378,7 @@ impl Shard {
         if self.next_table_tick.is_some_and(|at| now >= at) {
             self.tick_tables(now);
         }
+        self.announce(now);
     }
 
     /// Whether [`Shard::advance_handshake`] has something to do.
@@ -697,6 +713,7 @@ impl Shard {
             self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });
         }
         self.start_replay(now, slot, id);
+        self.tell_connected(now, slot);
     }
 
     /// Ties a player to the table's tracks; `false` if they are not of the codecs that it negotiated.
@@ -770,6 +787,7 @@ impl Shard {
 
     fn tick_tables(&mut self, now: Instant) {
         self.watch_overload(now);
+        self.tell_untold(now);
         let mut ids = std::mem::take(&mut self.ticking);
         ids.extend(self.tables.keys());
         for id in ids.drain(..) {

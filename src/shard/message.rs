@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::bets::Arrival;
 use crate::media::{Codec, MediaKind, Packet, PlayoutDelay};
 use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{IceCredentials, TableMedia};
@@ -256,6 +257,8 @@ pub enum ShardEvent {
         /// Why.
         cause: EndCause,
     },
+    /// A player's bet signal, whose form is right, for the bet service. Who takes it owes it an answer.
+    Bet(Box<Arrival<SlotKey>>),
     /// A TCP connection has no session any more: to be closed, once what was to be sent is sent.
     Disconnect {
         /// Its far end.

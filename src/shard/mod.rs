@@ -1,9 +1,9 @@
 //! Owns the sessions and streams of one core.
 //!
-//! [`Shard`] joins `rtc`, `media`, `qos` and `fanout`, and does no I/O: `fleet` drives one on each of its threads. Shards
+//! [`Shard`] joins `rtc`, `media`, `qos`, `bets` and `fanout`, and does no I/O: `fleet` drives one on each of its threads. Shards
 //! share nothing: what crosses is a [`PeerMessage`].
 //!
-//! Enters: datagrams, sessions to be made and ended, messages of other shards, time. Leaves: batches of datagrams,
+//! Enters: datagrams, sessions to be made and ended, messages of other shards, outcomes of bets, round events, time. Leaves: batches of datagrams,
 //! [`ShardEvent`]s, a [`ShardReport`]. Refuses to know: sockets, clocks, threads, HTTP, where other shards are.
 //!
 //! # Driving a shard
@@ -13,6 +13,7 @@
 //! without handshakes wait for input or [`Shard::poll_timeout`].
 
 mod adaptation;
+mod bets;
 mod capture_times;
 mod channels;
 mod core;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::bets::BetCounts;
 use crate::qos::QosReport;
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
@@ -223,6 +224,8 @@ pub struct ShardReport {
     pub tcp_accepted: u64,
     /// Those that ended, in the order of the causes that `net` knows.
     pub tcp_ended: [u64; 8],
+    /// What became of bet signals.
+    pub bets: BetCounts,
     /// Thread CPU seconds of the shard.
     pub cpu_seconds: f64,
     /// Gauge: the share of its core that the shard's thread used over the last seconds.

@@ -11,6 +11,7 @@ use crate::rtc::sdp::{Negotiated, StreamParameters, TableMedia};
 use crate::rtc::{Endpoint, TransportAddress};
 
 use super::adaptation::Adaptation;
+use super::bets::BetLine;
 use super::inbound::Inbound;
 use super::layers::Change;
 use super::message::{LayerIndex, SlotKey, TableId, TrackId};
@@ -143,6 +144,8 @@ pub(super) struct Player {
     /// In the shard's list of players that replay the cached GOP.
     pub(super) catching_up: bool,
     pub(super) channels: Channels,
+    /// Who it is, and what it may say on `bets`.
+    pub(super) bets: BetLine,
     /// From receiver reports (RFC 3550 §6.4.1).
     pub(super) round_trip: Option<Duration>,
     pub(super) repairs: Repairs,
@@ -217,6 +220,11 @@ impl Budget {
     /// For keyframe requests: every keyframe that a player brings about takes quality from all others.
     pub(super) const fn of_keyframes() -> Self {
         Self::new(4, Duration::from_secs(2))
+    }
+
+    /// For messages on `bets`: a hand of chips at once, and ten a second for good, which is faster than anybody clicks.
+    pub(super) const fn of_signals() -> Self {
+        Self::new(20, Duration::from_millis(100))
     }
 
     /// `most` at once, and one more after each `each`.

@@ -10,6 +10,7 @@ use crate::media::{
     PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
 };
 use crate::qos::{Breach, Offered, TableQos};
+use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::capture_times::CaptureTimes;
@@ -488,12 +489,28 @@ impl Track {
         Stamps { playout_delay: spec.playout_delay, clock_offset, send_time }
     }
 
+    /// The RTP timestamp of what was captured at `captured`, by the publisher's sender reports. Where those are not there, or of a
+    /// clock that does not tell the time of day, by when its packets came: `at` is that time by our clock.
+    pub(super) fn timestamp_of_capture(&self, captured: NtpTime, at: Instant) -> Option<u32> {
+        let clock = self.clock?;
+        match clock.capture.filter(|capture| capture.offset.unsigned_abs() <= GREATEST_CLOCK_ERROR) {
+            Some(capture) => {
+                let after = i128::from(captured.offset_from(capture.ntp)) * i128::from(self.codec.clock_rate());
+                Some(clock.timestamp.wrapping_add((after >> 32) as u32))
+            }
+            None => self.timestamp_at(at),
+        }
+    }
+
     /// The RTP timestamp at `now` by the track's clock, for sender reports.
     pub(super) fn timestamp_at(&self, now: Instant) -> Option<u32> {
         let clock = self.clock?;
         Some(timestamp_at(clock.timestamp, clock.instant, now, self.codec))
     }
 }
+
+/// How far a publisher's clock may be from ours to be one that tells the time of day: what keeps no time at all is further away.
+const GREATEST_CLOCK_ERROR: u64 = 5 << 32;
 
 /// The timestamp at `now`, where it was `timestamp` at `then`.
 fn timestamp_at(timestamp: u32, then: Instant, now: Instant, codec: Codec) -> u32 {
@@ -622,6 +639,24 @@ mod tests {
             remote_rtx_ssrc: None,
             layers: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_capture_is_looked_up_by_the_publishers_clock_unless_that_tells_no_time_of_day() {
+        let (mut track, instant) = (Track::new(Codec::Vp8, 64), Instant::now());
+        let ntp = NtpTime::from_unix(Duration::from_secs(1_790_000_000));
+        let two_seconds_later = ntp.plus(Duration::from_secs(2));
+        assert_eq!(track.timestamp_of_capture(ntp, instant), None, "nothing came yet");
+        let mut at = |capture| {
+            track.clock = Some(TrackClock { instant, timestamp: 1000, capture });
+            // By our clock it was one second later.
+            track.timestamp_of_capture(two_seconds_later, instant + Duration::from_secs(1))
+        };
+        assert_eq!(at(Some(CaptureClock { ntp, offset: 1 << 32 })), Some(181_000));
+        assert_eq!(at(Some(CaptureClock { ntp, offset: -(6 << 32) })), Some(91_000));
+        assert_eq!(at(None), Some(91_000));
+        let capture = Some(CaptureClock { ntp: two_seconds_later.plus(Duration::from_secs(1)), offset: 0 });
+        assert_eq!(at(capture), Some(1000_u32.wrapping_sub(90_000)), "before the report");
     }
 
     #[test]

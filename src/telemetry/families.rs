@@ -2,6 +2,7 @@
 
 use prometheus::proto::MetricType;
 
+use crate::bets::{AbortCause, Refused, Status};
 use crate::fleet::RefusedOffer;
 use crate::net::TcpEnd;
 use crate::qos::{Histogram, QosReport, Shares, Spread};
@@ -50,6 +51,16 @@ pub(super) const TABLE_HISTOGRAMS: &[TableHistogram] = &[
         of: |qos| &qos.capture_to_shown,
     },
 ];
+
+/// Name and meaning of the histogram of bets by leg.
+pub(super) const BET_RTT: (&str, &str) = (
+    "tableside_bet_signal_rtt_seconds",
+    "Round trip of bet signals that the service answered in time, in seconds, by leg: last_mile is player to edge and back by RTCP, edge is time spent on it, upstream is the service with the way there, total is the player's own clock.",
+);
+
+/// Name and meaning of the histogram of settlements.
+pub(super) const ROUND_SETTLE: (&str, &str) =
+    ("tableside_round_settle_seconds", "From the close of a round to its result, in seconds.");
 
 /// One counter of a table.
 type Count = fn(&TableReport) -> u64;
@@ -238,6 +249,40 @@ pub(super) const FAMILIES: &[Family] = &[
         dtls_handshakes,
     ),
     counter("tableside_sessions_ended_total", "Sessions that ended, by cause.", &["role", "cause"], sessions_ended),
+    counter(
+        "tableside_bet_signals_total",
+        "Bet signals by first outcome, repeated ones included; a late answer is not counted again.",
+        &["outcome"],
+        |t| {
+            let bets = t.bets();
+            let value =
+                |(status, label): (Status, &str)| (vec![label.to_owned()], bets.outcomes[status as usize] as f64);
+            Status::ALL.into_iter().map(value).collect()
+        },
+    ),
+    counter(
+        "tableside_bet_signals_refused_total",
+        "Bet signals that were not passed on, by reason.",
+        &["reason"],
+        |t| {
+            let bets = t.bets();
+            let value =
+                |(reason, label): (Refused, &str)| (vec![label.to_owned()], bets.refused[reason as usize] as f64);
+            Refused::ALL.into_iter().map(value).collect()
+        },
+    ),
+    counter(
+        "tableside_bet_signals_late_total",
+        "Answers of the bet service that were told to players after they had been told unconfirmed.",
+        &[],
+        |t| vec![(Vec::new(), t.bets().late as f64)],
+    ),
+    counter(
+        "tableside_round_aborts_total",
+        "Rounds that ended without a result: declared void, closed without a result for two minutes, or superseded by the next.",
+        &["table", "cause"],
+        round_aborts,
+    ),
     counter("tableside_packets_dropped_total", "Datagrams and packets dropped, by reason.", &["reason"], |t| {
         let value = |(reason, label): (DropReason, &str)| {
             (vec![label.to_owned()], t.sum(|shard| shard.dropped[reason as usize]))
@@ -350,6 +395,15 @@ fn frames(totals: &Totals) -> Vec<Sample> {
         samples.extend(dropped.map(|(table, n)| (labels(table, "dropped", cause), n)));
     }
     samples
+}
+
+fn round_aborts(totals: &Totals) -> Vec<Sample> {
+    let counted = &totals.rounds().aborts;
+    let sample = |table: &str, (cause, label): (AbortCause, &str)| {
+        let count = counted.get(table).map_or(0, |causes| causes[cause as usize]);
+        (vec![table.to_owned(), label.to_owned()], count as f64)
+    };
+    totals.tables().into_iter().flat_map(|table| AbortCause::ALL.map(|cause| sample(table, cause))).collect()
 }
 
 fn keyframe_requests(totals: &Totals) -> Vec<Sample> {

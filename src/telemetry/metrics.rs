@@ -7,13 +7,14 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::bets::{Bounds, Leg, RoundReport, TimeHistogram};
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
 use crate::net::Setting;
 use crate::qos::Histogram;
 use crate::shard::ShardReport;
 
-use super::families::{FAMILIES, Family, TABLE_HISTOGRAMS, TableHistogram};
+use super::families::{BET_RTT, FAMILIES, Family, ROUND_SETTLE, TABLE_HISTOGRAMS, TableHistogram};
 use super::listeners::ListenerMetrics;
 use super::totals::Totals;
 
@@ -99,6 +100,11 @@ impl Metrics {
         lock(&self.totals).replace_admission(report);
     }
 
+    /// Takes how rounds have ended.
+    pub fn replace_rounds(&self, report: RoundReport) {
+        lock(&self.totals).replace_rounds(report);
+    }
+
     /// Takes how the node is tuned.
     pub fn set_tuning(&self, tuning: Vec<Setting>) {
         lock(&self.totals).set_tuning(&tuning);
@@ -166,7 +172,9 @@ impl ReportCollector {
         };
         let numbers = FAMILIES.iter().map(|family| describe(family.name, family.help, family.labels));
         let histograms = TABLE_HISTOGRAMS.iter().map(|histogram| describe(histogram.name, histogram.help, &["table"]));
-        Self { totals, descriptions: numbers.chain(histograms).collect() }
+        let bets =
+            [(BET_RTT, &["leg"][..]), (ROUND_SETTLE, &[])].map(|((name, help), labels)| describe(name, help, labels));
+        Self { totals, descriptions: numbers.chain(histograms).chain(bets).collect() }
     }
 }
 
@@ -178,7 +186,8 @@ impl Collector for ReportCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let totals = lock(&self.totals);
         let numbers = FAMILIES.iter().map(|family| collect(family, &totals));
-        numbers.chain(TABLE_HISTOGRAMS.iter().map(|histogram| collect_histogram(histogram, &totals))).collect()
+        let histograms = TABLE_HISTOGRAMS.iter().map(|histogram| collect_histogram(histogram, &totals));
+        numbers.chain(histograms).chain([bet_round_trips(&totals), settle_times(&totals)]).collect()
     }
 }
 
@@ -196,18 +205,38 @@ fn collect_histogram(family: &TableHistogram, totals: &Totals) -> MetricFamily {
     let tables = totals.fold_by_table(|sum: &mut Histogram, table| sum.add((family.of)(&table.qos))).into_iter();
     let metric = |(table, histogram): (&str, Histogram)| {
         let mut metric = labelled(&["table"], vec![table.to_owned()]);
-        metric.set_histogram(proto_of(&histogram));
+        metric.set_histogram(proto_of(histogram.cumulative(), histogram.count(), histogram.sum()));
         metric
     };
+    histogram_family((family.name, family.help), tables.map(metric).collect())
+}
+
+fn bet_round_trips(totals: &Totals) -> MetricFamily {
+    let bets = totals.bets();
+    let metric = |(leg, name): (Leg, &str)| time_metric(&["leg"], vec![name.to_owned()], &bets.legs[leg as usize]);
+    histogram_family(BET_RTT, Leg::ALL.into_iter().map(metric).collect())
+}
+
+fn settle_times(totals: &Totals) -> MetricFamily {
+    histogram_family(ROUND_SETTLE, vec![time_metric(&[], Vec::new(), &totals.rounds().settle)])
+}
+
+fn time_metric<B: Bounds>(names: &[&str], values: Vec<String>, histogram: &TimeHistogram<B>) -> Metric {
+    let mut metric = labelled(names, values);
+    metric.set_histogram(proto_of(histogram.cumulative(), histogram.count(), histogram.sum()));
+    metric
+}
+
+fn histogram_family((name, help): (&str, &str), metrics: Vec<Metric>) -> MetricFamily {
     let mut collected = MetricFamily::default();
-    collected.set_name(family.name.to_owned());
-    collected.set_help(family.help.to_owned());
+    collected.set_name(name.to_owned());
+    collected.set_help(help.to_owned());
     collected.set_field_type(MetricType::HISTOGRAM);
-    collected.set_metric(tables.map(metric).collect());
+    collected.set_metric(metrics);
     collected
 }
 
-fn proto_of(histogram: &Histogram) -> prometheus::proto::Histogram {
+fn proto_of(cumulative: impl Iterator<Item = (f64, u64)>, count: u64, sum: f64) -> prometheus::proto::Histogram {
     let bucket = |(bound, count)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
@@ -215,9 +244,9 @@ fn proto_of(histogram: &Histogram) -> prometheus::proto::Histogram {
         bucket
     };
     let mut proto = prometheus::proto::Histogram::default();
-    proto.set_bucket(histogram.cumulative().map(bucket).collect());
-    proto.set_sample_count(histogram.count());
-    proto.set_sample_sum(histogram.sum());
+    proto.set_bucket(cumulative.map(bucket).collect());
+    proto.set_sample_count(count);
+    proto.set_sample_sum(sum);
     proto
 }
 

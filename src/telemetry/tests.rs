@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus::proto::MetricType;
 
+use crate::bets::{Leg, RoundReport};
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
 use crate::qos::{QosReport, Shares};
@@ -36,6 +37,12 @@ fn metrics_with_closed_labels_exist_from_the_start() {
         "tableside_bitrate_ratio{table=\"blackjack\"} 1",
         "tableside_shard_cpu_seconds_total{shard=\"1\"} 0",
         "tableside_send_runs_total 0",
+        "tableside_bet_signals_total{outcome=\"unconfirmed\"} 0",
+        "tableside_bet_signals_refused_total{reason=\"rate_limited\"} 0",
+        "tableside_bet_signals_late_total 0",
+        "tableside_bet_signal_rtt_seconds_count{leg=\"last_mile\"} 0",
+        "tableside_round_aborts_total{table=\"blackjack\",cause=\"void\"} 0",
+        "tableside_round_settle_seconds_count 0",
         "tableside_offers_refused_total{reason=\"half_open_address\"} 0",
         "tableside_http_limited_total{listener=\"admin\",reason=\"header_time\"} 0",
         "tableside_tls_certificate_expiry_timestamp_seconds 0",
@@ -133,6 +140,33 @@ fn what_players_report_is_added_up_before_it_is_divided() {
     assert_line(&metrics, "tableside_fps_ratio{table=\"roulette\"} 1");
     assert_line(&metrics, "tableside_player_frames_missed_total{table=\"roulette\"} 10");
     assert_line(&metrics, "tableside_player_skew_seconds{table=\"roulette\"} 0");
+}
+
+#[test]
+fn bets_are_summed_over_shards_and_rounds_counted_by_table() {
+    let metrics = metrics();
+    let shard = |outcomes, edge: u64| {
+        let mut report = ShardReport::default();
+        (report.bets.outcomes, report.bets.late) = (outcomes, 1);
+        report.bets.observe(Leg::Edge, Duration::from_micros(edge));
+        report
+    };
+    metrics.replace_reports(vec![shard([1, 2, 3, 4], 90), shard([10, 0, 0, 0], 900)]);
+    let mut rounds = RoundReport { aborts: BTreeMap::from([("roulette".into(), [0, 5, 0])]), ..RoundReport::default() };
+    rounds.settle.observe(Duration::from_secs(6));
+    metrics.replace_rounds(rounds);
+    for line in [
+        "tableside_bet_signals_total{outcome=\"accepted\"} 11",
+        "tableside_bet_signals_total{outcome=\"unconfirmed\"} 4",
+        "tableside_bet_signals_late_total 2",
+        "tableside_bet_signal_rtt_seconds_bucket{leg=\"edge\",le=\"0.0001\"} 1",
+        "tableside_bet_signal_rtt_seconds_bucket{leg=\"edge\",le=\"0.001\"} 2",
+        "tableside_round_aborts_total{table=\"roulette\",cause=\"no_result\"} 5",
+        "tableside_round_settle_seconds_bucket{le=\"7.5\"} 1",
+        "tableside_round_settle_seconds_sum 6",
+    ] {
+        assert_line(&metrics, line);
+    }
 }
 
 #[test]

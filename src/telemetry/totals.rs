@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bets::{BetCounts, RoundReport};
 use crate::fleet::AdmissionReport;
 use crate::net::{SETTINGS, Setting};
 use crate::qos::{QosReport, Shares, Spread};
@@ -15,6 +16,7 @@ pub(super) struct Totals {
     configured: BTreeSet<String>,
     tuning: BTreeMap<&'static str, bool>,
     admission: AdmissionReport,
+    rounds: RoundReport,
 }
 
 impl Totals {
@@ -24,6 +26,7 @@ impl Totals {
             configured: tables.into_iter().collect(),
             tuning: SETTINGS.iter().map(|setting| (*setting, false)).collect(),
             admission: AdmissionReport::default(),
+            rounds: RoundReport::default(),
         }
     }
 
@@ -43,6 +46,27 @@ impl Totals {
 
     pub(super) fn admission(&self) -> &AdmissionReport {
         &self.admission
+    }
+
+    pub(super) fn replace_rounds(&mut self, report: RoundReport) {
+        self.rounds = report;
+    }
+
+    pub(super) fn rounds(&self) -> &RoundReport {
+        &self.rounds
+    }
+
+    /// Bet signals of all shards.
+    pub(super) fn bets(&self) -> BetCounts {
+        let mut sum = BetCounts::default();
+        self.shards.iter().for_each(|shard| sum.add(&shard.bets));
+        sum
+    }
+
+    /// Tables that are configured, or that shards know.
+    pub(super) fn tables(&self) -> BTreeSet<&str> {
+        let reported = self.shards.iter().flat_map(|shard| shard.tables.keys());
+        self.configured.iter().chain(reported).map(String::as_str).collect()
     }
 
     pub(super) fn set_tuning(&mut self, tuning: &[Setting]) {

@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
+use tableside::bets::{PlayerId, RoundReport};
 use tableside::config::{Config, PublishKeyId, PublishKeys};
 use tableside::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
@@ -52,6 +53,8 @@ pub struct FakeSessions {
     pub admission: AdmissionReport,
     /// Who asked.
     pub clients: Arc<Mutex<Vec<ClientNetwork>>>,
+    /// Who has asked to watch.
+    pub players: Arc<Mutex<Vec<Option<PlayerId>>>>,
     pub asked: Arc<Mutex<Vec<Asked>>>,
     pub closed: Arc<Mutex<Vec<(Role, String, SessionId)>>>,
     pub draining: Arc<AtomicBool>,
@@ -93,7 +96,14 @@ impl Sessions for FakeSessions {
         self.create(Role::Publisher, table, &offer).await
     }
 
-    async fn play(&self, client: ClientNetwork, table: &str, offer: Bytes) -> Result<Created, Refusal> {
+    async fn play(
+        &self,
+        client: ClientNetwork,
+        table: &str,
+        player: Option<PlayerId>,
+        offer: Bytes,
+    ) -> Result<Created, Refusal> {
+        self.players.lock().unwrap().push(player);
         self.clients.lock().unwrap().push(client);
         self.create(Role::Player, table, &offer).await
     }
@@ -169,6 +179,10 @@ impl Sessions for FakeSessions {
 
     fn reports(&self) -> Vec<ShardReport> {
         self.reports.clone()
+    }
+
+    fn rounds(&self) -> RoundReport {
+        RoundReport::default()
     }
 
     fn admission(&self) -> AdmissionReport {

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
+use tableside::config::Config;
 use tableside::fleet::{PatchRefusal, Refusal};
 
 use crate::http_support::*;
@@ -100,8 +101,16 @@ async fn every_documented_answer_is_given() {
         }
         given.insert((status, slug.to_owned()));
     }
-    given.extend([late().await, too_often().await, wordy().await]);
+    given.extend([late().await, too_often().await, wordy().await, unnamed().await]);
     assert_eq!(given, documented());
+}
+
+/// In the demo, a player that is called nothing.
+async fn unnamed() -> (u16, String) {
+    let server = Server::public_with(Config::demo(), media_plane()).await;
+    let response = server.play("roulette?player=").send().await.unwrap();
+    assert_problem(response, 400, "invalid-player").await;
+    (400, "invalid-player".to_owned())
 }
 
 /// A body that never comes.

@@ -1,4 +1,5 @@
 import { TablesidePlayer, canPlay } from "/sdk/player.js";
+import { showBets } from "/assets/bets.js";
 import {
   History, displayName, element, fetchTable, fetchTables, formatBitrate, formatCodec, formatMs, gauge, repeat, sparkline, tableFromPath,
 } from "/assets/shared.js";
@@ -37,7 +38,7 @@ const frameRates = new History(60);
 const bitrates = new History(60);
 
 const token = new URLSearchParams(location.search).get("token") ?? undefined;
-const player = new TablesidePlayer({ url: `/whep/${encodeURIComponent(table)}`, video, token });
+const player = new TablesidePlayer({ url: `/whep/${encodeURIComponent(table)}`, video, token, playerId: playerId() });
 Object.assign(window, { tableside: player });
 
 element("table-name", HTMLHeadingElement).textContent = displayName(table);
@@ -49,6 +50,21 @@ document.title = `${displayName(table)} · Tableside`;
  */
 function say(id, text) {
   element(id, HTMLElement).textContent = text;
+}
+
+showBets(player);
+
+/** The id of whoever uses this browser: what a table without tokens, the demo, knows a player by. */
+function playerId() {
+  const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  try {
+    const kept = localStorage.getItem("tableside-player") ?? fresh();
+    localStorage.setItem("tableside-player", kept);
+    return /^[0-9a-f]{32}$/.test(kept) ? kept : fresh();
+  } catch {
+    // Storage is forbidden here: a player for this page.
+    return fresh();
+  }
 }
 
 // State

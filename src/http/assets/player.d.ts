@@ -26,6 +26,33 @@ export interface PlayerOptions {
   video: HTMLVideoElement;
   /** Bearer token, if the table wants one. */
   token?: string;
+  /** Who plays, where the table knows no tokens: the demo. An id that the page keeps, so that a repeated bet is known after a reload. */
+  playerId?: string;
+}
+
+/** A bet; see docs/bets.md. */
+export interface Bet {
+  /** From the newest `round.open`. */
+  roundId: string;
+  /** What the bet service wants to know. */
+  payload: unknown;
+  /** Names the bet; a random one if left out. */
+  betId?: string;
+  /** Names the attempt; a random one if left out. Give both to repeat a bet of a page that was left. */
+  idempotencyKey?: string;
+}
+
+/** What became of a bet. */
+export interface BetOutcome {
+  betId: string;
+  /** `unconfirmed` after a minute without an outcome, or at `stop`: it may have been taken. */
+  status: "accepted" | "rejected" | "refused" | "unconfirmed";
+  /** Of the bet service or of the edge; `not_sent` for a bet that never left the page. */
+  reason?: string;
+  /** Where the time went, by the edge. */
+  timing?: { receivedTs: number; edgeMs: number; upstreamMs?: number; lastMileMs?: number };
+  /** From sending to the outcome by this page's clock, in milliseconds; left out for a bet that was sent more than once. */
+  totalMs?: number;
 }
 
 /** RFC 9457 problem document. */
@@ -109,7 +136,12 @@ export interface PlayerEventMap {
   notice: CustomEvent<{ channel: string; message: EdgeMessage }>;
   /** A `latency` message of the edge. */
   latency: CustomEvent<{ channel: string; message: EdgeMessage }>;
-  /** Any other message: round events, acknowledgements of bets. */
+  /**
+   * What happened in the table's round, with the frame on screen that shows it, or within two seconds where the browser does not say which
+   * frame that is. `behindMs`: how long ago it was for this picture, of some time for the current round of who comes later.
+   */
+  round: CustomEvent<{ message: EdgeMessage; behindMs: number }>;
+  /** Any message but the two above, as it comes: round events, acknowledgements of bets. */
   message: CustomEvent<{ channel: string; message: EdgeMessage }>;
 }
 
@@ -121,6 +153,11 @@ export class TablesidePlayer extends EventTarget {
   readonly peerConnection: RTCPeerConnection | null;
   /** The channel for bet signals, `null` while it is not open. */
   readonly bets: RTCDataChannel | null;
+  /**
+   * Places a bet and resolves with what became of it. Until then it is sent again where it is unconfirmed, and after a reconnect, with
+   * the same key. Never rejects; throws where `betId` waits for its outcome already.
+   */
+  bet(bet: Bet): Promise<BetOutcome>;
   /** Begins, or begins anew after `stop`, `refused` or `unplayable`. Resolves once the first attempt was made. */
   start(): Promise<void>;
   /** Ends the session and stays quiet until `start`. Resolves once the server knows, or does not answer. */

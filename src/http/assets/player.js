@@ -13,6 +13,8 @@
 /** @typedef {import("./player.js").StateDetail} StateDetail */
 /** @typedef {import("./player.js").EdgeMessage} EdgeMessage */
 /** @typedef {import("./player.js").Problem} Problem */
+/** @typedef {import("./player.js").Bet} Bet */
+/** @typedef {import("./player.js").BetOutcome} BetOutcome */
 
 const ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 
@@ -39,6 +41,14 @@ const STATS_INTERVAL_MS = 1_000;
 const QOS_INTERVAL_MS = 2_000;
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
+/** An unconfirmed bet is repeated after so long, and given up after so long. */
+const BET_REPEAT_MS = 1_000;
+const BET_GIVE_UP_MS = 60_000;
+/** A round event whose frame does not come is told after so long. */
+const ROUND_WAIT_MS = 2_000;
+const ROUND_EVENTS = new Set(["round.open", "round.close", "result", "void"]);
+/** RTP ticks of video in a millisecond. */
+const TICKS_PER_MS = 90;
 /** After so many attempts that reached the server but never a media path, the network is to blame. */
 const ICE_FAILURES_BEFORE_UNPLAYABLE = 2;
 
@@ -64,8 +74,9 @@ class WhepSession {
    * @param {string | undefined} token
    * @param {(message: EdgeMessage, channel: string) => void} onMessage
    * @param {(reason: "connected" | "disconnected" | "failed" | "closed") => void} onConnection
+   * @param {() => void} onBetsOpen
    */
-  constructor(url, token, onMessage, onConnection) {
+  constructor(url, token, onMessage, onConnection, onBetsOpen) {
     this.url = url;
     this.token = token;
     this.closed = false;
@@ -83,6 +94,7 @@ class WhepSession {
         if (message && !this.closed) onMessage(message, channel.label);
       });
     }
+    this.bets.addEventListener("open", () => this.closed || onBetsOpen());
     // A server without data channels closes them at once; that is no end of the session.
     this.events.addEventListener("open", () => {
       this.events.addEventListener("close", () => this.closed || onConnection("closed"));
@@ -165,6 +177,105 @@ class WhepSession {
   }
 }
 
+/**
+ * Bets whose outcome is not known. Each is one message that is sent again, the same to the letter, until there is an outcome: its key
+ * makes that safe, across connections too.
+ */
+class BetBook {
+  /** @type {Map<string, { text: string, sent: boolean, sentAt: number, repeated: boolean, repeatTimer?: number, endTimer?: number, resolve: (outcome: BetOutcome) => void }>} */
+  #open = new Map();
+  /** @type {() => RTCDataChannel | null} */
+  #channel;
+  /** @type {(message: object) => void} */
+  #sendQos;
+
+  /**
+   * @param {() => RTCDataChannel | null} channel the open channel, if there is one
+   * @param {(message: object) => void} sendQos
+   */
+  constructor(channel, sendQos) {
+    this.#channel = channel;
+    this.#sendQos = sendQos;
+  }
+
+  /**
+   * @param {Bet} bet
+   * @returns {Promise<BetOutcome>}
+   */
+  place({ roundId, payload, betId = newId(), idempotencyKey = newId() }) {
+    if (this.#open.has(betId)) throw new Error(`the bet ${betId} waits for its outcome already`);
+    const text = JSON.stringify({ type: "bet", betId, roundId, idempotencyKey, clientTs: Date.now(), payload });
+    return new Promise((resolve) => {
+      const endTimer = setTimeout(() => this.#giveUp(betId), BET_GIVE_UP_MS);
+      this.#open.set(betId, { text, sent: false, sentAt: 0, repeated: false, endTimer, resolve });
+      this.#send(betId);
+    });
+  }
+
+  /** A new connection: what has no outcome goes again. */
+  resend() {
+    for (const betId of this.#open.keys()) this.#send(betId);
+  }
+
+  /** @param {EdgeMessage} ack */
+  onAck(ack) {
+    const betId = String(ack.betId);
+    const bet = this.#open.get(betId);
+    if (!bet) return;
+    // A repetition that was not passed on says nothing of what was sent before it.
+    if (ack.status === "unconfirmed" || (ack.status === "refused" && bet.repeated)) {
+      clearTimeout(bet.repeatTimer);
+      bet.repeatTimer = setTimeout(() => this.#send(betId), BET_REPEAT_MS);
+      return;
+    }
+    // How long a bet took that was sent more than once, nobody can say.
+    const totalMs = bet.repeated ? undefined : Math.round((performance.now() - bet.sentAt) * 1000) / 1000;
+    if (totalMs !== undefined && ack.status !== "refused") this.#sendQos({ type: "timing", betId, totalMs });
+    const { status, reason, timing } = /** @type {any} */ (ack);
+    this.#settle(betId, { betId, status, reason, timing, totalMs });
+  }
+
+  /** No connection will come: nothing more is sent. */
+  giveUpAll() {
+    for (const betId of [...this.#open.keys()]) this.#giveUp(betId);
+  }
+
+  /** @param {string} betId */
+  #send(betId) {
+    const bet = this.#open.get(betId);
+    const channel = this.#channel();
+    if (!bet || !channel) return;
+    bet.repeated = bet.sent;
+    bet.sent = true;
+    bet.sentAt = performance.now();
+    channel.send(bet.text);
+  }
+
+  /** @param {string} betId */
+  #giveUp(betId) {
+    const sent = this.#open.get(betId)?.sent;
+    this.#settle(betId, sent ? { betId, status: "unconfirmed" } : { betId, status: "refused", reason: "not_sent" });
+  }
+
+  /**
+   * @param {string} betId
+   * @param {BetOutcome} outcome
+   */
+  #settle(betId, outcome) {
+    const bet = this.#open.get(betId);
+    if (!bet) return;
+    clearTimeout(bet.repeatTimer);
+    clearTimeout(bet.endTimer);
+    this.#open.delete(betId);
+    bet.resolve(outcome);
+  }
+}
+
+/** 128 random bits; `crypto.randomUUID` is not there without HTTPS. */
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** Plays one table and keeps playing it. See player.d.ts for events and states. */
 export class TablesidePlayer extends EventTarget {
   /** @type {string} */ #url;
@@ -189,15 +300,20 @@ export class TablesidePlayer extends EventTarget {
   #framesSeen = 0;
   #lastFrameAt = 0;
   #postedAt = 0;
+  #book = new BetBook(() => this.bets, (message) => this.#session?.sendQos(message));
+  /** Round events that wait for their frame, in order. @type {{ message: EdgeMessage, timer: number }[]} */
+  #rounds = [];
   #onPageHide = () => this.#session?.abandon();
   #onPageShow = (/** @type {PageTransitionEvent} */ event) => {
     if (event.persisted && this.#running) this.#connect();
   };
 
   /** @param {PlayerOptions} options */
-  constructor({ url, video, token }) {
+  constructor({ url, video, token, playerId }) {
     super();
-    this.#url = new URL(url, location.href).href;
+    const endpoint = new URL(url, location.href);
+    if (playerId !== undefined) endpoint.searchParams.set("player", playerId);
+    this.#url = endpoint.href;
     this.#video = video;
     this.#token = token;
   }
@@ -226,6 +342,16 @@ export class TablesidePlayer extends EventTarget {
   get bets() {
     const channel = this.#session?.bets;
     return channel?.readyState === "open" ? channel : null;
+  }
+
+  /**
+   * Places a bet and resolves with what became of it, across reconnects. Never rejects; throws where `betId` waits already.
+   *
+   * @param {Bet} bet
+   * @returns {Promise<BetOutcome>}
+   */
+  bet(bet) {
+    return this.#book.place(bet);
   }
 
   /** Begins, or begins anew after `stop`, `refused` or `unplayable`. Resolves once the first attempt was made. */
@@ -260,6 +386,7 @@ export class TablesidePlayer extends EventTarget {
     removeEventListener("pageshow", this.#onPageShow);
     this.#intervals.forEach((interval) => clearInterval(interval));
     this.#intervals = [];
+    this.#book.giveUpAll();
     return this.#dropSession();
   }
 
@@ -268,6 +395,8 @@ export class TablesidePlayer extends EventTarget {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#connectTimer);
     clearTimeout(this.#disconnectTimer);
+    // Who comes back is told the current round again.
+    this.#forgetRounds();
     const session = this.#session;
     this.#session = null;
     await session?.close();
@@ -280,11 +409,13 @@ export class TablesidePlayer extends EventTarget {
       return;
     }
     // The state stays as it is: somebody who waits for the table keeps reading so, also while we ask again.
+    /** @type {WhepSession} */
     const session = new WhepSession(
       this.#url,
       this.#token,
       (message, channel) => this.#onMessage(message, channel),
       (reason) => this.#session === session && this.#onConnection(session, reason),
+      () => this.#session === session && this.#book.resend(),
     );
     this.#session = session;
     this.#leftAt = null;
@@ -407,8 +538,55 @@ export class TablesidePlayer extends EventTarget {
    */
   #onMessage(message, channel) {
     if (channel === "events" && message.type === "notice") this.#onNotice(message);
+    if (channel === "bets" && message.type === "ack") this.#book.onAck(message);
+    if (channel === "events" && ROUND_EVENTS.has(message.type)) this.#onRound(message);
     if (message.type === "latency") this.#stats = { ...this.#stats, edge: message };
     this.#emit(message.type === "latency" || message.type === "notice" ? message.type : "message", { channel, message });
+  }
+
+  /**
+   * Tells a round event with the frame that it belongs to.
+   *
+   * @param {EdgeMessage} message
+   */
+  #onRound(message) {
+    const timer = setTimeout(() => this.#tellRounds(undefined, message), ROUND_WAIT_MS);
+    this.#rounds.push({ message, timer });
+    if (typeof this.#video.requestVideoFrameCallback !== "function") this.#tellRounds(undefined, message);
+    else if (this.#rounds.length === 1) this.#awaitFrame();
+  }
+
+  #awaitFrame() {
+    this.#video.requestVideoFrameCallback((_, { rtpTimestamp }) => {
+      this.#tellRounds(rtpTimestamp);
+      if (this.#rounds.length) this.#awaitFrame();
+    });
+  }
+
+  /**
+   * Tells what is due with a frame on screen, and whatever came before `overdue`, that included.
+   *
+   * @param {number | undefined} rtpTimestamp of the frame; some browsers do not say
+   * @param {EdgeMessage} [overdue]
+   */
+  #tellRounds(rtpTimestamp, overdue) {
+    let forced = this.#rounds.findIndex(({ message }) => message === overdue);
+    while (this.#rounds.length) {
+      const { message, timer } = this.#rounds[0];
+      const { rtpTs, captureTs } = message;
+      const ticks = typeof rtpTs === "number" && rtpTimestamp !== undefined ? (rtpTimestamp - rtpTs) | 0 : undefined;
+      if (forced < 0 && (ticks !== undefined ? ticks < 0 : overdue)) return;
+      forced -= 1;
+      clearTimeout(timer);
+      this.#rounds.shift();
+      const behind = ticks !== undefined ? ticks / TICKS_PER_MS : Math.max(0, Date.now() - Number(captureTs));
+      this.#emit("round", { message, behindMs: behind > 0 && behind < 600_000 ? behind : 0 });
+    }
+  }
+
+  #forgetRounds() {
+    this.#rounds.forEach(({ timer }) => clearTimeout(timer));
+    this.#rounds = [];
   }
 
   /** @param {EdgeMessage} notice */

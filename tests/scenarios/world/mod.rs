@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tableside::bets::{Arrival, PlayerId};
 use tableside::fanout::{SendBatch, TrafficClass};
 use tableside::media::PlayoutDelay;
 use tableside::rtc::data_channel::SctpConfig;
@@ -67,6 +68,8 @@ pub struct Heard {
     pub states: Vec<TableState>,
     /// TCP connections that were to be closed.
     pub disconnected: Vec<SocketAddr>,
+    /// Bets for the service.
+    pub bets: Vec<Arrival<SlotKey>>,
 }
 
 pub struct World {
@@ -225,7 +228,13 @@ impl World {
         let (random, number) = self.next_session();
         let mut peer = self.spoken(Peer::player(self.now, number));
         adapt(&mut peer);
-        let added = self.shards[shard].add_player(self.now, &self.table, &peer.negotiated, &random);
+        let added = self.shards[shard].add_player(
+            self.now,
+            &self.table,
+            PlayerId::anonymous([number as u8; 16]),
+            &peer.negotiated,
+            &random,
+        );
         peer.begin(Self::shard_address(shard), self.fingerprint, added.key, added.ice);
         self.peers.push(peer);
         self.peers.len() - 1
@@ -406,6 +415,7 @@ impl World {
                         ShardEvent::SessionEnded { key, cause, .. } => self.heard.ended.push((key, cause)),
                         ShardEvent::SessionConnected { .. } => {}
                         ShardEvent::Table { state, .. } => self.heard.states.push(state),
+                        ShardEvent::Bet(bet) => self.heard.bets.push(*bet),
                         ShardEvent::Disconnect { peer } => self.heard.disconnected.push(peer),
                     }
                 }

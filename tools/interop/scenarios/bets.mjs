@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+
+import { PlayerPage } from '../lib/player-page.mjs';
+import { until } from '../lib/until.mjs';
+
+export const about = 'bets placed by clicking through two rounds of the demo: every outcome on screen, every signal counted';
+
+const ROUNDS = 2;
+
+export async function run(t) {
+  const gateway = await t.demo();
+  const browser = await t.chromium();
+  const page = await browser.open(gateway.url('/play/demo'));
+  await page.evaluate(() => {
+    window.roundEvents = [];
+    window.tableside.addEventListener('round', ({ detail }) => window.roundEvents.push(detail));
+  });
+  const player = new PlayerPage(page);
+  await until('the page is live', 10, async () => (await player.state()) === 'live');
+
+  let placed = 0;
+  for (let round = 1; round <= ROUNDS; round += 1) {
+    // A round takes 20 s, of which bets are taken for 12.
+    await until('bets are taken', 30, () => page.evaluate(() => document.querySelector('#spots button')?.disabled === false));
+    const close = await page.evaluate(() => parseInt(document.querySelector('#countdown').textContent, 10));
+    assert(close >= 0 && close <= 12, `${close} s to the close`);
+    for (const spot of ['red', 'black']) await page.click(`#spots [data-spot=${spot}]`);
+    placed += 2;
+    const outcomes = () => page.$$eval('#slip [data-status]', (lines) => lines.map((line) => line.dataset.status));
+    await until('both outcomes are shown', 10, async () => (await outcomes()).length === placed);
+    // Who clicks in the last moment of a round is told so; that is an outcome too.
+    assert((await outcomes()).every((status) => ['accepted', 'rejected'].includes(status)), (await outcomes()).join());
+    await until('a number is shown', 30, async () => (await page.$$('#numbers span')).length >= round);
+    assert.match(await page.textContent('#outcome'), /^\d+ (red|black|green)/);
+  }
+
+  const events = await page.evaluate(() => window.roundEvents);
+  assert(events.length >= 3 * ROUNDS, `${events.length} round events`);
+  assert(events.every(({ message }) => Number.isInteger(message.rtpTs)), 'each names its frame');
+  // The first may be of a round that had begun before; the others are of now, and wait for their frame.
+  const behind = events.slice(2).map(({ behindMs }) => behindMs);
+  t.measure('an event after its time, by the frame on screen, at most', Math.max(...behind), 'ms');
+
+  // By hand, through the SDK: a key that is repeated, one for another bet, and a flood.
+  const [first, again, other] = await page.evaluate(async () => {
+    const bet = (amount, betId) =>
+      window.tableside.bet({ roundId: 'nowhere', payload: { spot: 'red', amount }, betId, idempotencyKey: 'key' });
+    return [await bet(1, 'b'), await bet(1, 'b'), await bet(2, 'b')];
+  });
+  assert.deepEqual([first.status, first.reason], ['rejected', 'unknown_round']);
+  assert.deepEqual([again.status, again.reason, again.timing.upstreamMs], ['rejected', 'unknown_round', undefined]);
+  assert.deepEqual([other.status, other.reason], ['refused', 'key_reused']);
+  assert(first.timing.upstreamMs >= 0 && first.timing.edgeMs >= 0 && first.totalMs >= first.timing.edgeMs);
+  const flood = await page.evaluate(() =>
+    Promise.all(Array.from({ length: 100 }, () => window.tableside.bet({ roundId: 'nowhere', payload: null }))),
+  );
+  assert(flood.some(({ reason }) => reason === 'rate_limited'), 'a flood is limited');
+  placed += 3 + flood.length;
+
+  const { sum, histogram } = await until('every signal is counted', 5, async () => {
+    const metrics = await gateway.metrics();
+    const counted = metrics.sum('tableside_bet_signals_total');
+    return counted >= placed && { sum: counted, histogram: metrics.sum('tableside_bet_signal_rtt_seconds_count', { leg: 'total' }) };
+  }).then(({ value }) => value);
+  assert.equal(sum, placed, 'one outcome for each signal');
+  t.measure('signals, each with an outcome', placed);
+  t.measure('of which the player told its own time', histogram);
+  assert.deepEqual(browser.errors, [], 'the page logged errors');
+}
