@@ -24,6 +24,9 @@ use tableside::telemetry::Metrics;
 use tokio::net::TcpListener;
 use webrtc::peer_connection::SrtpProtectionProfile;
 
+/// Longer than a round of the embedded bet service.
+const ROUND: Duration = Duration::from_secs(60);
+
 /// Far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -173,10 +176,16 @@ async fn a_round_of_the_embedded_bet_service() {
         let of_round = newest_first.find(|m| m.channel == "events" && m.body["roundId"].is_string());
         of_round.map(|m| m.body.clone())
     };
-    let is_open = |seen: &peers::Seen| newest(seen).is_some_and(|event| event["type"] == "round.open");
+    let told_of = |seen: &peers::Seen| newest(seen).is_some();
+    let seen = bob.until("a round", ROUND, told_of).await.expect("who comes later is told");
+    let joined_in = newest(&seen).expect("just seen")["roundId"].clone();
+    // One that begins now has all its time before it.
+    let begins = |seen: &peers::Seen| {
+        newest(seen).is_some_and(|event| event["type"] == "round.open" && event["roundId"] != joined_in)
+    };
     let mut round = String::new();
     for player in [&bob, &ann] {
-        let seen = player.until("an open round", LIMIT, is_open).await.expect("who comes later is told");
+        let seen = player.until("the next round", ROUND, begins).await.expect("rounds follow each other");
         let open = newest(&seen).expect("just seen");
         assert!(open["captureTs"].is_f64() && open["closesTs"].is_f64(), "{open}");
         assert!(open["rtpTs"].is_u64(), "a frame of the player's video: {open}");

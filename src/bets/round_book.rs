@@ -58,6 +58,10 @@ impl RoundBook {
     pub fn handle_event(&mut self, now: Instant, table: &Arc<str>, kind: RoundKind, id: &Id) {
         let before = self.rounds.get(table);
         let is_new = before.is_none_or(|round| round.id != *id);
+        if is_new && before.is_some() && kind != RoundKind::Open {
+            // Of a round that was superseded, settled late: it says nothing of the current one.
+            return;
+        }
         if is_new && before.is_some_and(|round| !round.over) {
             self.abort(table, AbortCause::Superseded);
         }
@@ -134,6 +138,14 @@ mod tests {
         let (book, _) =
             book(&[(0, Open, "1"), (12, Close, "1"), (18, Result, "1"), (19, Result, "1"), (20, Open, "2")]);
         assert_eq!((aborts(&book), book.report().settle.count(), book.report().settle.sum()), ([0; 3], 1, 6.0));
+    }
+
+    #[test]
+    fn a_round_that_is_settled_after_the_next_has_begun_changes_nothing_for_that_one() {
+        use RoundKind::*;
+        let events = [(0, Open, "1"), (12, Close, "1"), (14, Open, "2"), (15, Result, "1"), (26, Close, "2")];
+        let (book, _) = book(&[&events[..], &[(30, Result, "2")]].concat());
+        assert_eq!((aborts(&book), book.report().settle.count(), book.report().settle.sum()), ([0, 0, 1], 1, 4.0));
     }
 
     #[test]

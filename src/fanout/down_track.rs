@@ -43,7 +43,7 @@ pub struct DownTrack {
     line: Option<Line>,
     cursor: Option<u64>,
     /// Where the player had another layer before.
-    shift: Option<Shift>,
+    shift: Option<Box<Shift>>,
     newest: Option<Newest>,
     next_rtx_number: u64,
     packets_sent: u32,
@@ -108,10 +108,10 @@ impl DownTrack {
     /// The cursor is the new layer's from now on, and whatever is missing of the old one stays so: its numbers are over.
     pub fn switch_layer(&mut self, codec: Codec, first: &Packet, at: u32, last: Option<&Packet>) {
         if let Some(newest) = self.newest {
-            let before = self.shift.map(|shift| *shift.numbers()).unwrap_or_default();
+            let before = self.shift.as_ref().map(|shift| *shift.numbers()).unwrap_or_default();
             let numbers = last.map(|last| Numbers::following(codec, last, &before, first)).unwrap_or_default();
             let (at, newest) = (self.timestamp(at), self.timestamp(newest.timestamp));
-            self.shift = Some(Shift::new(first.timestamp, at, newest, numbers));
+            self.shift = Some(Box::new(Shift::new(first.timestamp, at, newest, numbers)));
         }
         self.line = None;
         self.cursor = Some(first.index);
@@ -126,7 +126,7 @@ impl DownTrack {
 
     /// The timestamp that the player is given for one of the layer's.
     pub fn timestamp(&self, timestamp: u32) -> u32 {
-        self.shift.map_or(timestamp, |shift| shift.timestamp(timestamp))
+        self.shift.as_ref().map_or(timestamp, |shift| shift.timestamp(timestamp))
     }
 
     /// The layer's timestamp of the packet that was sent last in order; `None` before the first.
@@ -203,7 +203,7 @@ impl DownTrack {
     ) {
         let Some(number) = self.number_of(packet) else { return };
         let payload = &packet.payload()[laid_out.payload_offset..];
-        let shift = self.shift.as_ref();
+        let shift = self.shift.as_deref();
         self.packets_sent = self.packets_sent.wrapping_add(1);
         self.octets_sent = self.octets_sent.wrapping_add(payload.len() as u32);
         batch.push(destination, self.traffic, MAX_DATAGRAM, |out| {
@@ -245,7 +245,7 @@ impl DownTrack {
     ) -> bool {
         let (Some(rtx), Some(original)) = (self.rtx, self.number_of(packet)) else { return false };
         let number = self.next_rtx_number;
-        let shift = self.shift.as_ref();
+        let shift = self.shift.as_deref();
         self.next_rtx_number += 1;
         batch.push(destination, self.traffic, MAX_DATAGRAM + 2, |out| {
             let len = laid_out.header.len();

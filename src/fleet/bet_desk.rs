@@ -85,7 +85,7 @@ async fn run(room: Room) {
                 Some(news) => counter.handle_table(news),
                 None => return,
             },
-            bet = bets.recv() => match bet {
+            bet = bets.recv(), if !counter.outbox.is_long() => match bet {
                 Some(bet) => counter.handle_bet(now(), bet),
                 None => return,
             },
@@ -97,6 +97,9 @@ async fn run(room: Room) {
             counter.handle_said(now(), message);
         }
         for _ in 0..AT_ONCE {
+            if counter.outbox.is_long() {
+                break;
+            }
             let Ok(bet) = bets.try_recv() else { break };
             counter.handle_bet(now(), bet);
         }
@@ -202,6 +205,11 @@ impl Outbox {
         Self { shards: shards.into_iter().map(way).collect(), retry_at: None }
     }
 
+    /// So much waits for a shard that no more is taken: the queue to the desk fills, and shards refuse by themselves.
+    fn is_long(&self) -> bool {
+        self.shards.iter().any(|way| way.waiting.len() >= QUEUE)
+    }
+
     fn answer(&mut self, answer: Answer<(ShardId, SlotKey)>) {
         let Answer { to: (shard, to), bet_id, outcome, stamps, late } = answer;
         let command = Command::BetAnswer(Box::new(Answer { to, bet_id, outcome, stamps, late }));
@@ -235,9 +243,15 @@ impl Outbox {
 }
 
 impl Way {
-    /// `false` if something still waits. A shard that has ended hears nothing.
+    /// `false` if something still waits. Half of a shard's queue is left to media of other shards, which is dropped where it
+    /// finds no room. A shard that has ended hears nothing.
     fn flush(&mut self) -> bool {
         while let Some(command) = self.waiting.pop_front() {
+            let room = self.commands.capacity();
+            if room > 0 && room < self.commands.max_capacity().div_ceil(2) {
+                self.waiting.push_front(command);
+                return false;
+            }
             if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
                 self.waiting.push_front(command);
                 return false;

@@ -126,14 +126,14 @@ fn named<S: Sessions>(app: &App<S>, table: &str, session: &str) -> Result<(Table
 }
 
 /// Who plays. In the demo the page says so, with `?player=` and an id that it keeps: nobody is harmed by who claims to be another.
-/// The characters are those that mean the same in every URL (RFC 3986 §2.3).
+/// The characters are those that no URL encodes.
 fn named_player<S: Sessions>(app: &App<S>, uri: &Uri) -> Result<Option<PlayerId>, Problem> {
     let parameters = uri.query().unwrap_or_default().split('&');
     let Some(name) = parameters.filter_map(|p| p.strip_prefix("player=")).next().filter(|_| app.config.demo) else {
         return Ok(None);
     };
-    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let player = PlayerId::new(name).ok().filter(|_| name.bytes().all(is_unreserved));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let player = PlayerId::new(name).ok().filter(|_| name.bytes().all(is_plain));
     player.map(Some).ok_or(Problem::InvalidPlayer)
 }
 

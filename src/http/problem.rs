@@ -227,7 +227,7 @@ impl Problem {
             | Problem::MalformedFragment { detail }
             | Problem::NoCommonCodec { detail }
             | Problem::UnsupportedOffer { detail } => detail.clone(),
-            Problem::InvalidPlayer => "It has 1 to 128 letters, digits, `-`, `.`, `_` or `~`.".to_owned(),
+            Problem::InvalidPlayer => "It has 1 to 128 letters, digits, `-`, `.` or `_`.".to_owned(),
             Problem::KeyMissing => "Send the table's publish key as `Authorization: Bearer KEY`.".to_owned(),
             Problem::KeyUnknown => "No table has this key.".to_owned(),
             Problem::KeyForOtherTable => "This key does not open this table.".to_owned(),

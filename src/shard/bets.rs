@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bets::{Ack, Announcement, Answer, Arrival, Id, Leg, Outcome, PlayerId, Refused, Signal, Stamps, Timing};
+use crate::bets::{
+    Ack, Announcement, Answer, Arrival, Id, Leg, Outcome, PlayerId, Refused, RoundKind, Signal, Stamps, Timing,
+};
 use crate::rtc::rtcp::NtpTime;
 
 use super::core::Shard;
@@ -197,13 +199,17 @@ impl Shard {
     /// not have players here.
     pub fn handle_round_event(&mut self, now: Instant, table: TableId, event: Arc<Announcement>) {
         let current = self.rounds.current.entry(table).or_default();
-        if current.first().is_some_and(|first| first.round_id != event.round_id) {
-            current.clear();
+        // A round that is settled after the next has begun is told to who is here, and is not the current one again.
+        let is_current = current.first().is_none_or(|first| first.round_id == event.round_id);
+        if is_current || event.kind == RoundKind::Open {
+            if !is_current {
+                current.clear();
+            }
+            if current.len() == EVENTS_OF_ROUND {
+                current.remove(1);
+            }
+            current.push(event.clone());
         }
-        if current.len() == EVENTS_OF_ROUND {
-            current.remove(1);
-        }
-        current.push(event.clone());
         let slots = self.tables.get(&table).map(|table| table.players.as_slice()).unwrap_or_default();
         // Who has no channel yet is told when it opens.
         let untold = &self.rounds.untold;

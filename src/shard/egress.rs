@@ -375,7 +375,7 @@ impl Shard {
         let (layer, classes) = (TrackId::Video(player.layer), &table.video_classes.classes);
         let (Some(track), Some(down)) = (table.track(layer), player.video.as_mut()) else { return true };
         let egress = session.endpoint.egress().filter(|_| allowance > 0);
-        let goes_on = !player.change.is_some_and(|change| change.has_left());
+        let goes_on = !player.change.as_ref().is_some_and(|change| change.has_left());
         let (Some(cursor), Some(egress), true) = (down.cursor(), egress, goes_on) else {
             player.catching_up = false;
             return true;

@@ -121,7 +121,7 @@ impl Shard {
         let Some(table) = self.tables.get_mut(&id).filter(|table| !table.layers.is_empty()) else { return };
         let Some(player) = session.player_mut() else { return };
         let Some(down) = &mut player.video else { return };
-        let (layer, next) = (player.layer, player.change.map_or(player.layer, |change| change.layer));
+        let (layer, next) = (player.layer, player.change.as_ref().map_or(player.layer, |change| change.layer));
         let padding = match table.video_classes.classes[down.class].transport_cc {
             Some(_) if down.has_rtx() && may_probe => Padding::Possible,
             Some(_) if down.has_rtx() => Padding::NotNow,
@@ -138,7 +138,7 @@ impl Shard {
             }
             return;
         }
-        let given_up = player.change.take();
+        let given_up = player.change.take().map(|change| *change);
         if let Some(track) = given_up.and_then(|change| table.track_mut(TrackId::Video(change.layer))) {
             track.waiting.retain(|waiting| *waiting != slot);
         }
@@ -162,7 +162,7 @@ impl Shard {
         track.waiting_from = track.waiting_from.min(from);
         // One that is no haste waits with others for whom one is asked for now and then.
         let asks = may_ask && !track.has_keyframe_from(from) && (gives_up || left.is_some() || track.is_due_again(now));
-        player.change = Some(Change { layer: wanted, from, since: now, whole_since: None, gives_up, left });
+        player.change = Some(Box::new(Change { layer: wanted, from, since: now, whole_since: None, gives_up, left }));
         if gives_up && left.is_none() {
             table.leaving.push(slot);
         }

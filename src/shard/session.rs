@@ -136,7 +136,7 @@ pub(super) struct Player {
     /// The layer of the video that it gets.
     pub(super) layer: LayerIndex,
     /// The layer that it is to get from that one's next keyframe on.
-    pub(super) change: Option<Change>,
+    pub(super) change: Option<Box<Change>>,
     /// Of a player of several layers that says what arrives.
     pub(super) adaptation: Option<Box<Adaptation>>,
     /// One transport-wide counter over all SSRCs.
@@ -168,7 +168,7 @@ impl Player {
 
     /// It gets nothing more of its layer, and nothing of another yet.
     pub(super) fn is_between_layers(&self) -> bool {
-        self.change.is_some_and(|change| change.has_left())
+        self.change.as_ref().is_some_and(|change| change.has_left())
     }
 
     /// Packets were sent at once, with the transport-wide numbers from `first` on; `bytes` of UDP payload in all.

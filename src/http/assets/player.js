@@ -245,10 +245,19 @@ class BetBook {
     const bet = this.#open.get(betId);
     const channel = this.#channel();
     if (!bet || !channel) return;
+    const sentAt = performance.now();
+    try {
+      channel.send(bet.text);
+    } catch (error) {
+      // Longer than the edge takes, and so at each attempt. Anything else passes: the channel closes, or its buffer is full.
+      if (error instanceof TypeError) return this.#settle(betId, { betId, status: "refused", reason: "too_large" });
+      clearTimeout(bet.repeatTimer);
+      bet.repeatTimer = setTimeout(() => this.#send(betId), BET_REPEAT_MS);
+      return;
+    }
     bet.repeated = bet.sent;
     bet.sent = true;
-    bet.sentAt = performance.now();
-    channel.send(bet.text);
+    bet.sentAt = sentAt;
   }
 
   /** @param {string} betId */

@@ -36,7 +36,8 @@ export class Front {
     if (redirectTo && method === 'POST') {
       incoming.resume();
       made.status = 307;
-      response.writeHead(307, { Location: `${redirectTo.url(path)}?ticket=for-one`, 'Access-Control-Allow-Origin': '*' }).end();
+      const joint = path.includes('?') ? '&' : '?';
+      response.writeHead(307, { Location: `${redirectTo.url(path)}${joint}ticket=for-one`, 'Access-Control-Allow-Origin': '*' }).end();
       return;
     }
     // The Host header goes along, so that the gateway's Location is a URL of this front.
