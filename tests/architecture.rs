@@ -16,7 +16,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("media", &["config"]),
     ("qos", &[]),
-    ("bets", &[]),
+    // For its histograms alone.
+    ("bets", &["qos"]),
     ("rtc", &["config", "media"]),
     ("fanout", &["config", "media", "rtc"]),
     ("shard", &["config", "media", "qos", "bets", "rtc", "fanout"]),

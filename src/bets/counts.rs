@@ -1,7 +1,8 @@
 //! Counters of signals and of where their time went: plain numbers, summed over shards.
 
-use std::marker::PhantomData;
 use std::time::Duration;
+
+use crate::qos::{Bounds, TimeHistogram};
 
 use super::outcome::{Outcome, Refused, Status};
 
@@ -25,19 +26,13 @@ impl Leg {
         [(Leg::LastMile, "last_mile"), (Leg::Edge, "edge"), (Leg::Upstream, "upstream"), (Leg::Total, "total")];
 }
 
-/// Upper bounds of a histogram's buckets, in seconds, rising; one more bucket takes what is above.
-pub trait Bounds: Copy + std::fmt::Debug + Default + PartialEq + 'static {
-    /// The bounds.
-    const SECONDS: [f64; 15];
-}
-
 /// Of a signal's legs: the edge's is held to a millisecond, a deadline is counted in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LegBounds;
 
 impl Bounds for LegBounds {
-    const SECONDS: [f64; 15] =
-        [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+    const SECONDS: &'static [f64] =
+        &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 }
 
 /// Of settlements: a wheel takes seconds, the stakes of a full table a minute or two.
@@ -45,16 +40,8 @@ impl Bounds for LegBounds {
 pub struct SettleBounds;
 
 impl Bounds for SettleBounds {
-    const SECONDS: [f64; 15] = [0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 75.0, 90.0, 120.0];
-}
-
-/// How often something took how long.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct TimeHistogram<B: Bounds> {
-    /// By the bounds, each bucket by itself.
-    counts: [u64; 16],
-    sum: Duration,
-    bounds: PhantomData<B>,
+    const SECONDS: &'static [f64] =
+        &[0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 75.0, 90.0, 120.0];
 }
 
 /// Of a signal's legs.
@@ -62,40 +49,6 @@ pub type LegHistogram = TimeHistogram<LegBounds>;
 
 /// Of settlements.
 pub type SettleHistogram = TimeHistogram<SettleBounds>;
-
-impl<B: Bounds> TimeHistogram<B> {
-    /// Counts one.
-    pub fn observe(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        self.counts[B::SECONDS.iter().take_while(|bound| seconds > **bound).count()] += 1;
-        self.sum = self.sum.saturating_add(duration);
-    }
-
-    /// Counts those of another as well.
-    pub fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(other.counts).for_each(|(own, more)| *own += more);
-        self.sum = self.sum.saturating_add(other.sum);
-    }
-
-    /// How many there were.
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// All of them together, in seconds.
-    pub fn sum(&self) -> f64 {
-        self.sum.as_secs_f64()
-    }
-
-    /// For each bound, how many were no longer than that.
-    pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
-        let up_to = self.counts.iter().scan(0, |sum, count| {
-            *sum += count;
-            Some(*sum)
-        });
-        B::SECONDS.into_iter().zip(up_to)
-    }
-}
 
 /// What became of signals, and how long they took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

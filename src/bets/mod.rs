@@ -15,7 +15,7 @@ mod round_book;
 mod signal;
 
 pub use ack::{Ack, Stamps, Timing};
-pub use counts::{BetCounts, Bounds, Leg, LegBounds, LegHistogram, SettleBounds, SettleHistogram, TimeHistogram};
+pub use counts::{BetCounts, Leg, LegBounds, LegHistogram, SettleBounds, SettleHistogram};
 pub use desk::{Answer, Arrival, Decision, Desk, DeskLimits, Passed, Ticket};
 pub use id::{Id, InvalidId, PlayerId};
 pub use outcome::{Outcome, Refused, Status};

@@ -1,24 +1,43 @@
 //! Counts of durations by size, for a Prometheus histogram.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in seconds; one more takes what is above. From a round trip on the same continent to what
-/// nobody would call live.
-pub const SECONDS: [f64; 9] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2];
+/// The most bounds that a histogram has.
+const MOST_BOUNDS: usize = 15;
 
-/// How often durations of each size were observed.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// By the bounds of [`SECONDS`], each bucket by itself; the last is for what is above.
-    counts: [u64; SECONDS.len() + 1],
-    sum: Duration,
+/// Upper bounds of a histogram's buckets, in seconds, rising, at most 15; one more bucket takes what is above.
+pub trait Bounds: Copy + std::fmt::Debug + Default + PartialEq + 'static {
+    /// The bounds.
+    const SECONDS: &'static [f64];
 }
 
-impl Histogram {
+/// From a round trip on the same continent to what nobody would call live.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LiveBounds;
+
+impl Bounds for LiveBounds {
+    const SECONDS: &'static [f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2];
+}
+
+/// How often something took how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TimeHistogram<B: Bounds> {
+    /// By the bounds, each bucket by itself; the one behind the last is for what is above.
+    counts: [u64; MOST_BOUNDS + 1],
+    sum: Duration,
+    bounds: PhantomData<B>,
+}
+
+/// Of what players report.
+pub type Histogram = TimeHistogram<LiveBounds>;
+
+impl<B: Bounds> TimeHistogram<B> {
     /// Counts one.
     pub fn observe(&mut self, duration: Duration) {
+        const { assert!(B::SECONDS.len() <= MOST_BOUNDS) };
         let seconds = duration.as_secs_f64();
-        self.counts[SECONDS.iter().take_while(|bound| seconds > **bound).count()] += 1;
+        self.counts[B::SECONDS.iter().take_while(|bound| seconds > **bound).count()] += 1;
         self.sum = self.sum.saturating_add(duration);
     }
 
@@ -38,13 +57,13 @@ impl Histogram {
         self.sum.as_secs_f64()
     }
 
-    /// For each bound of [`SECONDS`], how many were no longer than that.
+    /// For each bound, how many were no longer than that.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
         let up_to = self.counts.iter().scan(0, |sum, count| {
             *sum += count;
             Some(*sum)
         });
-        SECONDS.into_iter().zip(up_to)
+        B::SECONDS.iter().copied().zip(up_to)
     }
 }
 

@@ -12,7 +12,7 @@ mod spread;
 mod statistics;
 mod table;
 
-pub use histogram::{Histogram, SECONDS};
+pub use histogram::{Bounds, Histogram, LiveBounds, TimeHistogram};
 pub use playback::{Breach, Increment, Losses, Offered, Playback, Withheld};
 pub use spread::Spread;
 pub use statistics::PlayerStatistics;

@@ -234,7 +234,8 @@ impl Shard {
             let session = sessions[*slot as usize].session.as_deref_mut();
             let Some(player) = session.and_then(|session| session.player_mut()) else { return false };
             let (Some(change), Some(down)) = (&mut player.change, &player.video) else { return false };
-            if change.left.is_some() {
+            // It may have been decided otherwise meanwhile.
+            if !change.gives_up || change.left.is_some() {
                 return false;
             }
             if !down.is_between_frames() && now < change.since + PATIENCE {

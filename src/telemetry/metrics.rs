@@ -7,11 +7,11 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::bets::{Bounds, Leg, RoundReport, TimeHistogram};
+use crate::bets::{Leg, RoundReport};
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
 use crate::net::Setting;
-use crate::qos::Histogram;
+use crate::qos::{Bounds, Histogram, TimeHistogram};
 use crate::shard::ShardReport;
 
 use super::families::{BET_RTT, FAMILIES, Family, ROUND_SETTLE, TABLE_HISTOGRAMS, TableHistogram};
@@ -203,11 +203,7 @@ fn collect(family: &Family, totals: &Totals) -> MetricFamily {
 
 fn collect_histogram(family: &TableHistogram, totals: &Totals) -> MetricFamily {
     let tables = totals.fold_by_table(|sum: &mut Histogram, table| sum.add((family.of)(&table.qos))).into_iter();
-    let metric = |(table, histogram): (&str, Histogram)| {
-        let mut metric = labelled(&["table"], vec![table.to_owned()]);
-        metric.set_histogram(proto_of(histogram.cumulative(), histogram.count(), histogram.sum()));
-        metric
-    };
+    let metric = |(table, histogram): (&str, Histogram)| time_metric(&["table"], vec![table.to_owned()], &histogram);
     histogram_family((family.name, family.help), tables.map(metric).collect())
 }
 
@@ -223,7 +219,7 @@ fn settle_times(totals: &Totals) -> MetricFamily {
 
 fn time_metric<B: Bounds>(names: &[&str], values: Vec<String>, histogram: &TimeHistogram<B>) -> Metric {
     let mut metric = labelled(names, values);
-    metric.set_histogram(proto_of(histogram.cumulative(), histogram.count(), histogram.sum()));
+    metric.set_histogram(proto_of(histogram));
     metric
 }
 
@@ -236,7 +232,7 @@ fn histogram_family((name, help): (&str, &str), metrics: Vec<Metric>) -> MetricF
     collected
 }
 
-fn proto_of(cumulative: impl Iterator<Item = (f64, u64)>, count: u64, sum: f64) -> prometheus::proto::Histogram {
+fn proto_of<B: Bounds>(histogram: &TimeHistogram<B>) -> prometheus::proto::Histogram {
     let bucket = |(bound, count)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
@@ -244,9 +240,9 @@ fn proto_of(cumulative: impl Iterator<Item = (f64, u64)>, count: u64, sum: f64) 
         bucket
     };
     let mut proto = prometheus::proto::Histogram::default();
-    proto.set_bucket(cumulative.map(bucket).collect());
-    proto.set_sample_count(count);
-    proto.set_sample_sum(sum);
+    proto.set_bucket(histogram.cumulative().map(bucket).collect());
+    proto.set_sample_count(histogram.count());
+    proto.set_sample_sum(histogram.sum());
     proto
 }
 
