@@ -162,7 +162,7 @@ impl Shard {
         let Some(player) = self.sessions[slot as usize].session.as_deref_mut().and_then(Session::player_mut) else {
             return;
         };
-        let last_mile = player.round_trip;
+        let last_mile = player.path.round_trip();
         if let (Some(upstream), Some(bet_id), false) = (stamps.upstream(), bet_id, late) {
             let edge = stamps.edge(now);
             self.report.bets.observe(Leg::Edge, edge);

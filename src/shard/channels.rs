@@ -86,7 +86,7 @@ impl Shard {
         if player.channels.qos != Some(id) || data.len() > MAX_MESSAGE {
             return None;
         }
-        let round_trip = player.round_trip;
+        let round_trip = player.path.round_trip();
         match serde_json::from_slice(data).ok()? {
             FromPlayer::Stats(said) => self.handle_statistics(now, slot, &said),
             FromPlayer::Timing { bet_id, total_ms } => {
@@ -107,7 +107,7 @@ impl Shard {
         let Some(player) = session.player_mut() else { return };
         let playback = player.playback.get_or_insert_default();
         if let Some(increment) = playback.handle_report(now, offered, player.withheld, said) {
-            table.qos.handle_increment(now, &increment, player.round_trip);
+            table.qos.handle_increment(now, &increment, player.path.round_trip());
         }
     }
 

@@ -27,6 +27,7 @@ use super::handshakes::Handshakes;
 use super::message::{
     Added, LayerIndex, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState, TrackId,
 };
+use super::path::Path;
 use super::repairs::Repairs;
 use super::report::{DropReason, EndCause, ShardReport};
 use super::session::{Budget, Channels, Part, Player, Publisher, Session};
@@ -237,7 +238,7 @@ impl Shard {
             catching_up: false,
             channels: Channels::default(),
             bets: BetLine::new(player),
-            round_trip: None,
+            path: Path::new(),
             repairs: Repairs::new(),
             keyframes: Budget::of_keyframes(),
             withheld: Withheld::default(),

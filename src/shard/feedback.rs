@@ -77,9 +77,7 @@ impl Shard {
             Rtcp::ReceiverReport { blocks, .. } | Rtcp::SenderReport { blocks, .. } => {
                 let Some(player) = session.player_mut() else { return };
                 for block in blocks.clone() {
-                    if let Some(round_trip) = rtcp::round_trip(&block, ntp) {
-                        player.round_trip = Some(round_trip);
-                    }
+                    player.path.handle_report(&block, ntp, block.ssrc == table.spec.video_ssrc);
                 }
             }
             Rtcp::TransportFeedback(feedback) => self.handle_transport_feedback(arrived, slot, feedback),
@@ -160,24 +158,31 @@ impl Shard {
             };
             let batch = &mut self.control.batch;
             let (layer, len) = (player.layer, packet.payload().len());
-            let has_room = |adaptation: &mut Box<Adaptation>| adaptation.may_repair(now, &table.layers, layer, len);
-            if sent >= allowance
-                || !batch.has_room(MAX_DATAGRAM + 2)
-                || player.repairs.is_under_way(now, sequence_number, round_trip)
-                || !player.adaptation.as_mut().is_none_or(has_room)
-                || !player.repairs.take(now, sequence_number)
-            {
+            if sent >= allowance || player.repairs.is_under_way(now, sequence_number, round_trip) {
                 table.report.retransmissions_withheld += 1;
                 continue;
             }
             layout.rebuild(&table.video_classes.classes[down.class], &stamps, std::iter::once(&**packet));
-            if down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch) {
-                table.report.retransmissions += 1;
-                sent += 1;
-                if now.saturating_duration_since(packet.arrival) >= LATE {
-                    player.withheld.late += track.frames_since(packet.index.max(player.held_up_to));
-                    player.held_up_to = player.held_up_to.max(track.ring.head());
+            let mut copies = 0;
+            for _ in 0..player.repairs.copies_of(sequence_number, player.path.is_losing()) {
+                let has_room = |adaptation: &mut Box<Adaptation>| adaptation.may_repair(now, &table.layers, layer, len);
+                if sent >= allowance
+                    || !batch.has_room(MAX_DATAGRAM + 2)
+                    || !player.adaptation.as_mut().is_none_or(has_room)
+                    || !player.repairs.take(now, sequence_number)
+                    || !down.retransmit(packet, layout.get(0), &mut player.transport_number, egress, batch)
+                {
+                    break;
                 }
+                copies += 1;
+                sent += 1;
+            }
+            table.report.retransmissions += copies;
+            if copies == 0 {
+                table.report.retransmissions_withheld += 1;
+            } else if now.saturating_duration_since(packet.arrival) >= LATE {
+                player.withheld.late += track.frames_since(packet.index.max(player.held_up_to));
+                player.held_up_to = player.held_up_to.max(track.ring.head());
             }
         }
         let bytes = self.control.batch.bytes().len() - before.1;

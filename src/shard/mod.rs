@@ -29,6 +29,7 @@ mod lead_in;
 mod ledger;
 mod message;
 mod pacing;
+mod path;
 mod probing;
 mod repairs;
 mod report;

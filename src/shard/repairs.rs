@@ -36,6 +36,12 @@ impl Repairs {
         self.sent.iter().any(|(sent, at)| *sent == number && now < *at + under_way)
     }
 
+    /// How often it is to be sent, if there is room: twice where the repair may well be lost as the packet was, which costs a few
+    /// bytes, where another round costs a freeze. A packet that is asked for again has lost a round already.
+    pub(super) fn copies_of(&self, number: u16, is_losing: bool) -> usize {
+        1 + usize::from(is_losing || self.sent.iter().any(|(sent, _)| *sent == number))
+    }
+
     /// Whether there may be another repair. The packet of this number counts as sent then.
     pub(super) fn take(&mut self, now: Instant, number: u16) -> bool {
         if !self.budget.take(now) {

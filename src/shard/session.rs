@@ -15,6 +15,7 @@ use super::bets::BetLine;
 use super::inbound::Inbound;
 use super::layers::Change;
 use super::message::{LayerIndex, SlotKey, TableId, TrackId};
+use super::path::Path;
 use super::repairs::Repairs;
 use super::report::Role;
 
@@ -146,8 +147,7 @@ pub(super) struct Player {
     pub(super) channels: Channels,
     /// Who it is, and what it may say on `bets`.
     pub(super) bets: BetLine,
-    /// From receiver reports (RFC 3550 §6.4.1).
-    pub(super) round_trip: Option<Duration>,
+    pub(super) path: Path,
     pub(super) repairs: Repairs,
     pub(super) keyframes: Budget,
     /// What the node knows that it did not get.
@@ -159,11 +159,11 @@ pub(super) struct Player {
 }
 
 impl Player {
-    /// How long a packet takes to come and, if it does not, to be missed: by the last report, and by what waits on the path now.
+    /// How long a packet takes to come and, if it does not, to be missed: by the last reports, and by what waits on the path now.
     pub(super) fn time_to_miss(&self, now: Instant) -> Duration {
         let queue = self.adaptation.as_ref().and_then(|adaptation| adaptation.bandwidth.estimate(now));
         let queue = queue.map_or(Duration::ZERO, |estimate| estimate.queue);
-        self.round_trip.unwrap_or_default().max(queue)
+        self.path.least_round_trip().unwrap_or_default().max(queue)
     }
 
     /// It gets nothing more of its layer, and nothing of another yet.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tableside::rtc::rtcp::{Packet, ReportBlock};
+
 use crate::world::{Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
 
 #[test]
@@ -114,4 +116,50 @@ fn a_packet_lost_before_ingest_is_asked_for() {
     let nacks = world.peers[publisher].nacks();
     let lost = 65_500_u16.wrapping_add(9 + 3);
     assert!(nacks.contains(&lost), "{nacks:?} should name {lost}");
+}
+
+/// Plays for so many seconds, and answers each sender report on the video with one that says how much was lost, in 1/256.
+fn play(world: &mut World, publisher: usize, player: usize, seconds: usize, fraction_lost: u8) {
+    for _ in 0..seconds * 30 {
+        world.publish_frame(publisher, 9, false);
+        world.run(Duration::from_millis(33));
+        let newest = world.peers[player].rtcp().filter_map(|packet| match packet {
+            Packet::SenderReport { ssrc: VIDEO_SSRC, info, .. } => Some(info.ntp),
+            _ => None,
+        });
+        let Some(ntp) = newest.last() else { continue };
+        world.peers[player].reports.clear();
+        let last_sr = (ntp.0 >> 16) as u32;
+        let block = ReportBlock { ssrc: VIDEO_SSRC, fraction_lost, last_sr, ..ReportBlock::default() };
+        world.peers[player].send_rtcp(|w| w.receiver_report(1, &[block]).unwrap());
+    }
+}
+
+/// How often each of these of the newest packets comes again after one NACK.
+fn repaired(world: &mut World, player: usize, back: &[usize]) -> Vec<usize> {
+    let sent = world.peers[player].received_on(VIDEO_SSRC);
+    let wanted: Vec<u16> = back.iter().map(|back| sent[sent.len() - back].sequence_number).collect();
+    let before = world.peers[player].received_on(VIDEO_RTX_SSRC).len();
+    world.peers[player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, wanted.iter().copied()).unwrap());
+    world.run(Duration::from_millis(5));
+    let repairs = world.peers[player].received_on(VIDEO_RTX_SSRC);
+    let of = |number: &u16| repairs[before..].iter().filter(|r| r.payload[..2] == number.to_be_bytes()).count();
+    wanted.iter().map(of).collect()
+}
+
+/// Where a repair may well be lost as the packet was, it is sent twice: another round would cost a freeze.
+#[test]
+fn a_path_that_loses_gets_each_repair_twice() {
+    let (mut world, publisher, player) = World::watched();
+    world.publish_frame(publisher, 9, true);
+    play(&mut world, publisher, player, 8, 1);
+    assert_eq!(repaired(&mut world, player, &[20, 21]), [1, 1], "0.4 % are lost");
+    play(&mut world, publisher, player, 8, 13);
+    assert_eq!(repaired(&mut world, player, &[20, 21]), [2, 2], "5 % are lost");
+    play(&mut world, publisher, player, 16, 0);
+    assert_eq!(repaired(&mut world, player, &[20, 21]), [1, 1], "nothing is lost any more");
+    world.run(Duration::from_millis(100));
+    assert_eq!(repaired(&mut world, player, &[20, 22]), [2, 1], "it is asked for again, so a repair was lost");
+    let report = &world.report(0).tables["roulette"];
+    assert_eq!((report.retransmissions, report.retransmissions_withheld), (2 + 4 + 2 + 3, 0));
 }

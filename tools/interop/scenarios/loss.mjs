@@ -6,7 +6,7 @@ import { allCells, cellName, playCells } from '../lib/loss-matrix.mjs';
 export const about = 'Chromium plays through six bad networks (a part of tools/matrix): repair keeps the picture';
 export const timeLimitSeconds = 240;
 
-const SECONDS = 20;
+const SECONDS = 30;
 /**
  * Of the cells with repair: the least that is shown, and the longest freeze in seconds. 99 % and half a second are owed at 5 %
  * random loss and 80 ms; of the last two docs/loss.md has what they came to in half a minute each.
