@@ -11,6 +11,7 @@ mod endpoint;
 pub mod ice_lite;
 pub mod rtcp;
 mod sctp_guard;
+mod sctp_prompt;
 pub mod sdp;
 pub mod srtp;
 pub mod stun;

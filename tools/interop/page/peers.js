@@ -200,6 +200,7 @@
 
   globalThis.interop = {
     watch,
+    detour,
     leave,
     trickle,
     restart,

@@ -20,6 +20,8 @@ pub struct Answer {
     pub audio: Option<Stream>,
     /// The video section was accepted.
     pub video: Option<Stream>,
+    /// So was that of data channels.
+    pub data: bool,
 }
 
 /// One accepted section.
@@ -85,6 +87,7 @@ impl Answer {
             server,
             audio: kind("audio"),
             video: kind("video"),
+            data: sections.iter().any(|media| media.media == "application"),
         })
     }
 }

@@ -105,6 +105,8 @@ pub struct Client {
     rtt: Duration,
     transaction: u64,
     failed: Option<ClientError>,
+    /// Decrypted SCTP packets that nobody has taken.
+    data: Vec<Vec<u8>>,
 }
 
 impl Client {
@@ -130,6 +132,7 @@ impl Client {
             rtt: Duration::ZERO,
             transaction: 0,
             failed: None,
+            data: Vec::new(),
         }
     }
 
@@ -293,7 +296,7 @@ impl Client {
 
     fn drive(&mut self, shared: &mut Shared, send: &mut Wire<'_>) {
         let Some(dtls) = &mut self.dtls else { return };
-        let (keys, mut closed) = (&mut self.keys, false);
+        let (keys, data, mut closed) = (&mut self.keys, &mut self.data, false);
         let result = dtls.drive(&mut shared.scratch, |output| match output {
             DtlsOutput::Datagram(datagram) => {
                 send(datagram);
@@ -306,7 +309,7 @@ impl Client {
                     rtcp_opener: RtcpOpener::new(&remote),
                 }));
             }
-            DtlsOutput::Data(_) => {}
+            DtlsOutput::Data(packet) => data.push(packet.to_vec()),
             DtlsOutput::Closed => closed = true,
         });
         if closed {
@@ -314,6 +317,28 @@ impl Client {
         } else if result.is_err() {
             self.failed.get_or_insert(ClientError::Handshake);
         }
+    }
+
+    /// SCTP packets that came.
+    pub fn take_data(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.data)
+    }
+
+    /// Sends SCTP packets.
+    pub fn send_data<'a>(&mut self, packets: impl Iterator<Item = &'a [u8]>, shared: &mut Shared, send: &mut Wire<'_>) {
+        let Some(dtls) = &mut self.dtls else { return };
+        let mut any = false;
+        for packet in packets {
+            any |= dtls.send(packet).is_ok();
+        }
+        if any {
+            self.drive(shared, send);
+        }
+    }
+
+    /// Which side of the handshake is ours.
+    pub fn role(&self) -> DtlsRole {
+        self.dtls_role
     }
 
     /// Says goodbye.
@@ -369,6 +394,7 @@ mod tests {
             server: SERVER.parse().unwrap(),
             audio: None,
             video: None,
+            data: false,
         };
         (Client::new(now, credentials("client"), answer.into()), Shared::new(identity))
     }

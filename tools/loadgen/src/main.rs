@@ -1,11 +1,13 @@
 //! `tableside-load`: thousands of WHEP players and WHIP publishers against one server.
 //!
-//! `main` → `run` (the plan) → `signalling` (HTTP) and `worker` (threads with sockets) → `player`, `publisher` → `client`
-//! (ICE, DTLS, SRTP). Below `worker` nothing reads a clock or a socket.
+//! `main` → `run` (the plan) → `signalling` (HTTP) and `worker` (threads with sockets) → `player` (with `bettor`),
+//! `publisher` → `client` (ICE, DTLS, SRTP). Below `worker` nothing reads a clock or a socket.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at some instant"))]
 
 mod answer;
+mod bettor;
+mod channels;
 mod client;
 mod clock;
 mod offer;

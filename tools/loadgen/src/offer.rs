@@ -25,6 +25,8 @@ pub const REPAIRED_RID: u8 = 5;
 pub const AUDIO_MID: &str = "0";
 /// `a=mid` of the video section.
 pub const VIDEO_MID: &str = "1";
+/// `a=mid` of the section with data channels.
+pub const DATA_MID: &str = "2";
 
 /// Of the only candidate: type preference 126, local preference 65535, component 1 (RFC 8445 §5.1.2.1).
 const HOST_PRIORITY: u32 = (126 << 24) + (65_535 << 8) + 255;
@@ -56,32 +58,34 @@ pub struct Sends {
     pub rids: Vec<String>,
 }
 
-/// A player's offer.
-pub fn player(peer: &Peer) -> String {
-    offer(peer, None)
+/// A player's offer, with data channels if it `bets`.
+pub fn player(peer: &Peer, bets: bool) -> String {
+    offer(peer, None, bets)
 }
 
 /// A publisher's offer.
 pub fn publisher(peer: &Peer, sends: &Sends) -> String {
-    offer(peer, Some(sends))
+    offer(peer, Some(sends), false)
 }
 
-fn offer(peer: &Peer, sends: Option<&Sends>) -> String {
+fn offer(peer: &Peer, sends: Option<&Sends>, channels: bool) -> String {
     let Peer { ice, fingerprint, candidate } = peer;
     let mut sdp = String::with_capacity(2048);
     let fingerprint: Vec<String> = fingerprint.iter().map(|byte| format!("{byte:02X}")).collect();
-    let common = format!(
-        "c=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n\
-         a=fingerprint:sha-256 {}\r\na=setup:actpass\r\na={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n",
+    let transport = format!(
+        "c=IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\na=fingerprint:sha-256 {}\r\n\
+         a=setup:actpass\r\n",
         ice.ufrag,
         ice.pwd,
         fingerprint.join(":"),
-        if sends.is_some() { "sendonly" } else { "recvonly" },
     );
+    let direction = if sends.is_some() { "sendonly" } else { "recvonly" };
+    let common = format!("{transport}a=rtcp:9 IN IP4 0.0.0.0\r\na={direction}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n");
     line(&mut sdp, "v=0");
     line(&mut sdp, &format!("o=- {} 2 IN IP4 127.0.0.1", crate::client::random() >> 2));
     line(&mut sdp, "s=-\r\nt=0 0");
-    line(&mut sdp, &format!("a=group:BUNDLE {AUDIO_MID} {VIDEO_MID}"));
+    let data = if channels { format!(" {DATA_MID}") } else { String::new() };
+    line(&mut sdp, &format!("a=group:BUNDLE {AUDIO_MID} {VIDEO_MID}{data}"));
     line(&mut sdp, "a=extmap-allow-mixed\r\na=msid-semantic: WMS *");
 
     line(&mut sdp, &format!("m=audio 9 UDP/TLS/RTP/SAVPF {AUDIO}"));
@@ -130,6 +134,12 @@ fn offer(peer: &Peer, sends: Option<&Sends>) -> String {
             line(&mut sdp, &format!("a=simulcast:send {}", sends.rids.join(";")));
         }
     }
+
+    if channels {
+        line(&mut sdp, "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
+        sdp.push_str(&transport);
+        line(&mut sdp, &format!("a=mid:{DATA_MID}\r\na=sctp-port:5000\r\na=max-message-size:65536"));
+    }
     sdp
 }
 
@@ -147,7 +157,7 @@ fn line(sdp: &mut String, line: &str) {
 #[cfg(test)]
 mod tests {
     use tableside::media::{Codec, MediaKind};
-    use tableside::rtc::sdp::{Offer, negotiate_publisher};
+    use tableside::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
     use super::*;
 
@@ -171,6 +181,11 @@ mod tests {
             negotiated.stream(MediaKind::Video).unwrap().1.layers.iter().map(|l| l.rid.clone()).collect();
         assert_eq!(rids, ["h", "l"]);
 
-        Offer::parse(player(&Peer { candidate: None, ..peer }).as_bytes()).unwrap();
+        let peer = Peer { candidate: None, ..peer };
+        for bets in [false, true] {
+            let offer = Offer::parse(player(&peer, bets).as_bytes()).unwrap();
+            let table = TableMedia::from(&negotiated);
+            assert_eq!(negotiate_player(&offer, &table).unwrap().data().is_some(), bets);
+        }
     }
 }

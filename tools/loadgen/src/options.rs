@@ -24,7 +24,8 @@ pub struct Options {
     #[arg(long, value_name = "URL")]
     pub whip: Option<String>,
 
-    /// Where players post their offers; {table} is replaced by the table's name. Without it nobody watches.
+    /// Where players post their offers; {table} is replaced by the table's name, {player} by the player's
+    /// number. Without it nobody watches.
     #[arg(long, value_name = "URL")]
     pub whep: Option<String>,
 
@@ -106,6 +107,10 @@ pub struct Options {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=1000))]
     pub feedback_ms: Option<u64>,
 
+    /// Bet signals that each player sends a second while it is measured, over data channels; each must have an outcome.
+    #[arg(long, default_value_t = 0.0, value_name = "RATE", value_parser = bets)]
+    pub bets: f64,
+
     /// What publishers authenticate with (`Authorization: Bearer`). Better: the variable TABLESIDE_LOAD_KEY.
     #[arg(long, value_name = "KEY")]
     pub publish_key: Option<String>,
@@ -148,10 +153,12 @@ Examples:
     tableside-load --whip URL --whep URL --players 200 --burst 2000 --cores 1
   A recorded table instead of made-up frames:
     tableside-load --whip URL --whep URL --players 200 --video table.ivf
+  A thousand players of the demo who bet five times a second each:
+    tableside-load --whep 'http://127.0.0.1:8080/whep/demo-vp8?player=load-{player}' --players 1000 --bets 5
   500 players of somebody else's stream, results as JSON:
     tableside-load --whep http://edge/whep/roulette-1 --players 500 --json -
 
-Exit status: 0, or 1 if a peer could not join or was lost, or --no-loss was broken; 2 if it could not begin.";
+Exit status: 0, or 1 if a peer could not join or was lost, a bet has no outcome, or --no-loss was broken; 2 if it could not begin.";
 
 impl Options {
     /// The name of table `n`.
@@ -165,6 +172,14 @@ impl Options {
     /// It is no URL.
     pub fn url(&self, template: &str, n: u32) -> Result<Url, url::ParseError> {
         Url::parse(&template.replace("{table}", &self.table_name(n)))
+    }
+
+    /// The endpoint of player `n`, whose number takes the place of `{player}`.
+    ///
+    /// # Errors
+    /// It is no URL.
+    pub fn player_url(&self, template: &str, n: u32) -> Result<Url, url::ParseError> {
+        self.url(&template.replace("{player}", &n.to_string()), n % self.tables)
     }
 
     /// What each publisher sends.
@@ -239,6 +254,11 @@ fn recording(path: &str) -> Result<Recording, String> {
         return Err("it does not begin with a keyframe".into());
     }
     Ok(Recording { fps, frames })
+}
+
+fn bets(text: &str) -> Result<f64, String> {
+    let rate = text.parse().map_err(|_| "a number of signals a second".to_owned())?;
+    if (0.0..=1000.0).contains(&rate) { Ok(rate) } else { Err("from 0 to 1000 a second".into()) }
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -9,6 +9,7 @@ use tableside::rtc::rtcp::{self, LossDetector, LossPolicy, ReceptionStats, Repor
 use tableside::rtc::sdp::IceCredentials;
 
 use crate::answer::{Answer, Stream};
+use crate::bettor::{BetTally, Bettor};
 use crate::client::{Client, MAX_DATAGRAM, Shared, Wire, random};
 use crate::stamp;
 use crate::tally::{Received, Times};
@@ -28,6 +29,8 @@ pub struct PlayerContext<'a> {
     pub shared: &'a mut Shared,
     /// Takes delays once the measurement has begun: from the publisher's send call to the kernel's receipt.
     pub delays: Option<&'a mut Times>,
+    /// Takes what becomes of bets.
+    pub bets: &'a mut BetTally,
     /// What of RTCP goes where: the peer's socket.
     pub send: &'a mut Wire<'a>,
 }
@@ -49,6 +52,10 @@ pub struct Player {
     frames: OpenFrames,
     counted: Received,
     reduced_size: bool,
+    /// Between two signals of its own, if it bets.
+    bet_interval: Option<Duration>,
+    /// Once it is connected.
+    bettor: Option<Box<Bettor>>,
     /// When the first RTP packet came.
     pub first_packet: Option<Instant>,
     /// When the first frame was whole, where packets are opened.
@@ -74,6 +81,7 @@ impl Player {
         answer: Arc<Answer>,
         verifies: bool,
         feedback: Option<Duration>,
+        bet_interval: Option<Duration>,
     ) -> Self {
         let feedback = feedback.unwrap_or_else(|| feedback_interval(answer.video.and_then(|video| video.limit)));
         let wants_feedback = answer.video.is_some_and(|video| video.transport_feedback && video.transport_cc.is_some());
@@ -81,6 +89,8 @@ impl Player {
         Self {
             client: Client::new(now, ice, answer),
             reduced_size,
+            bet_interval,
+            bettor: None,
             verifies,
             audio: None,
             video: None,
@@ -119,9 +129,37 @@ impl Player {
             PacketKind::Rtp => self.handle_rtp(at, unix, datagram, context.delays.as_deref_mut()),
             PacketKind::Rtcp => self.handle_rtcp(at, datagram),
             PacketKind::Stun => self.client.handle_stun(at, datagram, context.shared, context.send),
-            PacketKind::Dtls => self.client.handle_dtls(at, datagram, context.shared, context.send),
+            PacketKind::Dtls => {
+                self.client.handle_dtls(at, datagram, context.shared, context.send);
+                self.handle_data(at, context);
+            }
             PacketKind::Unrecognised => self.counted.undecryptable += 1,
         }
+    }
+
+    /// The player that bets, if it does and is connected.
+    pub fn bettor(&mut self) -> Option<&mut Bettor> {
+        self.bettor.as_deref_mut()
+    }
+
+    /// What came over its channels.
+    fn handle_data(&mut self, at: Instant, context: &mut PlayerContext<'_>) {
+        if self.bettor.is_none() && self.client.is_connected() && self.client.answer().data {
+            let role = self.client.role();
+            self.bettor = self.bet_interval.and_then(|interval| Bettor::new(at, role, interval)).map(Box::new);
+        }
+        let Some(bettor) = &mut self.bettor else { return };
+        for packet in self.client.take_data() {
+            bettor.handle_packet(at, &packet, context.bets);
+        }
+        self.send_data(at, context);
+    }
+
+    fn send_data(&mut self, now: Instant, context: &mut PlayerContext<'_>) {
+        let Some(bettor) = &mut self.bettor else { return };
+        let mut packets = Vec::new();
+        bettor.poll_transmit(now, |packet| packets.push(packet.to_vec()));
+        self.client.send_data(packets.iter().map(Vec::as_slice), context.shared, context.send);
     }
 
     fn handle_rtp(&mut self, at: Instant, unix: u64, packet: &mut [u8], delays: Option<&mut Times>) {
@@ -237,7 +275,8 @@ impl Player {
         let rtt = self.client.rtt();
         let feedback = self.feedback.as_ref().and_then(TwccRecorder::poll_timeout).map(|at| at.max(self.next_feedback));
         let nack = self.video.as_ref().and_then(|track| track.loss.poll_timeout(rtt));
-        [Some(self.next_report), feedback, nack].into_iter().flatten().min().map(|at| at.min(client))
+        let bets = self.bettor.as_ref().and_then(|bettor| bettor.poll_timeout());
+        [Some(self.next_report), feedback, nack, bets].into_iter().flatten().min().map(|at| at.min(client))
     }
 
     /// Sends what is due.
@@ -245,6 +284,12 @@ impl Player {
         self.client.handle_timeout(now, context.shared, context.send);
         if !self.client.is_connected() {
             return;
+        }
+        if let Some(bettor) = &mut self.bettor
+            && bettor.poll_timeout().is_some_and(|at| at <= now)
+        {
+            bettor.handle_timeout(now, context.bets);
+            self.send_data(now, context);
         }
         let media = self.video.as_ref().map_or(0, |track| track.reception.ssrc());
         let mut buffer = [0; MAX_DATAGRAM - 100];

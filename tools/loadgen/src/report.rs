@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::bettor::BetTally;
 use crate::server::Cost;
 use crate::tally::{Figures, Received, Sent};
 use crate::worker::{GroupTally, Tally};
@@ -63,9 +64,47 @@ pub struct Players {
     pub first_frame_ms: Option<Figures>,
     /// From the publisher's send call to the receiving kernel, at players that open packets.
     pub delay_ms: Option<Figures>,
+    /// Their bet signals, if they sent any.
+    pub bets: Option<Bets>,
     /// What they received while it was measured.
     #[serde(flatten)]
     pub received: Received,
+}
+
+/// Bet signals of a group of players.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bets {
+    /// How many were sent.
+    pub sent: u64,
+    /// How many had no outcome in the end.
+    pub without_outcome: u64,
+    /// First outcomes.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Second acks.
+    pub late: u64,
+    /// Acks of what was not sent, or that cannot be read.
+    pub strange: u64,
+    /// From the send to the first ack, in milliseconds, this generator's own queues included.
+    pub round_trip_ms: Option<Figures>,
+    /// On the server without the wait for its bet service, as it says.
+    pub edge_ms: Option<Figures>,
+    /// That wait.
+    pub upstream_ms: Option<Figures>,
+}
+
+impl Bets {
+    fn new(tally: &BetTally) -> Self {
+        Self {
+            sent: tally.sent,
+            without_outcome: tally.without_outcome,
+            outcomes: tally.outcomes.clone(),
+            late: tally.late,
+            strange: tally.strange,
+            round_trip_ms: tally.round_trip.figures(),
+            edge_ms: tally.edge.figures(),
+            upstream_ms: tally.upstream.figures(),
+        }
+    }
 }
 
 impl Report {
@@ -100,6 +139,11 @@ impl Report {
             failures.chain(self.publishers.iter().map(|p| &p.failures)).flat_map(BTreeMap::values).sum();
         if failures > 0 {
             return Some(format!("{failures} peers could not join or were lost"));
+        }
+        let silent = |bets: &Bets| bets.without_outcome + bets.strange;
+        let silent: u64 = self.players.iter().filter_map(|players| players.bets.as_ref()).map(silent).sum();
+        if silent > 0 {
+            return Some(format!("{silent} bet signals had no outcome, or another's"));
         }
         let bad = |received: &Received| {
             received.lost + received.recovered + received.torn_frames + received.changed + received.undecryptable
@@ -151,10 +195,7 @@ impl Report {
                 ("offer to first whole frame", players.first_frame_ms),
                 ("delay", players.delay_ms),
             ] {
-                if let Some(Figures { count, p50, p95, p99, max }) = figures {
-                    let figures = format!("p50 {p50:.2}  p95 {p95:.2}  p99 {p99:.2}  max {max:.2} ms  (of {count})");
-                    row(&mut text, name, &figures);
-                }
+                times(&mut text, name, figures);
             }
             row(
                 &mut text,
@@ -173,6 +214,9 @@ impl Report {
                 &format!("{}, {}", received.frames, received.torn_frames),
             );
             row(&mut text, "RTCP packets sent", &received.reports.to_string());
+            if let Some(bets) = &players.bets {
+                bets.describe(&mut text, self.seconds);
+            }
             failures(&mut text, &players.failures);
         }
         if let Some(Cost { cpu_nanoseconds_per_packet, cores, resident_bytes, .. }) = self.server {
@@ -185,6 +229,22 @@ impl Report {
         }
         heading(&mut text, &format!("in {:.1} s to players: {:.1} Mbit/s", self.seconds, self.bits_per_second / 1e6));
         text
+    }
+}
+
+impl Bets {
+    fn describe(&self, text: &mut String, seconds: f64) {
+        row(text, "bets, a second", &format!("{}, {:.0}", self.sent, self.sent as f64 / seconds));
+        for (outcome, count) in &self.outcomes {
+            row(text, &format!("  {outcome}"), &count.to_string());
+        }
+        row(text, "bets without outcome, late acks", &format!("{}, {}", self.without_outcome, self.late));
+        if self.strange > 0 {
+            row(text, "acks of ANOTHER'S BET", &self.strange.to_string());
+        }
+        times(text, "bet to outcome", self.round_trip_ms);
+        times(text, "of it on the edge", self.edge_ms);
+        times(text, "of it the bet service", self.upstream_ms);
     }
 }
 
@@ -202,6 +262,7 @@ impl Players {
             first_packet_ms: tally.first_packet.figures(),
             first_frame_ms: tally.first_frame.figures(),
             delay_ms: tally.delay.figures(),
+            bets: (tally.bets.sent > 0).then(|| Bets::new(&tally.bets)),
             received: tally.received,
         }
     }
@@ -222,6 +283,12 @@ fn heading(text: &mut String, heading: &str) {
 
 fn row(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "  {name:<34} {value}");
+}
+
+fn times(text: &mut String, name: &str, figures: Option<Figures>) {
+    if let Some(Figures { count, p50, p95, p99, max }) = figures {
+        row(text, name, &format!("p50 {p50:.2}  p95 {p95:.2}  p99 {p99:.2}  max {max:.2} ms  (of {count})"));
+    }
 }
 
 fn failures(text: &mut String, failures: &BTreeMap<String, u64>) {

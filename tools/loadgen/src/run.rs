@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,6 +43,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// From the last answer until every peer is connected or has given up.
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+
+/// From the last bet signal until each has an outcome: gateways owe one within two seconds, and repetitions take time.
+const OUTCOMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often progress is looked at and shown.
 const LOOK: Duration = Duration::from_millis(250);
@@ -95,13 +98,14 @@ impl Test {
             pin(&cores)?;
         }
         let identity = Arc::new(DtlsIdentity::generate()?);
-        let progress = Arc::new(Progress::default());
         let cores: Vec<Option<usize>> =
             if cores.is_empty() { vec![None] } else { cores.into_iter().map(Some).collect() };
+        let bets_waiting = cores.iter().map(|_| AtomicU64::new(0)).collect();
+        let progress = Arc::new(Progress { bets_waiting, ..Progress::default() });
         let mut workers = Vec::new();
         for (n, core) in cores.into_iter().enumerate() {
             let (commands, inbox) = mpsc::channel();
-            let worker = Worker::new(inbox, progress.clone(), identity.clone(), GROUPS.len())?;
+            let worker = Worker::new(n, inbox, progress.clone(), identity.clone(), GROUPS.len())?;
             let thread = std::thread::Builder::new().name(format!("peers-{n}")).spawn(move || {
                 if let Some(core) = core {
                     pin(&[core]).map_err(std::io::Error::other)?;
@@ -145,7 +149,27 @@ impl Test {
             self.watch(JOINING, self.options.burst, rate).await?;
             self.connected().await?;
         }
-        self.pass(end.saturating_duration_since(clock::now()), "measuring").await
+        self.pass(end.saturating_duration_since(clock::now()), "measuring").await?;
+        self.tell_all(|| Command::StopBets)?;
+        self.outcomes().await;
+        Ok(())
+    }
+
+    /// Until each bet signal has an outcome, or none has come for as long as a player would wait.
+    async fn outcomes(&self) {
+        let all = async {
+            let mut ticks = interval(LOOK);
+            loop {
+                // What was sent last is in the numbers of a look or two later.
+                ticks.tick().await;
+                ticks.tick().await;
+                if self.progress.bets_waiting.iter().all(|waiting| waiting.load(Ordering::Relaxed) == 0) {
+                    return;
+                }
+            }
+        };
+        // Those without are in the report.
+        let _ = timeout(OUTCOMES_WITHIN, all).await;
     }
 
     async fn publish(&mut self) -> anyhow::Result<()> {
@@ -185,7 +209,8 @@ impl Test {
         let mut offers = JoinSet::new();
         for n in 0..count {
             let at = rate.map_or(began, |rate| began + Duration::from_secs_f64(f64::from(n) / rate));
-            let url = self.options.url(&url, n % self.options.tables)?;
+            let url = self.options.player_url(&url, n)?;
+            let bets = self.options.bets > 0.0;
             let (signalling, token) = (self.signalling.clone(), self.options.token.clone());
             let (bind, fingerprint) = (self.options.bind, self.fingerprint);
             let patient = self.options.whip.is_some();
@@ -196,7 +221,7 @@ impl Test {
                     Ok(opened) => opened,
                     Err(error) => return Err(format!("{}: {error}", ClientError::Socket)),
                 };
-                let offer = offer::player(&peer);
+                let offer = offer::player(&peer, bets);
                 loop {
                     let posted_at = clock::now();
                     let result = signalling.post(&url, token.as_deref(), offer.clone()).await;
@@ -232,6 +257,7 @@ impl Test {
                 group,
                 verifies: verifies(n, self.options.verify),
                 feedback: self.options.feedback_ms.map(Duration::from_millis),
+                bet_interval: (self.options.bets > 0.0).then(|| Duration::from_secs_f64(1.0 / self.options.bets)),
             };
             self.hand_over(n, Join { socket, ice, answer: answer.into(), posted_at, answered_at, role })?;
         }

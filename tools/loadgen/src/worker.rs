@@ -15,6 +15,7 @@ use tableside::rtc::dtls::DtlsIdentity;
 use tableside::rtc::sdp::IceCredentials;
 
 use crate::answer::Answer;
+use crate::bettor::{BetTally, Bettor};
 use crate::client::{ClientError, Shared};
 use crate::clock;
 use crate::offer::Sends;
@@ -35,6 +36,8 @@ pub enum Command {
     Join(Box<Join>),
     /// From now on, what comes counts.
     Begin,
+    /// Nobody bets any more.
+    StopBets,
     /// What came so far counts.
     End,
     /// Say goodbye and return.
@@ -67,6 +70,8 @@ pub enum Role {
         verifies: bool,
         /// Between two transport-wide feedbacks.
         feedback: Option<Duration>,
+        /// Between two bet signals of its own.
+        bet_interval: Option<Duration>,
     },
     /// Sends.
     Publisher {
@@ -90,6 +95,8 @@ pub struct Progress {
     pub packets: AtomicU64,
     /// Of these, missing by their numbers.
     pub lost: AtomicU64,
+    /// Bet signals without an outcome, by thread; brought up to date as often.
+    pub bets_waiting: Vec<AtomicU64>,
 }
 
 /// What a group of players measured.
@@ -113,6 +120,8 @@ pub struct GroupTally {
     pub first_packet: Times,
     /// From the offer to the last packet of the first whole frame, at players that open packets.
     pub first_frame: Times,
+    /// What became of bet signals.
+    pub bets: BetTally,
     /// Why players were over before their time.
     pub failures: BTreeMap<String, u64>,
 }
@@ -124,6 +133,7 @@ impl GroupTally {
         self.without_loss += other.without_loss;
         self.silent += other.silent;
         self.received += other.received;
+        self.bets.add(&other.bets);
         for (mine, theirs) in [
             (&mut self.delay, &other.delay),
             (&mut self.answered, &other.answered),
@@ -179,6 +189,8 @@ struct Slot {
 
 /// See the module's text.
 pub struct Worker {
+    /// Which of the threads it is.
+    number: usize,
     inbox: Receiver<Command>,
     progress: Arc<Progress>,
     epoll: Epoll,
@@ -187,6 +199,7 @@ pub struct Worker {
     due: Vec<Option<Instant>>,
     shared: Shared,
     delays: Vec<Times>,
+    bets: Vec<BetTally>,
     tally: Tally,
     measuring: bool,
     /// The measurement is over: sessions end now because we end them.
@@ -200,12 +213,14 @@ impl Worker {
     /// # Errors
     /// No epoll set can be had.
     pub fn new(
+        number: usize,
         inbox: Receiver<Command>,
         progress: Arc<Progress>,
         identity: Arc<DtlsIdentity>,
         groups: usize,
     ) -> io::Result<Self> {
         Ok(Self {
+            number,
             inbox,
             progress,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -213,6 +228,7 @@ impl Worker {
             due: Vec::new(),
             shared: Shared::new(identity),
             delays: vec![Times::default(); groups],
+            bets: vec![BetTally::default(); groups],
             tally: Tally { groups: vec![GroupTally::default(); groups], ..Tally::default() },
             measuring: false,
             leaving: false,
@@ -256,7 +272,8 @@ impl Worker {
         loop {
             match self.inbox.try_recv() {
                 Ok(Command::Join(join)) => self.join(now, *join),
-                Ok(Command::Begin) => self.begin(),
+                Ok(Command::Begin) => self.begin(now),
+                Ok(Command::StopBets) => self.bettors(|bettor| bettor.stop()),
                 Ok(Command::End) => self.end(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.end();
@@ -279,8 +296,8 @@ impl Worker {
             Err(error) => return self.refuse(group, format!("{}: {error}", ClientError::Socket)),
         };
         let peer = match join.role {
-            Role::Player { group, verifies, feedback } => {
-                let player = Player::new(now, join.ice, join.answer, verifies, feedback);
+            Role::Player { group, verifies, feedback, bet_interval } => {
+                let player = Player::new(now, join.ice, join.answer, verifies, feedback, bet_interval);
                 Peer::Player(Box::new(Watching { player, group, baseline: Received::default(), counted: None }))
             }
             Role::Publisher { sends, programme, phase } => {
@@ -309,13 +326,23 @@ impl Worker {
         self.progress.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Instant) {
+        self.bettors(|bettor| bettor.begin(now));
         self.measuring = true;
         self.delays.iter_mut().for_each(Times::clear);
         for slot in &mut self.slots {
             slot.overflowed.1 = slot.overflowed.0;
             if let Peer::Player(watching) = &mut slot.peer {
                 watching.baseline = watching.player.received();
+            }
+        }
+    }
+
+    fn bettors(&mut self, mut then: impl FnMut(&mut Bettor)) {
+        for (n, slot) in self.slots.iter_mut().enumerate() {
+            if let Peer::Player(watching) = &mut slot.peer {
+                watching.player.bettor().into_iter().for_each(&mut then);
+                self.due[n] = watching.player.poll_timeout();
             }
         }
     }
@@ -335,7 +362,7 @@ impl Worker {
 
     /// Reads once from a socket that is ready.
     fn read(&mut self, n: usize, buffer: &mut [u8], control: &mut Vec<u8>) {
-        let Self { slots, shared, delays, measuring, .. } = self;
+        let Self { slots, shared, delays, bets, measuring, .. } = self;
         let slot = &mut slots[n];
         // One read takes all that GRO joined: a frame. What is left keeps the socket ready for the next look.
         let Ok(Some(read)) = slot.socket.read(buffer, control) else { return };
@@ -349,6 +376,7 @@ impl Worker {
                     let mut context = PlayerContext {
                         shared,
                         delays: measuring.then_some(&mut delays[watching.group]),
+                        bets: &mut bets[watching.group],
                         send: &mut |bytes| socket.send(bytes),
                     };
                     watching.player.handle_datagram(at, read.at, datagram, &mut context);
@@ -372,9 +400,9 @@ impl Worker {
                 match &mut slot.peer {
                     Peer::Player(watching) => {
                         let send = &mut |bytes: &[u8]| socket.send(bytes);
-                        watching
-                            .player
-                            .handle_timeout(now, &mut PlayerContext { shared: &mut self.shared, delays: None, send });
+                        let bets = &mut self.bets[watching.group];
+                        let mut context = PlayerContext { shared: &mut self.shared, delays: None, bets, send };
+                        watching.player.handle_timeout(now, &mut context);
                     }
                     Peer::Publisher(publisher) => {
                         // Read here, so that the stamp is the send call's time even where others were served before.
@@ -414,15 +442,19 @@ impl Worker {
         }
     }
 
-    fn publish_progress(&self) {
-        let mut all = Received::default();
-        for slot in &self.slots {
-            if let Peer::Player(watching) = &slot.peer {
+    fn publish_progress(&mut self) {
+        let (mut all, mut waiting) = (Received::default(), 0);
+        for slot in &mut self.slots {
+            if let Peer::Player(watching) = &mut slot.peer {
                 all += watching.player.received();
+                waiting += watching.player.bettor().map_or(0, |bettor| bettor.waiting());
             }
         }
         self.progress.packets.store(all.packets, Ordering::Relaxed);
         self.progress.lost.store(all.lost, Ordering::Relaxed);
+        if let Some(all) = self.progress.bets_waiting.get(self.number) {
+            all.store(waiting, Ordering::Relaxed);
+        }
     }
 
     fn goodbye(&mut self) {
@@ -440,15 +472,16 @@ impl Worker {
 
     fn finish(self) -> Tally {
         let mut tally = self.tally;
-        for (group, delay) in tally.groups.iter_mut().zip(self.delays) {
-            group.delay = delay;
+        for (group, (delay, bets)) in tally.groups.iter_mut().zip(self.delays.into_iter().zip(self.bets)) {
+            (group.delay, group.bets) = (delay, bets);
         }
         for slot in self.slots {
             let since = |at: Instant| at.saturating_duration_since(slot.posted_at).as_micros() as u64;
             match slot.peer {
                 Peer::Player(watching) => {
-                    let Watching { player, group, counted, .. } = *watching;
+                    let Watching { mut player, group, counted, .. } = *watching;
                     let group = &mut tally.groups[group];
+                    group.bets.without_outcome += player.bettor().map_or(0, |bettor| bettor.waiting());
                     let counted = counted.unwrap_or_default();
                     group.received += counted;
                     group.received.overflowed += u64::from(slot.overflowed.0.wrapping_sub(slot.overflowed.1));
