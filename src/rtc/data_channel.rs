@@ -114,7 +114,6 @@ pub struct DataChannels {
     established: bool,
     /// The peer gave up, or was given up.
     lost: bool,
-    remote: SocketAddr,
     open: Vec<ChannelId>,
     max_message_size: usize,
     clock: FastClock,
@@ -151,11 +150,9 @@ impl SctpConfig {
 impl DataChannels {
     /// Waits for the peer's INIT: every WebRTC client sends one right after DTLS (RFC 8831 §6.2 lets both sides).
     pub fn new(config: &SctpConfig) -> Self {
-        // SCTP over DTLS has no addresses of its own: any constant does, ICE moves the path underneath.
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 5000));
         Self {
             endpoint: Endpoint::new(
-                nowhere,
+                nowhere(),
                 TransportProtocol::UDP,
                 config.endpoint.clone(),
                 Some(config.server.clone()),
@@ -164,7 +161,6 @@ impl DataChannels {
             associations: Vec::new(),
             established: false,
             lost: false,
-            remote: nowhere,
             open: Vec::new(),
             max_message_size: config.max_message_size,
             clock: FastClock::default(),
@@ -244,7 +240,7 @@ impl DataChannels {
     }
 
     fn read(&mut self, now: Instant, packet: &[u8]) {
-        match self.endpoint.handle(now, self.remote, None, Bytes::copy_from_slice(packet)) {
+        match self.endpoint.handle(now, nowhere(), None, Bytes::copy_from_slice(packet)) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 self.associations.push((handle, association));
                 if self.associations.len() >= MAX_ATTEMPTS {
@@ -308,6 +304,11 @@ impl DataChannels {
         self.associations.clear();
         self.endpoint.reject_new_associations();
     }
+}
+
+/// SCTP over DTLS has no addresses of its own: any constant does, ICE moves the path underneath.
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 5000))
 }
 
 fn read_stream(

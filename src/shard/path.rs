@@ -7,6 +7,9 @@ use crate::rtc::rtcp::{self, NtpTime, ReportBlock};
 /// Round trips that the least one is taken of. Browsers report once a second or twice, so these are five seconds.
 const REMEMBERED: usize = 8;
 
+/// No round trip.
+const NONE: u16 = u16::MAX;
+
 /// From this loss on a packet is repaired twice: 2 %, in 1/65536. Below it what is won is not worth the bytes.
 const LOSING: u16 = 1311;
 
@@ -17,8 +20,8 @@ const JITTER: Duration = Duration::from_millis(40);
 #[derive(Debug)]
 pub(super) struct Path {
     round_trip: Option<Duration>,
-    /// In milliseconds, the oldest overwritten first.
-    recent: [Option<u16>; REMEMBERED],
+    /// In milliseconds, the oldest overwritten first; [`NONE`] where there was none yet.
+    recent: [u16; REMEMBERED],
     next: u8,
     /// The part of video packets that get lost, in 1/65536: a moving mean of four reports or so.
     loss: u16,
@@ -27,14 +30,14 @@ pub(super) struct Path {
 impl Path {
     /// Of which nothing is known yet.
     pub(super) const fn new() -> Self {
-        Self { round_trip: None, recent: [None; REMEMBERED], next: 0, loss: 0 }
+        Self { round_trip: None, recent: [NONE; REMEMBERED], next: 0, loss: 0 }
     }
 
     /// Takes a report on the video that came at `arrived`, or on any other stream (`is_video`: only those count as loss).
     pub(super) fn handle_report(&mut self, block: &ReportBlock, arrived: NtpTime, is_video: bool) {
         if let Some(round_trip) = rtcp::round_trip(block, arrived) {
             self.round_trip = Some(round_trip);
-            self.recent[usize::from(self.next)] = Some(u16::try_from(round_trip.as_millis()).unwrap_or(u16::MAX));
+            self.recent[usize::from(self.next)] = u16::try_from(round_trip.as_millis()).unwrap_or(NONE);
             self.next = (self.next + 1) % REMEMBERED as u8;
         }
         if is_video {
@@ -50,8 +53,8 @@ impl Path {
 
     /// The least round trip of late: jitter adds to single reports, and what was sent so long ago has come or is lost.
     pub(super) fn least_round_trip(&self) -> Option<Duration> {
-        let least = self.recent.iter().flatten().min()?;
-        Some(Duration::from_millis(u64::from(*least)))
+        let least = self.recent.iter().copied().min().filter(|least| *least != NONE)?;
+        Some(Duration::from_millis(u64::from(least)))
     }
 
     /// Whether it loses so many packets, by chance and not because its queue is full, that a repair is as well lost often.
