@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rtc_sctp::{
-    Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier,
-    ReliabilityType, ServerConfig, StreamEvent, TransportConfig,
+    Association, AssociationError, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
+    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
 
@@ -68,7 +68,17 @@ pub enum ChannelEvent {
         /// The payload.
         data: Bytes,
     },
-    /// The peer broke a rule: a message that is too large, a bad DCEP message, too many channels. Counted, dropped.
+    /// A message that is larger than we accept.
+    Oversized {
+        /// Its stream.
+        id: ChannelId,
+    },
+    /// The peer closed a channel.
+    Closed {
+        /// Its stream.
+        id: ChannelId,
+    },
+    /// The peer broke a rule: a bad DCEP message, too many channels, a message where none is open. Counted, dropped.
     Violation,
     /// The association is gone; no channel works any more.
     Lost,
@@ -228,6 +238,18 @@ impl DataChannels {
         });
     }
 
+    /// Ends the association, and with it all channels, and says so to the peer (RFC 9260 §9.1). The session goes on.
+    pub fn abort(&mut self, now: Instant, send: impl FnMut(&[u8])) {
+        self.contain(|channels| {
+            for (_, association) in &mut channels.associations {
+                // Of one that is closed there is nothing to end.
+                let _ = association.abort();
+            }
+        });
+        self.poll_transmit(now, send);
+        self.give_up();
+    }
+
     /// Reads what arrived.
     pub fn poll_events(&mut self, now: Instant, mut sink: impl FnMut(ChannelEvent)) {
         let now = self.clock.at(now);
@@ -272,8 +294,12 @@ impl DataChannels {
                 Event::Stream(StreamEvent::Readable { id }) => {
                     read_stream(association, &mut self.open, self.max_message_size, now, id, sink);
                 }
-                Event::Stream(StreamEvent::Stopped { id, .. } | StreamEvent::Finished { id }) => {
-                    self.open.retain(|open| *open != id);
+                // The library calls it so when the peer resets one stream (RFC 8831 §6.7); the association goes on.
+                Event::AssociationLost { reason: AssociationError::Reset, id } if !association.is_closed() => {
+                    if let Some(at) = self.open.iter().position(|open| *open == id) {
+                        self.open.swap_remove(at);
+                        sink(ChannelEvent::Closed { id });
+                    }
                 }
                 Event::HandshakeFailed { .. } | Event::AssociationLost { .. } => self.lost = true,
                 _ => {}
@@ -322,7 +348,8 @@ fn read_stream(
     let Ok(mut stream) = association.stream(id) else { return };
     while let Ok(Some(message)) = stream.read() {
         let Ok(data) = message.to_payload(max_message_size) else {
-            sink(ChannelEvent::Violation);
+            let is_open = open.contains(&id);
+            sink(if is_open { ChannelEvent::Oversized { id } } else { ChannelEvent::Violation });
             continue;
         };
         match message.ppi {
@@ -338,6 +365,11 @@ fn read_stream(
             },
             PayloadProtocolIdentifier::String | PayloadProtocolIdentifier::Binary if open.contains(&id) => {
                 sink(ChannelEvent::Message { id, data: data.freeze() });
+            }
+            // RFC 8831 §6.6: SCTP carries no empty message, so a zero byte stands for it: "the receiver MUST ignore the SCTP
+            // user message and process it as an empty message".
+            PayloadProtocolIdentifier::StringEmpty | PayloadProtocolIdentifier::BinaryEmpty if open.contains(&id) => {
+                sink(ChannelEvent::Message { id, data: Bytes::new() });
             }
             _ => sink(ChannelEvent::Violation),
         }
@@ -521,6 +553,41 @@ mod tests {
         pair.exchange();
         pair.open(0, "bets");
         assert_eq!(pair.events, [ChannelEvent::Opened { id: 0, label: "bets".into() }]);
+    }
+
+    #[test]
+    fn who_is_aborted_hears_of_it() {
+        let mut pair = Pair::connected();
+        pair.open(0, "bets");
+        pair.events.clear();
+        let Pair { channels, to_client, now, .. } = &mut pair;
+        channels.abort(*now, |packet| to_client.push(Bytes::copy_from_slice(packet)));
+        pair.channels.poll_events(pair.now, |event| pair.events.push(event));
+        assert_eq!(pair.events, [ChannelEvent::Lost]);
+        pair.exchange();
+        assert!(pair.client.is_closed());
+        assert_eq!(pair.channels.send(pair.now, 0, "hello"), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn empty_and_oversized_messages_and_closed_channels_are_told() {
+        let mut pair = Pair::connected();
+        pair.open(0, "bets");
+        pair.events.clear();
+        for (text, kind) in
+            [(vec![0], PayloadProtocolIdentifier::StringEmpty), (vec![b'x'; 65_537], PayloadProtocolIdentifier::String)]
+        {
+            let mut stream = pair.client.stream(0).expect("it is open");
+            stream.write_with_ppi(pair.now, &text, kind).expect("room");
+            (0..20).for_each(|_| pair.flush());
+        }
+        assert_eq!(
+            pair.events,
+            [ChannelEvent::Message { id: 0, data: Bytes::new() }, ChannelEvent::Oversized { id: 0 }]
+        );
+        pair.client.stream(0).expect("it is open").close(pair.now).expect("a reset");
+        (0..20).for_each(|_| pair.flush());
+        assert_eq!(pair.events.last(), Some(&ChannelEvent::Closed { id: 0 }));
     }
 
     /// The word on a bet must not wait for a second.

@@ -354,6 +354,15 @@ impl Endpoint {
         result
     }
 
+    /// Ends all data channels of a peer that misuses them; media go on.
+    pub fn abort_channels(&mut self, now: Instant, scratch: &mut DtlsScratch, out: &mut impl Transmit) {
+        if let (Some(channels), Some(dtls)) = (&mut self.channels, &mut self.dtls) {
+            // If it cannot be said, the session is over, which the next drive finds out.
+            channels.abort(now, |packet| _ = dtls.send(packet));
+        }
+        self.drive(now, scratch, out);
+    }
+
     /// Ends the session with an authenticated alert (RFC 9725 §4.2, RFC 7675 §5.2).
     pub fn close(&mut self, now: Instant, scratch: &mut DtlsScratch, out: &mut impl Transmit) {
         if let Some(dtls) = &mut self.dtls {

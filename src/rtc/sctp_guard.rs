@@ -7,8 +7,15 @@
 /// How far a TSN may be ahead of the highest one seen: more than a receive window of any real message holds.
 const MAX_AHEAD: u32 = 8192;
 
-/// The shortest fragment of a message but the last: the library's memory for a fragment is far more than its bytes.
-const MIN_FRAGMENT: usize = 64;
+/// The shortest fragment of a message but the last. Chromium makes none shorter, and such short ones where its congestion window
+/// has no room for more.
+const MIN_FRAGMENT: usize = 10;
+
+/// A fragment that is shorter is short: the library's memory for it is far more than its bytes.
+const SHORT_FRAGMENT: usize = 64;
+
+/// Short fragments that a peer may send more than others.
+const MAX_SHORT: u8 = 16;
 
 /// Requests to reset streams that a peer may make: one for each channel it closes. The library keeps those that it
 /// cannot carry out yet.
@@ -34,6 +41,8 @@ pub(super) struct SctpGuard {
     /// The highest TSN the peer has used, from its INIT on.
     highest: Option<u32>,
     resets: u32,
+    /// By how many its short fragments outnumber the others.
+    short: u8,
 }
 
 /// One chunk: type, flags, value without padding.
@@ -71,7 +80,19 @@ impl SctpGuard {
             0 => {
                 let last = chunk.flags & 0x01 != 0;
                 let least = if last { 1 } else { MIN_FRAGMENT };
-                value.len() >= 12 + least && self.advance(be_u32(value))
+                if value.len() < 12 + least {
+                    return false;
+                }
+                let tsn = be_u32(value);
+                let is_new = self.highest.is_none_or(|highest| tsn.wrapping_sub(highest) as i32 > 0);
+                if is_new && !last {
+                    let is_short = value.len() < 12 + SHORT_FRAGMENT;
+                    if is_short && self.short == MAX_SHORT {
+                        return false;
+                    }
+                    self.short = if is_short { self.short + 1 } else { self.short.saturating_sub(1) };
+                }
+                self.advance(tsn)
             }
             // INIT (§3.3.2). It sets the first TSN; a repetition names the same one.
             1 => {
@@ -207,8 +228,8 @@ mod tests {
         let cases: [(&str, u8, u8, Vec<u8>, Verdict); 18] = [
             ("data", 0, 3, data(100, 1), Verdict::Admit),
             ("data without data", 0, 3, data(100, 0), Verdict::Refuse),
-            ("a tiny fragment", 0, 2, data(100, 63), Verdict::Refuse),
-            ("a fragment", 0, 2, data(100, 64), Verdict::Admit),
+            ("a tiny fragment", 0, 2, data(100, 9), Verdict::Refuse),
+            ("a fragment", 0, 2, data(100, 10), Verdict::Admit),
             ("data far ahead", 0, 3, data(100 + 9000, 1), Verdict::Refuse),
             ("old data", 0, 3, data(50, 1), Verdict::Admit),
             ("a short INIT", 1, 0, vec![0; 15], Verdict::Refuse),
@@ -236,6 +257,19 @@ mod tests {
         assert_eq!(established().judge(&packet(&[(0, 3, &good), (0, 3, &bad)])), Verdict::Refuse);
         assert_eq!(established().judge(&packet(&[(0, 3, &good), (1, 0, &[0; 16])])), Verdict::Refuse, "INIT is alone");
         assert_eq!(established().judge(&[0; 12]), Verdict::Refuse);
+    }
+
+    #[test]
+    fn short_fragments_are_admitted_between_others() {
+        let mut guard = established();
+        let mut judge = |tsn, len| guard.judge(&packet(&[(0, 0, &data(tsn, len))]));
+        for tsn in 100..300 {
+            assert_eq!(judge(tsn, if tsn % 2 == 0 { 20 } else { 1100 }), Verdict::Admit);
+        }
+        let admitted = (300..400).take_while(|tsn| judge(*tsn, 20) == Verdict::Admit).count();
+        assert!((15..=16).contains(&admitted), "{admitted} of them alone");
+        assert_eq!(judge(300, 20), Verdict::Admit, "the same again");
+        assert_eq!((judge(350, 1100), judge(351, 20)), (Verdict::Admit, Verdict::Admit));
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl Shard {
                 &Stamps::at(now),
                 false,
             );
+            self.misused(now, slot);
             return Some(());
         }
         let table = self.tables.get(&table)?.spec.name.clone();
@@ -117,6 +118,11 @@ impl Shard {
                 None
             }
         }
+    }
+
+    /// A message on `bets` that is larger than any is read.
+    pub(super) fn refuse_oversized(&mut self, now: Instant, slot: u32) {
+        self.acknowledge(now, slot, None, &Outcome::Refused(Refused::TooLarge), &Stamps::at(now), false);
     }
 
     /// Nobody takes a signal that this shard has passed on: it is answered so.
@@ -212,10 +218,8 @@ impl Shard {
         }
         let slots = self.tables.get(&table).map(|table| table.players.as_slice()).unwrap_or_default();
         // Who has no channel yet is told when it opens.
-        let untold = &self.rounds.untold;
         let has_channel = |session: &&Session| {
-            let opened = session.player().is_some_and(|player| player.channels.events.is_some());
-            opened && !untold.iter().any(|(key, _)| *key == session.key)
+            session.player().is_some_and(|player| player.channels.events.is_some() && !player.untold)
         };
         let sessions = slots.iter().filter_map(|slot| self.sessions[*slot as usize].session.as_deref());
         let players: Vec<SlotKey> = sessions.filter(has_channel).map(|session| session.key).collect();
@@ -232,14 +236,14 @@ impl Shard {
     /// A player whose `events` channel has opened is told the current round first.
     pub(super) fn tell_round(&mut self, now: Instant, slot: u32) {
         let Some(key) = self.key_of(slot) else { return };
-        if !self.rounds.untold.iter().any(|(other, _)| *other == key) && !self.tell_if_ready(now, key, now) {
-            self.rounds.untold.push((key, now));
+        if !self.is_untold(key) && !self.tell_if_ready(now, key, now) {
+            self.wait_untold(key, now);
         }
     }
 
     /// A player is connected: what waited for that is told, unless its tracks have no clock yet.
     pub(super) fn tell_connected(&mut self, now: Instant, slot: u32) {
-        let Some(key) = self.key_of(slot) else { return };
+        let Some(key) = self.key_of(slot).filter(|key| self.is_untold(*key)) else { return };
         let Some(at) = self.rounds.untold.iter().position(|(other, _)| *other == key) else { return };
         let (_, since) = self.rounds.untold.swap_remove(at);
         if !self.tell_if_ready(now, key, since) {
@@ -256,6 +260,16 @@ impl Shard {
         }
     }
 
+    fn is_untold(&mut self, key: SlotKey) -> bool {
+        self.session_mut(key).and_then(|session| session.player()).is_some_and(|player| player.untold)
+    }
+
+    fn wait_untold(&mut self, key: SlotKey, since: Instant) {
+        let Some(player) = self.session_mut(key).and_then(|session| session.player_mut()) else { return };
+        player.untold = true;
+        self.rounds.untold.push((key, since));
+    }
+
     /// `false` if the player is to wait for its frames' timestamps.
     fn tell_if_ready(&mut self, now: Instant, key: SlotKey, since: Instant) -> bool {
         let session = self.sessions.get(key.slot as usize).and_then(|slot| slot.session.as_deref());
@@ -268,6 +282,9 @@ impl Shard {
         let has_clock = first.is_none_or(|event| self.timestamp_of(key, event.capture_ts).is_some());
         if connecting || (has_video && !has_clock && now < since + CLOCK_WAIT) {
             return false;
+        }
+        if let Some(player) = self.session_mut(key).and_then(|session| session.player_mut()) {
+            player.untold = false;
         }
         for event in self.rounds.current.get(&table).cloned().unwrap_or_default() {
             self.tell_event(now, key, &event);
@@ -323,6 +340,7 @@ impl Shard {
 mod tests {
     use serde_json::{Map, json};
 
+    use super::super::report::DropReason;
     use super::super::testing::{roulette, shard_config};
     use super::*;
     use crate::bets::{RoundEvent, RoundKind, Status};
@@ -423,6 +441,47 @@ mod tests {
         table.now += 100 * MS;
         table.bets(0, "again");
         assert_eq!(table.passed().len(), 1, "ten a second");
+    }
+
+    /// Each is answered, until it is clear that nobody reads the answers: then it has no channels any more, and its media go on.
+    #[test]
+    fn who_floods_without_end_loses_its_channels() {
+        let mut table = Table::new();
+        (0..2000).for_each(|n| table.bets(0, &format!("b-{n}")));
+        table.says(0, BETS, "{}");
+        let counts = table.counts();
+        assert_eq!(counts.outcomes.iter().sum::<u64>() + table.passed().len() as u64, 2001, "each has its outcome");
+        assert!(table.shard.report(table.now).dropped[DropReason::DataChannel as usize] > 500);
+        // What its SCTP would say when it is driven.
+        table.shard.handle_channel(table.now, table.players[0].slot, ChannelEvent::Lost);
+        table.bets(0, "b");
+        table.bets(1, "b");
+        assert_eq!(table.passed().len(), 1, "the other goes on");
+    }
+
+    #[test]
+    fn an_answer_goes_where_the_question_came_from() {
+        let mut table = Table::new();
+        let slot = table.players[0].slot;
+        let opened = |id| ChannelEvent::Opened { id, label: "bets".into() };
+        table.shard.handle_channel(table.now, slot, opened(7));
+        table.says(0, 7, "{}");
+        assert_eq!(table.counts().outcomes, [0; 4], "a second channel of a kind is none");
+        table.bets(0, "b-1");
+        table.shard.handle_channel(table.now, slot, ChannelEvent::Closed { id: BETS });
+        table.bets(0, "b-2");
+        table.shard.handle_channel(table.now, slot, opened(9));
+        table.says(0, 9, "{}");
+        assert_eq!((table.passed().len(), table.counts().refused[Refused::Malformed as usize]), (1, 1));
+    }
+
+    #[test]
+    fn what_is_too_large_or_empty_has_an_outcome() {
+        let mut table = Table::new();
+        table.shard.handle_channel(table.now, table.players[0].slot, ChannelEvent::Oversized { id: BETS });
+        table.says(0, BETS, "");
+        let refused = table.counts().refused;
+        assert_eq!((refused[Refused::TooLarge as usize], refused[Refused::Malformed as usize]), (1, 1));
     }
 
     #[test]

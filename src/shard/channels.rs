@@ -41,6 +41,10 @@ impl Shard {
                     "qos" => &mut player.channels.qos,
                     _ => return self.dropped(DropReason::DataChannel, 1),
                 };
+                // Answers go where the questions came from: there is one channel of a kind.
+                if place.is_some() {
+                    return self.misused(now, slot);
+                }
                 *place = Some(id);
                 if label == "events" {
                     self.greet(now, slot);
@@ -49,15 +53,34 @@ impl Shard {
             }
             ChannelEvent::Message { id, data } => {
                 if self.handle_message(now, slot, id, &data).is_none() {
-                    self.dropped(DropReason::DataChannel, 1);
+                    self.misused(now, slot);
                 }
             }
-            ChannelEvent::Violation => self.dropped(DropReason::DataChannel, 1),
+            ChannelEvent::Oversized { id } => {
+                if player.channels.bets == Some(id) {
+                    self.refuse_oversized(now, slot);
+                }
+                self.misused(now, slot);
+            }
+            ChannelEvent::Closed { id } => player.channels.close(id),
+            ChannelEvent::Violation => self.misused(now, slot),
             ChannelEvent::Lost => {
                 player.channels = Default::default();
                 // It cannot report any more, and is not silent because of that.
                 player.playback = None;
             }
+        }
+    }
+
+    /// A player says what makes no sense, or too much. Each is counted; who goes on like that loses its channels, for reading and
+    /// answering it costs others time.
+    pub(super) fn misused(&mut self, now: Instant, slot: u32) {
+        self.dropped(DropReason::DataChannel, 1);
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let Some(player) = session.player_mut() else { return };
+        if !player.talk.get_or_insert_default().mistakes.take(now) {
+            session.endpoint.abort_channels(now, &mut self.dtls, &mut self.control);
+            self.reschedule(now, slot);
         }
     }
 
@@ -84,6 +107,10 @@ impl Shard {
             return self.handle_bet(now, slot, data);
         }
         if player.channels.qos != Some(id) || data.len() > MAX_MESSAGE {
+            return None;
+        }
+        let player = self.sessions[slot as usize].session.as_mut()?.player_mut()?;
+        if !player.talk.get_or_insert_default().reports.take(now) {
             return None;
         }
         let round_trip = player.path.round_trip();

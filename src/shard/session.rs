@@ -144,7 +144,11 @@ pub(super) struct Player {
     pub(super) transport_number: u16,
     /// In the shard's list of players that replay the cached GOP.
     pub(super) catching_up: bool,
+    /// Its `events` channel has opened, and it was not told the current round yet.
+    pub(super) untold: bool,
     pub(super) channels: Channels,
+    /// How much it may say, once it has said anything.
+    pub(super) talk: Option<Box<Talk>>,
     /// Who it is, and what it may say on `bets`.
     pub(super) bets: BetLine,
     pub(super) path: Path,
@@ -200,6 +204,30 @@ pub(super) struct Channels {
     pub(super) qos: Option<ChannelId>,
 }
 
+impl Channels {
+    /// The player has closed one; another of its kind may be opened.
+    pub(super) fn close(&mut self, id: ChannelId) {
+        for place in [&mut self.bets, &mut self.events, &mut self.qos] {
+            place.take_if(|open| *open == id);
+        }
+    }
+}
+
+/// What a player may say on its channels, bets apart.
+#[derive(Debug)]
+pub(super) struct Talk {
+    /// Messages on `qos`.
+    pub(super) reports: Budget,
+    /// What is not understood, not allowed, or over another budget.
+    pub(super) mistakes: Budget,
+}
+
+impl Default for Talk {
+    fn default() -> Self {
+        Self { reports: Budget::of_reports(), mistakes: Budget::of_mistakes() }
+    }
+}
+
 /// What a peer may still ask for: so much at once, and again as time passes.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -220,6 +248,16 @@ impl Budget {
     /// For keyframe requests: every keyframe that a player brings about takes quality from all others.
     pub(super) const fn of_keyframes() -> Self {
         Self::new(4, Duration::from_secs(2))
+    }
+
+    /// For messages on `qos`: statistics come once a second, and `timing` as often as bets.
+    pub(super) const fn of_reports() -> Self {
+        Self::new(40, Duration::from_millis(50))
+    }
+
+    /// For what is not understood, not allowed or over another budget: far more than a page with a mistake in it brings about.
+    pub(super) const fn of_mistakes() -> Self {
+        Self::new(500, Duration::from_millis(20))
     }
 
     /// For messages on `bets`: a hand of chips at once, and ten a second for good, which is faster than anybody clicks.

@@ -57,6 +57,14 @@ export async function run(t) {
   assert(flood.some(({ reason }) => reason === 'rate_limited'), 'a flood is limited');
   placed += 3 + flood.length;
 
+  // Channels that are closed, and more of them than there are names, disturb nobody's bets.
+  const acks = await page.evaluate(misuse);
+  assert.deepEqual(acks, [['refused', 'malformed'], ['refused', 'too_large'], ['refused', 'malformed']]);
+  placed += acks.length;
+  const after = await page.evaluate(() => window.tableside.bet({ roundId: 'nowhere', payload: null }));
+  assert.deepEqual([after.status, after.reason], ['rejected', 'unknown_round']);
+  placed += 1;
+
   const { sum, histogram } = await until('every signal is counted', 5, async () => {
     const metrics = await gateway.metrics();
     const counted = metrics.sum('tableside_bet_signals_total');
@@ -66,4 +74,33 @@ export async function run(t) {
   t.measure('signals, each with an outcome', placed);
   t.measure('of which the player told its own time', histogram);
   assert.deepEqual(browser.errors, [], 'the page logged errors');
+}
+
+/** In the page: on a connection of its own. @returns the acks of an empty message, one of 64 KiB, and one that is no signal */
+async function misuse() {
+  const connection = globalThis.interopRecorder.connections.at(-1);
+  const opened = (channel) => new Promise((resolve) => channel.addEventListener('open', resolve, { once: true }));
+  const closed = (channel) => new Promise((resolve) => channel.addEventListener('close', resolve, { once: true }));
+  for (const label of ['other', 'bets']) {
+    const channel = connection.createDataChannel(label);
+    await opened(channel);
+    channel.send('{}');
+    channel.close();
+    await closed(channel);
+  }
+  const session = new RTCPeerConnection();
+  session.addTransceiver('video', { direction: 'recvonly' });
+  const bets = session.createDataChannel('bets');
+  const acks = [];
+  const all = new Promise((resolve) => {
+    bets.onmessage = ({ data }) => acks.push(JSON.parse(data)) === 3 && resolve();
+  });
+  await session.setLocalDescription();
+  const answer = await fetch('/whep/demo', { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: session.localDescription.sdp });
+  await session.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
+  await opened(bets);
+  for (const message of ['', 'x'.repeat(65_536), '{"type":"bet"}']) bets.send(message);
+  await all;
+  session.close();
+  return acks.map(({ status, reason }) => [status, reason]);
 }
