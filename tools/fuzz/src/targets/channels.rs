@@ -129,6 +129,11 @@ impl World {
                     open.push(id);
                 }
                 ChannelEvent::Message { data, .. } => assert!(data.len() <= MAX_MESSAGE as usize),
+                ChannelEvent::Oversized { id } => assert!(open.contains(&id)),
+                ChannelEvent::Closed { id } => {
+                    assert!(open.contains(&id));
+                    open.retain(|other| *other != id);
+                }
                 ChannelEvent::Lost => open.clear(),
                 ChannelEvent::Violation => {}
             }
