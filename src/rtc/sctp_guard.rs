@@ -19,7 +19,7 @@ const MAX_SHORT: u8 = 16;
 
 /// Requests to reset streams that a peer may make: one for each channel it closes. The library keeps those that it
 /// cannot carry out yet.
-const MAX_RESETS: u32 = 256;
+const MAX_RESETS: u16 = 256;
 
 const COMMON_HEADER_LEN: usize = 12;
 const CHUNK_HEADER_LEN: usize = 4;
@@ -40,7 +40,7 @@ pub(super) enum Verdict {
 pub(super) struct SctpGuard {
     /// The highest TSN the peer has used, from its INIT on.
     highest: Option<u32>,
-    resets: u32,
+    resets: u16,
     /// By how many its short fragments outnumber the others.
     short: u8,
 }
@@ -128,7 +128,7 @@ impl SctpGuard {
                 _ => false,
             }
         };
-        self.resets += u32::from(well_formed);
+        self.resets = self.resets.saturating_add(well_formed.into());
         well_formed && self.resets <= MAX_RESETS
     }
 
@@ -278,7 +278,7 @@ mod tests {
         let mut reset = vec![0, 13, 0, 16];
         reset.resize(16, 0);
         let admitted = (0..1000).filter(|_| guard.judge(&packet(&[(130, 0, &reset)])) == Verdict::Admit).count();
-        assert_eq!(admitted, MAX_RESETS as usize);
+        assert_eq!(admitted, usize::from(MAX_RESETS));
     }
 
     proptest! {
