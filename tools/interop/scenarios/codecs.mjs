@@ -61,9 +61,14 @@ export async function run(t) {
 async function compareRed(t, page, stats, withRed, withoutRed) {
   assert((await answer(page, withRed)).includes('red/48000/2'), 'RED is in the answer of who offered it');
   assert(!(await answer(page, withoutRed)).includes('red/48000'), 'and not in that of who did not');
-  const before = [await stats(withRed), await stats(withoutRed)];
+  // Who has just joined may have had a picture and no sound yet.
+  const both = async () => [await stats(withRed), await stats(withoutRed)];
+  const { value: before } = await until('both have sound', 5, async () => {
+    const read = await both();
+    return read.every(({ audio }) => audio?.packetsReceived > 0) && read;
+  });
   await measureFor(3);
-  const after = [await stats(withRed), await stats(withoutRed)];
+  const after = await both();
   const sizes = [0, 1].map((n) => {
     const grown = (key) => after[n].audio[key] - before[n].audio[key];
     assert(between(before[n], after[n]).audioEnergy > 0, 'the sound is silence');
