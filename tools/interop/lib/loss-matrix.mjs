@@ -13,6 +13,8 @@ export const BURST = 4;
 const FIRST_PORT = 7000;
 export const JOINS_WITHIN = 30;
 const SAMPLE_SECONDS = 0.25;
+/** Readings of five seconds: in so long a player is level with its publisher once. */
+const LEVEL_WITHIN = 20;
 /** How much longer a cell is watched whose picture stands at the end, in seconds. */
 const LONGER_AT_MOST = 5;
 /** What page/peers.js says. */
@@ -117,6 +119,27 @@ function isMoving(samples) {
   return frames >= 0.9 * FPS * seconds;
 }
 
+/**
+ * Frames shown of those sent. The publisher's clock is this machine's: what it sends in some time is known. How far a player is behind it
+ * is what it has not shown and what it holds back just then, waiting for a repair: so the readings compared are those of the first and
+ * of the last seconds at which it was least behind, without what its jitter buffer has grown by.
+ */
+function shown(samples) {
+  const behind = ({ at, video }) => (FPS * (at - samples[0].at)) / 1000 - (video.framesDecoded - (video.framesDropped ?? 0));
+  const wait = (n) => {
+    const [before, after] = [samples[Math.max(0, n - 1)].video, samples[Math.max(1, n)].video];
+    const frames = after.jitterBufferEmittedCount - before.jitterBufferEmittedCount;
+    return frames > 0 ? (after.jitterBufferDelay - before.jitterBufferDelay) / frames : 0;
+  };
+  const numbers = samples.map((_, n) => n);
+  const least = (some) => some.reduce((best, n) => (behind(samples[n]) < behind(samples[best]) ? n : best));
+  const [first, last] = [least(numbers.slice(0, LEVEL_WITHIN)), least(numbers.slice(-LEVEL_WITHIN))];
+  const sent = (FPS * (samples[last].at - samples[first].at)) / 1000;
+  const heldBack = FPS * Math.max(0, wait(last) - wait(first));
+  const missing = behind(samples[last]) - behind(samples[first]) - heldBack;
+  return Math.min(1, Math.max(0, 1 - missing / sent));
+}
+
 /** What a series of readings comes to. @returns {Result} */
 export function outcome(samples) {
   const [first, last] = [samples[0], samples.at(-1)];
@@ -126,11 +149,8 @@ export function outcome(samples) {
   const rate = (sum, count) => ([before, after]) => (after[sum] - before[sum]) / (after[count] - before[count]);
   const waits = pairs.map(rate('jitterBufferDelay', 'jitterBufferEmittedCount')).filter(Number.isFinite);
   const freezes = pairs.map(rate('totalFreezesDuration', 'freezeCount')).filter(Number.isFinite);
-  // The publisher's clock is this machine's: what it sends in this time is known better than what a counter has seen of it.
-  // What the jitter buffer holds back by the end, more than at the beginning, is not lost.
-  const heldBack = waits.length > 0 ? waits.at(-1) - waits[0] : 0;
   return {
-    shown: Math.min(1, (played.frames - played.framesDropped) / (FPS * (played.seconds - Math.max(0, heldBack)))),
+    shown: shown(samples),
     freezes: played.freezes,
     frozen: grown('totalFreezesDuration'),
     longestFreeze: Math.max(0, ...freezes),
