@@ -37,9 +37,9 @@ const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// How much faster time passes for SCTP than for us.
 ///
 /// RFC 9260 §16 recommends an RTO.Min of 1 second, and `rtc-sctp` keeps to it: an answer to a bet whose packet is lost would
-/// come that much later. At eight times the speed it is 125 ms, and SACKs are held back for 25 ms instead of 200 ms, which is within
-/// the MUST of §6.2: "within 200 ms of the arrival of any unacknowledged DATA chunk". Round trips are measured by the same clock, so
-/// a longer path has its longer timeout, and it still doubles each time. What is sent twice in vain is an answer of 200 bytes.
+/// come that much later. At eight times the speed it is 125 ms, and SACKs are held back for 25 ms instead of 200 ms; §6.2: an
+/// acknowledgement "SHOULD be generated within 200 ms of the arrival of any unacknowledged DATA chunk". Round trips are measured
+/// by the same clock, so a longer path has its longer timeout, and it still doubles each time. What is sent twice in vain is an answer of 200 bytes.
 const SPEED: u32 = 8;
 
 /// `DATA_CHANNEL_ACK` (RFC 8832 §5.2): one byte.

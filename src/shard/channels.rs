@@ -78,7 +78,7 @@ impl Shard {
         self.dropped(DropReason::DataChannel, 1);
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(player) = session.player_mut() else { return };
-        if !player.talk.get_or_insert_default().mistakes.take(now) {
+        if !player.allowance.get_or_insert_default().mistakes.take(now) {
             session.endpoint.abort_channels(now, &mut self.dtls, &mut self.control);
             self.reschedule(now, slot);
         }
@@ -110,7 +110,7 @@ impl Shard {
             return None;
         }
         let player = self.sessions[slot as usize].session.as_mut()?.player_mut()?;
-        if !player.talk.get_or_insert_default().reports.take(now) {
+        if !player.allowance.get_or_insert_default().reports.take(now) {
             return None;
         }
         let round_trip = player.path.round_trip();

@@ -1,7 +1,6 @@
 //! The shard itself: sessions in slots, tables, and the way of a datagram in.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,18 +10,15 @@ use crate::media::{MediaKind, Packet};
 use crate::qos::Withheld;
 use crate::rtc::demux::{PacketKind, classify};
 use crate::rtc::dtls::DtlsScratch;
-use crate::rtc::ice_lite::{DropCause, Ufrag, new_credentials};
+use crate::rtc::ice_lite::{Ufrag, new_credentials};
 use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{IceCredentials, Negotiated, StreamParameters};
 use crate::rtc::srtp::SrtpError;
-use crate::rtc::stun::{BindingRequest, StunError};
-use crate::rtc::{
-    CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, Transport, TransportAddress,
-};
+use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEvent, Transmit, TransportAddress};
 
+use super::addresses::Addresses;
 use super::bets::{BetLine, Rounds};
 use super::egress::Flush;
-use super::failed_checks::FailedChecks;
 use super::handshakes::Handshakes;
 use super::message::{
     Added, LayerIndex, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState, TrackId,
@@ -41,10 +37,6 @@ const BATCH_MESSAGES: usize = 512;
 
 /// How often tables are looked at: silence of publishers, ends of grace times.
 const TABLE_TICK: Duration = Duration::from_millis(250);
-
-/// How long after its last check from an address a connected session keeps it, whoever else checks from there. Peers
-/// check every 4 to 6 s at the slowest (RFC 7675 §5.1).
-const ADDRESS_HOLD: Duration = Duration::from_secs(10);
 
 /// How long a shard away from home keeps a table's tracks after its last player left.
 const LINGER: Duration = Duration::from_secs(5);
@@ -74,8 +66,7 @@ pub struct Shard {
     pub(super) config: ShardConfig,
     pub(super) sessions: Vec<Slot>,
     free: Vec<u32>,
-    by_address: HashMap<TransportAddress, u32>,
-    failed_checks: FailedChecks,
+    pub(super) addresses: Addresses,
     handshakes: Handshakes,
     pub(super) tables: HashMap<TableId, Table>,
     pub(super) control: Control,
@@ -160,8 +151,7 @@ impl Shard {
             config,
             sessions: Vec::new(),
             free: Vec::new(),
-            by_address: HashMap::new(),
-            failed_checks: FailedChecks::new(),
+            addresses: Addresses::new(),
             handshakes: Handshakes::default(),
             tables: HashMap::new(),
             control: Control { batch: Self::send_batch(), full: VecDeque::new(), overflowed: 0 },
@@ -238,7 +228,7 @@ impl Shard {
             catching_up: false,
             untold: false,
             channels: Channels::default(),
-            talk: None,
+            allowance: None,
             bets: BetLine::new(player),
             path: Path::new(),
             repairs: Repairs::new(),
@@ -311,20 +301,6 @@ impl Shard {
         if let Err(reason) = result {
             self.dropped(reason, 1);
         }
-    }
-
-    /// Whether `source` is the address of a session: a check from there was valid.
-    pub fn knows(&self, source: TransportAddress) -> bool {
-        self.by_address.contains_key(&source)
-    }
-
-    /// The TCP connection of `peer` is gone: its session has no use for that address any more, at once.
-    pub fn handle_disconnect(&mut self, peer: SocketAddr) {
-        let address = TransportAddress::tcp(peer);
-        let Some(slot) = self.by_address.remove(&address) else { return };
-        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
-        session.endpoint.forget(address);
-        session.addresses.retain(|a| *a != address);
     }
 
     /// Takes a message from another shard.
@@ -455,11 +431,6 @@ impl Shard {
         self.tables.entry(spec.id).or_insert_with(|| Table::new(spec.clone(), here))
     }
 
-    /// The session that has validated `source`.
-    pub(super) fn session_at(&self, source: TransportAddress) -> Result<u32, DropReason> {
-        self.by_address.get(&source).copied().ok_or(DropReason::UnknownSource)
-    }
-
     fn add_session(
         &mut self,
         now: Instant,
@@ -523,83 +494,6 @@ impl Shard {
         } else if home.publisher == Some(slot) {
             home.publisher = home.successor.take();
             self.publisher_left(now, session.table);
-        }
-    }
-
-    fn handle_stun(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {
-        let request = match BindingRequest::parse(datagram) {
-            Ok(request) => request,
-            // It keeps a NAT open and wants no answer (RFC 8445 §11).
-            Err(StunError::Indication) => return Ok(()),
-            Err(StunError::WrongFingerprint) => return Err(DropReason::StunIntegrity),
-            Err(_) => return Err(DropReason::StunMalformed),
-        };
-        let slot = Ufrag::decode(request.local_ufrag())
-            .filter(|u| u.shard == self.config.id.0)
-            .map(|u| u.slot)
-            .ok_or(DropReason::StunUnknownUfrag)?;
-        if self.is_held(now, source, slot) {
-            return Err(DropReason::AddressInUse);
-        }
-        let session = self
-            .sessions
-            .get_mut(slot as usize)
-            .and_then(|s| s.session.as_deref_mut())
-            .ok_or(DropReason::StunUnknownUfrag)?;
-        // The session's own address is always heard: else a forger of it could silence its checks.
-        if session.endpoint.heard_from(source).is_none() && self.failed_checks.is_spent(now, source.socket.ip()) {
-            return Err(DropReason::StunRateLimited);
-        }
-        let before = session.endpoint.destination();
-        let new_address = session
-            .endpoint
-            .handle_binding(now, source, &request, &mut self.dtls, &mut self.control)
-            .map_err(|cause| match cause {
-                DropCause::UnknownUfrag => DropReason::StunUnknownUfrag,
-                DropCause::Integrity => {
-                    self.failed_checks.note(now, source.socket.ip());
-                    DropReason::StunIntegrity
-                }
-            })?;
-        self.report.address_changes += u64::from(before.is_some() && before != session.endpoint.destination());
-        if new_address || self.by_address.get(&source) != Some(&slot) {
-            self.learn_address(slot, source);
-        }
-        self.after_input(now, slot);
-        Ok(())
-    }
-
-    /// Whether `address` is that of another session which is alive there: then no check from it can be true.
-    ///
-    /// A check proves that its sender knows the password, not that the source address is its own. Who can forge
-    /// addresses and has a session would else cut off whose address it forges: a player, or the publisher.
-    fn is_held(&self, now: Instant, address: TransportAddress, slot: u32) -> bool {
-        let holder = self.by_address.get(&address).filter(|holder| **holder != slot);
-        let session = holder.and_then(|holder| self.sessions[*holder as usize].session.as_ref());
-        session.is_some_and(|s| {
-            s.endpoint.is_connected() && s.endpoint.heard_from(address).is_some_and(|at| now < at + ADDRESS_HOLD)
-        })
-    }
-
-    /// Makes `source` the session's in the address index, and takes out of it what the endpoint has forgotten.
-    fn learn_address(&mut self, slot: u32, source: TransportAddress) {
-        let Some(session) = &mut self.sessions[slot as usize].session else { return };
-        let valid: Vec<TransportAddress> = session.endpoint.validated_addresses().collect();
-        let before = std::mem::replace(&mut session.addresses, valid);
-        let gone = before.into_iter().filter(|a| !session.addresses.contains(a)).collect::<Vec<_>>();
-        if session.addresses.contains(&source) {
-            self.by_address.insert(source, slot);
-        }
-        gone.into_iter().for_each(|address| self.unlearn_address(slot, address));
-    }
-
-    /// Takes an address out of the index, if it is still this session's. A connection from there has no purpose left.
-    fn unlearn_address(&mut self, slot: u32, address: TransportAddress) {
-        if self.by_address.get(&address) == Some(&slot) {
-            self.by_address.remove(&address);
-            if address.transport == Transport::Tcp {
-                self.events.push_back(ShardEvent::Disconnect { peer: address.socket });
-            }
         }
     }
 

@@ -13,6 +13,7 @@
 //! without handshakes wait for input or [`Shard::poll_timeout`].
 
 mod adaptation;
+mod addresses;
 mod bets;
 mod capture_times;
 mod channels;

@@ -57,7 +57,8 @@ impl Path {
         Some(Duration::from_millis(u64::from(least)))
     }
 
-    /// Whether it loses so many packets, by chance and not because its queue is full, that a repair is as well lost often.
+    /// Whether it loses so many packets, by chance and not because its queue is full, that a repair is as well lost often. A queue that
+    /// stands for longer than the reports that are remembered looks like a longer path.
     pub(super) fn is_losing(&self) -> bool {
         let (Some(last), Some(least)) = (self.round_trip, self.least_round_trip()) else { return false };
         self.loss >= LOSING && last <= 2 * least + JITTER

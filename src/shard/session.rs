@@ -147,8 +147,8 @@ pub(super) struct Player {
     /// Its `events` channel has opened, and it was not told the current round yet.
     pub(super) untold: bool,
     pub(super) channels: Channels,
-    /// How much it may say, once it has said anything.
-    pub(super) talk: Option<Box<Talk>>,
+    /// How much it may say on its channels, once it has said anything.
+    pub(super) allowance: Option<Box<Allowance>>,
     /// Who it is, and what it may say on `bets`.
     pub(super) bets: BetLine,
     pub(super) path: Path,
@@ -215,14 +215,14 @@ impl Channels {
 
 /// What a player may say on its channels, bets apart.
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct Allowance {
     /// Messages on `qos`.
     pub(super) reports: Budget,
     /// What is not understood, not allowed, or over another budget.
     pub(super) mistakes: Budget,
 }
 
-impl Default for Talk {
+impl Default for Allowance {
     fn default() -> Self {
         Self { reports: Budget::of_reports(), mistakes: Budget::of_mistakes() }
     }

@@ -24,8 +24,9 @@ is of each packet by itself, or in bursts of ${BURST} packets in the mean. Seed 
 
 Each number stands twice: with repair / without it (no NACK, no RTX).
 
-* **shown**: frames decoded and not dropped, of those that the publisher sent meanwhile. What the jitter buffer still holds at
-  the end is not lost, and a cell whose picture stands then is watched for up to five seconds more.
+* **shown**: frames decoded and not dropped, of those that the publisher sent meanwhile: between the moments of the first and of the
+  last five seconds at which the player was least behind. What waits for a repair at the end is not lost, nor is what the jitter buffer
+  holds; a cell whose picture stands then is watched for up to five seconds more.
 * **freezes**: how many, the longest, and all together, as Chromium counts them; ∞ where no picture came within ${JOINS_WITHIN} s.
 * **buffer**: how long a frame waits in the jitter buffer, 95th percentile of quarters of a second.
 * **NACKs, PLIs**: sent by the player. Of all players' PLIs at most one in half a second goes on to a publisher; the demo's is

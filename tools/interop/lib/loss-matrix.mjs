@@ -9,8 +9,6 @@ export const TABLE = 'demo';
 export const FPS = 30;
 /** Packets in a burst, in the mean. */
 export const BURST = 4;
-/** Of the demo's shards. */
-const FIRST_PORT = 7000;
 export const JOINS_WITHIN = 30;
 const SAMPLE_SECONDS = 0.25;
 /** Readings of five seconds: in so long a player is level with its publisher once. */
@@ -64,12 +62,11 @@ export function conditions({ loss, kind, rtt, jitter }) {
  */
 export async function playCells(t, cells, { seconds, together, seed = 1, progress = () => {} }) {
   const gateway = await t.demo();
-  const ports = (await gateway.status()).shards.map(({ shard }) => FIRST_PORT + shard);
   const browser = await t.chromium();
   const results = [];
   for (let at = 0; at < cells.length; at += together) {
     const page = await browser.openPeers(gateway.url('/'));
-    const playing = cells.slice(at, at + together).map((cell) => play(t, { gateway, ports, page, cell, seconds, seed: seed + numberOf(cell) }));
+    const playing = cells.slice(at, at + together).map((cell) => play(t, { gateway, page, cell, seconds, seed: seed + numberOf(cell) }));
     results.push(...await Promise.all(playing));
     await page.close();
     progress(results.slice(at), results.length);
@@ -85,10 +82,9 @@ export async function playCells(t, cells, { seconds, together, seed = 1, progres
  *   keyframeRequests: number }} Result
  */
 
-async function play(t, { gateway, ports, page, cell, seconds, seed }) {
-  const forward = Object.fromEntries(ports.map((port, n) => [`127.0.0.${n + 2}:0`, `127.0.0.1:${port}`]));
-  const netsim = await Netsim.start(t, forward, { both: conditions(cell), seed, name: `netsim-${cellName(cell)}` });
-  const via = Object.fromEntries(ports.map((port, n) => [port, netsim.listening[n].replace(':', ' ')]));
+async function play(t, { gateway, page, cell, seconds, seed }) {
+  const network = { both: conditions(cell), seed, name: `netsim-${cellName(cell)}` };
+  const { netsim, via } = await Netsim.beforeDemo(t, gateway, network);
   const options = { repair: cell.repair, via, deadlineMs: JOINS_WITHIN * 1000 };
   const joined = await page
     .evaluate(([url, how]) => globalThis.interop.watch(url, how), [gateway.url(`/whep/${TABLE}`), options])
@@ -132,8 +128,9 @@ function shown(samples) {
     return frames > 0 ? (after.jitterBufferDelay - before.jitterBufferDelay) / frames : 0;
   };
   const numbers = samples.map((_, n) => n);
+  // Of several the outermost.
   const least = (some) => some.reduce((best, n) => (behind(samples[n]) < behind(samples[best]) ? n : best));
-  const [first, last] = [least(numbers.slice(0, LEVEL_WITHIN)), least(numbers.slice(-LEVEL_WITHIN))];
+  const [first, last] = [least(numbers.slice(0, LEVEL_WITHIN)), least(numbers.slice(-LEVEL_WITHIN).reverse())];
   const sent = (FPS * (samples[last].at - samples[first].at)) / 1000;
   const heldBack = FPS * Math.max(0, wait(last) - wait(first));
   const missing = behind(samples[last]) - behind(samples[first]) - heldBack;

@@ -8,6 +8,8 @@ import { NETSIM } from './tools.mjs';
 import { until } from './until.mjs';
 
 const ANSWERS_WITHIN = 5;
+/** Of the demo's shards: one each, from here on. */
+const FIRST_PORT = 7000;
 
 export class Netsim {
   #lines = [];
@@ -29,6 +31,22 @@ export class Netsim {
     /** Where clients send to, in the order of `forward`: `address:port`. @type {string[]} */
     netsim.listening = listening;
     return netsim;
+  }
+
+  /**
+   * The same before the media ports of a demo, each of which is listened for at an address of its own.
+   *
+   * @param {import('./scenario.mjs').Scenario} t
+   * @param {import('./gateway.mjs').Gateway} gateway
+   * @param {Parameters<typeof Netsim.start>[2]} network
+   * @returns {Promise<{ netsim: Netsim, via: Record<number, string> }>} with what page/peers.js makes a detour of
+   */
+  static async beforeDemo(t, gateway, network) {
+    const ports = (await gateway.status()).shards.map(({ shard }) => FIRST_PORT + shard);
+    const forward = Object.fromEntries(ports.map((port, n) => [`127.0.0.${n + 2}:0`, `127.0.0.1:${port}`]));
+    const netsim = await Netsim.start(t, forward, network);
+    const via = Object.fromEntries(ports.map((port, n) => [port, netsim.listening[n].replace(':', ' ')]));
+    return { netsim, via };
   }
 
   constructor(args, log) {

@@ -1,7 +1,7 @@
 // A child process whose output goes to a file, and who never outlives the run.
 
 import { spawn } from 'node:child_process';
-import { createWriteStream, mkdirSync, readFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 import { until } from './until.mjs';
@@ -27,12 +27,13 @@ export class Child {
     this.ended = undefined;
     this.process = spawn(command, args, { stdio: [stdin, 'pipe', 'pipe'], env });
     running.add(this.process);
-    const file = createWriteStream(log);
+    // Written at once: what it printed is in the file by the time that it has ended.
+    const file = openSync(log, 'w');
     const tee = (stream, perLine) => {
       let rest = '';
       stream.setEncoding('utf8');
       stream.on('data', (chunk) => {
-        file.write(chunk);
+        writeSync(file, chunk);
         const lines = (rest + chunk).split('\n');
         rest = lines.pop() ?? '';
         if (perLine) lines.forEach(perLine);
@@ -42,7 +43,7 @@ export class Child {
     tee(this.process.stderr);
     this.process.on('error', (error) => this.#end({ code: null, signal: String(error) }));
     this.process.on('close', (code, signal) => {
-      file.end();
+      closeSync(file);
       this.#end({ code, signal });
     });
   }

@@ -17,14 +17,10 @@ const ROUND_TRIP_MS = 80;
  * not depend on so few.
  */
 const WITHIN_MS = 600;
-const PORTS = [7000, 7001, 7002, 7003];
 
 export async function run(t) {
   const gateway = await t.demo();
-  const ports = PORTS.slice(0, (await gateway.status()).shards.length);
-  const forward = Object.fromEntries(ports.map((port, n) => [`127.0.0.${n + 2}:0`, `127.0.0.1:${port}`]));
-  const netsim = await Netsim.start(t, forward, { both: `delay=${ROUND_TRIP_MS / 2}ms loss=5%`, seed: 7 });
-  const via = Object.fromEntries(ports.map((port, n) => [port, netsim.listening[n].replace(':', ' ')]));
+  const { via } = await Netsim.beforeDemo(t, gateway, { both: `delay=${ROUND_TRIP_MS / 2}ms loss=5%`, seed: 7 });
   const browser = await t.chromium();
   const page = await browser.openPeers(gateway.url('/'));
   const outcomes = await page.evaluate(bet, { via, players: PLAYERS, bets: BETS, pauseMs: PAUSE_MS });

@@ -85,6 +85,18 @@ test('a child reports its lines and its end', async () => {
   assert.equal(child.output(), 'one\ntwo\n');
 });
 
+test('all that a child printed is there once it has ended', async () => {
+  for (let n = 0; n < 20; n += 1) {
+    const child = new Child('/bin/sh', ['-c', 'echo one; echo two >&2; exit 3'], join(folder, `short-${n}.log`));
+    // Looked at the moment it is told, before anything else has its turn.
+    const printed = await new Promise((resolve) => {
+      child.process.on('close', () => resolve(child.ended && child.output()));
+    });
+    assert.deepEqual(printed.trim().split('\n').toSorted(), ['one', 'two']);
+    assert.deepEqual(child.ended, { code: 3, signal: null });
+  }
+});
+
 test('a child that cannot start has ended', async () => {
   const child = new Child('/nonexistent', [], join(folder, 'absent.log'));
   const { value } = await until('its end', 5, () => child.ended);

@@ -33,18 +33,15 @@ pub struct Channels {
 impl Channels {
     /// Begins an association, and channels with these labels once it is there. `None` if the library refuses.
     pub fn new(now: Instant, role: DtlsRole, labels: &'static [&'static str]) -> Option<Self> {
-        // Over DTLS it has no addresses of its own.
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 5000));
-        let mut endpoint = Endpoint::new(nowhere, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
+        let mut endpoint = Endpoint::new(nowhere(), TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
         let config = ClientConfig::new(TransportConfig::default());
-        let (handle, association) = endpoint.connect(now, config, nowhere).ok()?;
+        let (handle, association) = endpoint.connect(now, config, nowhere()).ok()?;
         Some(Self { endpoint, association, handle, labels, role, connected: false, lost: false })
     }
 
     /// A decrypted SCTP packet.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 5000));
-        let event = self.endpoint.handle(now, nowhere, None, bytes::Bytes::copy_from_slice(packet));
+        let event = self.endpoint.handle(now, nowhere(), None, bytes::Bytes::copy_from_slice(packet));
         if let Some((handle, DatagramEvent::AssociationEvent(event))) = event
             && handle == self.handle
         {
@@ -123,4 +120,9 @@ impl Channels {
     fn id(&self, n: usize) -> u16 {
         2 * n as u16 + u16::from(self.role == DtlsRole::Server)
     }
+}
+
+/// Over DTLS an association has no addresses of its own.
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 5000))
 }

@@ -31,6 +31,8 @@ pub struct PlayerContext<'a> {
     pub delays: Option<&'a mut Times>,
     /// Takes what becomes of bets.
     pub bets: &'a mut BetTally,
+    /// Who connects now bets at once.
+    pub betting: bool,
     /// What of RTCP goes where: the peer's socket.
     pub send: &'a mut Wire<'a>,
 }
@@ -147,6 +149,7 @@ impl Player {
         if self.bettor.is_none() && self.client.is_connected() && self.client.answer().data {
             let role = self.client.role();
             self.bettor = self.bet_interval.and_then(|interval| Bettor::new(at, role, interval)).map(Box::new);
+            self.bettor.iter_mut().filter(|_| context.betting).for_each(|bettor| bettor.begin(at));
         }
         let Some(bettor) = &mut self.bettor else { return };
         for packet in self.client.take_data() {

@@ -149,10 +149,7 @@ impl Test {
             self.watch(JOINING, self.options.burst, rate).await?;
             self.connected().await?;
         }
-        self.pass(end.saturating_duration_since(clock::now()), "measuring").await?;
-        self.tell_all(|| Command::StopBets)?;
-        self.outcomes().await;
-        Ok(())
+        self.pass(end.saturating_duration_since(clock::now()), "measuring").await
     }
 
     /// Until each bet signal has an outcome, or none has come for as long as a player would wait.
@@ -333,6 +330,10 @@ impl Test {
         let seconds = measured.unwrap_or_default().as_secs_f64();
         // Before the goodbyes, which cost the server something too.
         let accounts = self.server.as_ref().map(Process::accounts).transpose().context("the server is gone")?;
+        if self.options.bets > 0.0 {
+            self.tell_all(|| Command::StopBets)?;
+            self.outcomes().await;
+        }
         let mut deletions = JoinSet::new();
         for (url, token) in std::mem::take(&mut self.sessions) {
             let signalling = self.signalling.clone();

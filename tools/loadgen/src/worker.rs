@@ -377,6 +377,7 @@ impl Worker {
                         shared,
                         delays: measuring.then_some(&mut delays[watching.group]),
                         bets: &mut bets[watching.group],
+                        betting: *measuring,
                         send: &mut |bytes| socket.send(bytes),
                     };
                     watching.player.handle_datagram(at, read.at, datagram, &mut context);
@@ -401,7 +402,8 @@ impl Worker {
                     Peer::Player(watching) => {
                         let send = &mut |bytes: &[u8]| socket.send(bytes);
                         let bets = &mut self.bets[watching.group];
-                        let mut context = PlayerContext { shared: &mut self.shared, delays: None, bets, send };
+                        let betting = self.measuring;
+                        let mut context = PlayerContext { shared: &mut self.shared, delays: None, bets, betting, send };
                         watching.player.handle_timeout(now, &mut context);
                     }
                     Peer::Publisher(publisher) => {
