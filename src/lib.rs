@@ -3,11 +3,11 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, bet_service, fleet, telemetry, http, demo } ← run ← main
+//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, bet_service, fleet, telemetry, gatekeeper, http, demo } ← run ← main
 //! ```
 //!
-//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `media`, `qos`, `bets`, `rtc`,
-//! `fanout` and `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
+//! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `identity`, `media`, `qos`,
+//! `bets`, `rtc`, `fanout` and `shard` are *sans-IO*: they know no socket, no clock, no thread and no tokio. They take
 //! `now` as an argument and are driven through `handle_*` and `poll_*`. `tests/architecture.rs` checks both rules.
 //!
 //! `docs/architecture.md` follows one packet through the rooms.
@@ -20,9 +20,12 @@ pub mod config;
 pub mod demo;
 pub mod fanout;
 pub mod fleet;
+pub mod gatekeeper;
 pub mod http;
+pub mod identity;
 pub mod media;
 pub mod net;
+pub mod outbound;
 pub mod qos;
 pub mod rtc;
 pub mod run;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tableside::config::Config;
 use tableside::run;
+use tableside::run::token::{Keygen, Mint};
 
 /// WebRTC live-streaming edge gateway for live-dealer tables: WHIP in, WHEP out.
 #[derive(Parser)]
@@ -25,7 +26,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Run a node with a dealer of its own: no configuration, no keys, HTTP on this machine only
+    /// Run a node with a dealer of its own: no configuration, no tokens, HTTP on this machine only
     #[command(after_help = "Example:\n  tableside demo\n  tableside demo --http 127.0.0.1:8180 --admin 127.0.0.1:9190")]
     Demo(Demo),
     /// Check a configuration file and the files it names, without starting anything
@@ -35,6 +36,29 @@ enum Command {
         /// The configuration
         file: PathBuf,
     },
+    /// Make a token for development; in production they come from the casino's issuer
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "Example:\n  tableside token --key dev-key.pem --sub ann --role player --table roulette --for 1h\n  \
+                      tableside token --sub studio-1 --role publisher --jurisdiction MT --for 30d\n  \
+                      tableside token keygen\n\n\
+                      The token goes to standard output, the rest to standard error. Without a key one is made, as by keygen."
+    )]
+    Token {
+        #[command(subcommand)]
+        command: Option<TokenCommand>,
+        #[command(flatten)]
+        mint: Mint,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a key to sign development tokens with, and put its public half into a JWK Set
+    #[command(after_help = "Example:\n  tableside token keygen\n  tableside token keygen --key next-key.pem\n\n\
+                            The second adds a key to the set of the first, as an issuer does that changes its key.")]
+    Keygen(Keygen),
 }
 
 #[derive(Args)]
@@ -56,6 +80,8 @@ fn main() -> ExitCode {
         Command::Gateway { config } => gateway(&config),
         Command::Demo(options) => run::gateway(demo(&options)),
         Command::CheckConfig { file } => check_config(&file),
+        Command::Token { command: Some(TokenCommand::Keygen(options)), .. } => run::token::keygen(&options),
+        Command::Token { command: None, mint } => run::token::mint(&mint),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

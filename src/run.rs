@@ -1,5 +1,7 @@
 //! A whole node, from its configuration to its end: what `tableside gateway` and `tableside demo` run.
 
+pub mod token;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::config::{Config, TlsFiles};
 use crate::demo;
 use crate::fleet::Node;
+use crate::gatekeeper::Gatekeeper;
 use crate::http::{self, App, ServedCertificate, Site};
 use crate::net::{self, Setting};
 use crate::telemetry::{self, Metrics};
@@ -57,7 +60,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     if config.demo {
         start_dealers(&node).context("cannot start the dealers")?;
     }
-    let app = App::new(node.clone(), Arc::clone(&config), Arc::clone(&metrics));
+    let gatekeeper = keep_keys(&config, &metrics)?;
+    let app = App::new(node.clone(), Arc::clone(&config), Arc::clone(&metrics), gatekeeper);
     let site = secure(http::public(app.clone()), config.http.tls.files(), metrics)?;
 
     let (stop, stopped) = watch::channel(false);
@@ -89,6 +93,15 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     anyhow::ensure!(!broken, "a shard has failed");
     info!("ended");
     Ok(())
+}
+
+/// Whoever judges tokens, with keys that are kept fresh from now on. Whoever comes before they have been read waits for them; that
+/// an issuer cannot be reached does not keep the node from starting, but it is not ready until it has keys.
+fn keep_keys(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Gatekeeper> {
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let gatekeeper = Gatekeeper::new(config, Arc::clone(metrics)).context("cannot fetch keys from auth.jwks_url")?;
+    tokio::spawn(gatekeeper.clone().keep_fresh(hangups));
+    Ok(gatekeeper)
 }
 
 /// HTTPS where a certificate is configured, and kept fresh from then on.
@@ -168,6 +181,11 @@ fn announce(config: &Config, node: &Node, public: SocketAddr, admin: SocketAddr)
     if config.tables.is_empty() && !config.demo {
         warn!("no [tables.NAME] section is configured: nothing can be published or watched");
     }
+    if !config.demo && !config.wants_tokens() {
+        warn!(
+            "auth.mode is \"none\": nobody is asked for a token, whoever reaches this node publishes, watches and bets"
+        );
+    }
     if config.demo {
         // Nobody may be reading; the demo runs all the same.
         let _ = print_urls(public, admin);
@@ -181,6 +199,7 @@ fn print_urls(public: SocketAddr, admin: SocketAddr) -> io::Result<()> {
     writeln!(out, "Use your own camera  http://{public}/publish/my-table")?;
     writeln!(out, "What is going on     http://{public}/dashboard")?;
     writeln!(out, "Metrics, health      http://{admin}/metrics, http://{admin}/readyz")?;
+    writeln!(out, "Nobody is asked for a token here: this is a demo.")?;
     writeln!(out, "Ctrl-C ends it.")?;
     out.flush()
 }

@@ -13,7 +13,8 @@ type Sources = BTreeMap<String, String>;
 
 /// Each room and the rooms that it may use besides itself, from the bottom up. `src/lib.rs` draws the same as a map.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("config", &[]),
+    ("identity", &[]),
+    ("config", &["identity"]),
     ("media", &["config"]),
     ("qos", &[]),
     // For its histograms alone.
@@ -22,10 +23,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("fanout", &["config", "media", "rtc"]),
     ("shard", &["config", "media", "qos", "bets", "rtc", "fanout"]),
     ("net", &["config", "media", "rtc", "fanout"]),
+    ("outbound", &[]),
     ("bet_service", &["config", "bets"]),
-    ("fleet", &["config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service"]),
+    ("fleet", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service"]),
     ("telemetry", &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "fleet"]),
-    ("http", &["config", "media", "bets", "rtc", "fanout", "shard", "fleet", "telemetry"]),
+    ("gatekeeper", &["identity", "config", "outbound", "telemetry"]),
+    ("http", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "fleet", "telemetry", "gatekeeper"]),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];
 
@@ -33,7 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const TOP: &[&str] = &["lib.rs", "main.rs", "run.rs", "run/"];
 
 /// Rooms that are handed bytes and `now`, and decide.
-const SANS_IO: &[&str] = &["media/", "qos/", "bets/", "rtc/", "fanout/", "shard/"];
+const SANS_IO: &[&str] = &["identity/", "media/", "qos/", "bets/", "rtc/", "fanout/", "shard/"];
 
 /// What a sans-IO room must not name, as runs of path segments.
 const IO: &[&[&str]] = &[

@@ -1,18 +1,26 @@
 //! The binary: exit status, and what it says.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use rcgen::generate_simple_self_signed;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tableside::identity::{Claims, KeySet, Policy, Role, Tables, TokenError, verify};
 
-const KEYS: &str = "\"*\" = \"0123456789abcdef0123456789abcdef\"\n";
+/// The key of RFC 8037 appendix A.2.
+const JWKS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+const AUTH: &str = "[auth]\njwks_file = \"jwks.json\"\njurisdictions = [\"*\"]\n";
 
 fn tableside(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tableside"));
@@ -28,7 +36,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A directory with a configuration and a keys file, gone at the end of the test.
+/// A directory with a configuration and a key set, gone at the end of the test.
 struct Files(PathBuf);
 
 impl Files {
@@ -38,7 +46,7 @@ impl Files {
         let directory = std::env::temp_dir().join(unique);
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("gateway.toml"), config).unwrap();
-        fs::write(directory.join("keys.toml"), KEYS).unwrap();
+        fs::write(directory.join("jwks.json"), JWKS).unwrap();
         Self(directory)
     }
 
@@ -55,8 +63,8 @@ impl Drop for Files {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in [vec!["--help"], vec!["gateway", "--help"], vec!["demo", "--help"], vec!["check-config", "--help"]] {
-        let output = run(&command);
+    for command in ["", "gateway", "demo", "check-config", "token", "token keygen"] {
+        let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("Example:\n  tableside "), "{text}");
@@ -65,7 +73,7 @@ fn every_command_has_help_with_an_example() {
 
 #[test]
 fn check_config_accepts_a_good_file_and_sums_it_up() {
-    let files = Files::new("[publish]\nkeys_file = \"keys.toml\"\n[tables.roulette]\n");
+    let files = Files::new(&format!("{AUTH}[tables.roulette]\n"));
     let output = run(&["check-config", &files.config()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -90,12 +98,12 @@ fn a_file_that_is_missing_is_named_with_the_cause() {
 }
 
 #[test]
-fn the_gateway_refuses_to_start_without_publish_keys() {
+fn the_gateway_refuses_to_start_without_keys_for_tokens() {
     let files = Files::new("[http]\nlisten = \"127.0.0.1:0\"\n[tables.roulette]\n");
     let output = run(&["gateway", "--config", &files.config()]);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
-    assert!(said.contains("publish.keys_file: is not set") && said.contains("tableside demo"), "{said}");
+    assert!(said.contains("auth.jwks_file: is not set") && said.contains("tableside demo"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
@@ -103,9 +111,7 @@ fn the_gateway_refuses_to_start_without_publish_keys() {
 fn a_port_in_use_is_named_with_the_key_to_change() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let files = Files::new(&format!(
-        "[http]\nlisten = \"{address}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[publish]\nkeys_file = \"keys.toml\"\n"
-    ));
+    let files = Files::new(&format!("[http]\nlisten = \"{address}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{AUTH}"));
     let output = run(&["gateway", "--config", &files.config()]);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
@@ -176,7 +182,7 @@ fn a_hangup_has_the_certificate_read_again() {
     let files = Files::new(&format!(
         "[http]\nlisten = \"127.0.0.1:0\"\n[http.tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\nlisten = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n\
-         [publish]\nkeys_file = \"keys.toml\"\n[log]\nformat = \"json\"\n"
+         {AUTH}[log]\nformat = \"json\"\n"
     ));
     let old = write_certificate(&files);
     let mut command = tableside(&["gateway", "--config", &files.config()]);
@@ -198,5 +204,146 @@ fn a_hangup_has_the_certificate_read_again() {
     // It would have looked by itself after a while, without this.
     heard.extend(said);
     assert!(heard.iter().any(|line| line.contains("SIGHUP: reading the certificate again")), "{heard:#?}");
+    assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
+}
+
+/// In a directory of its own, as a developer would.
+fn tableside_in(files: &Files, line: &str) -> Output {
+    tableside(&line.split_whitespace().collect::<Vec<_>>()).current_dir(&files.0).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn verified(files: &Files, jwks: &str, token: &str) -> Result<Claims, TokenError> {
+    let keys = KeySet::parse(&fs::read(files.0.join(jwks)).unwrap()).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    verify(token, &keys, &Policy { audience: Some("casino".to_owned()), ..Policy::default() }, now)
+}
+
+#[test]
+fn a_development_token_is_made_with_its_key() {
+    let files = Files::new("");
+    let minted = tableside_in(
+        &files,
+        "token --sub ann --table roulette --table baccarat --jurisdiction MT --aud casino --for 15m",
+    );
+    assert_eq!(minted.status.code(), Some(0), "{}", stderr(&minted));
+    let claims = verified(&files, "dev-jwks.json", stdout(&minted).trim_end()).unwrap();
+    assert_eq!(
+        (claims.subject.as_str(), claims.role, claims.jurisdiction.as_deref()),
+        ("ann", Role::Player, Some("MT"))
+    );
+    assert_eq!(claims.tables, Tables::of(&["roulette", "baccarat"]));
+    let said = stderr(&minted);
+    for part in [
+        "dev-key.pem: a new private key",
+        "dev-jwks.json: its public half",
+        "player ann at roulette, baccarat",
+        "900 s",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let mode = fs::metadata(files.0.join("dev-key.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "for its owner alone");
+
+    // The same key from then on.
+    let again = tableside_in(&files, "token --sub studio-1 --role publisher --aud casino");
+    let claims = verified(&files, "dev-jwks.json", stdout(&again).trim_end()).unwrap();
+    assert_eq!((claims.role, claims.tables), (Role::Publisher, Tables::All));
+    assert!(!stderr(&again).contains("new private key"), "{}", stderr(&again));
+}
+
+#[test]
+fn keygen_makes_keys_and_adds_them_to_the_set() {
+    let files = Files::new("[auth]\njwks_file = \"dev-jwks.json\"\njurisdictions = [\"*\"]\n[tables.roulette]\n");
+    for (count, alg) in (1..).zip(["EdDSA", "ES256", "rs256"]) {
+        let made = tableside_in(&files, &format!("token keygen --alg {alg} --key {alg}.pem"));
+        assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+        let said = stdout(&made);
+        assert!(
+            said.contains("jwks_file = \"dev-jwks.json\"") && said.contains(&format!("--key {alg}.pem --sub")),
+            "{said}"
+        );
+        let minted = tableside_in(&files, &format!("token --key {alg}.pem --sub ann --aud casino"));
+        assert!(verified(&files, "dev-jwks.json", stdout(&minted).trim_end()).is_ok(), "{}", stderr(&minted));
+        let checked = run(&["check-config", &files.config()]);
+        assert!(stdout(&checked).contains(&format!("{count} keys in")), "{}{}", stdout(&checked), stderr(&checked));
+    }
+    let before = fs::read(files.0.join("EdDSA.pem")).unwrap();
+    let refused = tableside_in(&files, "token keygen --key EdDSA.pem");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("EdDSA.pem is there already"), "{}", stderr(&refused));
+    assert_eq!(fs::read(files.0.join("EdDSA.pem")).unwrap(), before);
+    fs::write(files.0.join("broken.json"), "{").unwrap();
+    let refused = tableside_in(&files, "token keygen --key new.pem --jwks broken.json");
+    assert!(stderr(&refused).contains("cannot add a key to broken.json"), "{}", stderr(&refused));
+    assert!(!files.0.join("new.pem").exists(), "no key without its public half");
+}
+
+#[test]
+fn a_token_that_cannot_be_made_says_why() {
+    let files = Files::new("");
+    fs::write(files.0.join("certificate.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    for (line, code, says) in [
+        ("token", 2, "--sub"),
+        ("token --sub ann --role dealer", 2, "possible values: player, publisher"),
+        ("token --sub ann --table a.b", 2, "letters, digits"),
+        ("token --sub ann --for 1w", 2, "90s, 15m, 1h, 30d"),
+        ("token --sub ann --key certificate.pem", 1, "PKCS#8"),
+        ("token keygen --alg HS256", 2, "possible values: EdDSA, ES256, RS256"),
+    ] {
+        let output = tableside_in(&files, line);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{line}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_hangup_has_the_keys_read_again() {
+    let first_port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let files = Files::new(&format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\n\
+         listen = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n{AUTH}[log]\nformat = \"json\"\n"
+    ));
+    let mut command = tableside(&["gateway", "--config", &files.config()]);
+    let mut gateway = Node(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(gateway.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    said.find(|line| line.contains("\"listening\"")).expect("it starts");
+
+    let made = tableside_in(&files, "token keygen --jwks jwks.json");
+    assert!(made.status.success(), "{}", stderr(&made));
+    gateway.signal("-HUP");
+    // It would look by itself after a while, without this.
+    let has = |heard: &[String], all: &[&str]| heard.iter().any(|line| all.iter().all(|part| line.contains(part)));
+    let mut heard = Vec::new();
+    while !(has(&heard, &["SIGHUP: reading the keys of tokens again"]) && has(&heard, &["\"count\":2", "\"new\":true"]))
+    {
+        heard.push(said.next().expect("the signal is not the end of it"));
+    }
+    // Half written, as by an editor.
+    fs::write(files.0.join("jwks.json"), &JWKS[..40]).unwrap();
+    gateway.signal("-HUP");
+    let kept = said.find(|line| line.contains("the old ones stay")).expect("a warning");
+    assert!(kept.contains("not a JWK Set") && kept.contains("\"count\":2"), "{kept}");
+    gateway.signal("-TERM");
+    assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_gateway_that_asks_nobody_for_a_token_says_so() {
+    let first_port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let files = Files::new(&format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\n\
+         listen = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n[auth]\nmode = \"none\"\n"
+    ));
+    let mut command = tableside(&["gateway", "--config", &files.config()]);
+    let mut gateway = Node(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(gateway.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let warning = said.find(|line| line.contains("nobody is asked for a token")).expect("a warning");
+    assert!(warning.contains("WARN") && warning.contains("auth.mode"), "{warning}");
+    gateway.signal("-TERM");
     assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
 }

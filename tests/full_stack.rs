@@ -18,6 +18,7 @@ use tableside::bet_service::{Link, Said, link};
 use tableside::bets::Outcome;
 use tableside::config::Config;
 use tableside::fleet::Node;
+use tableside::gatekeeper::Gatekeeper;
 use tableside::http::{self, App};
 use tableside::qos::QosReport;
 use tableside::telemetry::Metrics;
@@ -65,7 +66,8 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&config, 2));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
         let address = listener.local_addr().expect("bound");
-        let app = App::new(node.clone(), Arc::new(config), metrics);
+        let gatekeeper = Gatekeeper::new(&config, Arc::clone(&metrics)).expect("a demo asks nobody");
+        let app = App::new(node.clone(), Arc::new(config), metrics, gatekeeper);
         tokio::spawn(http::serve(listener, http::public(app), std::future::pending()));
         Self { node, address }
     }

@@ -217,9 +217,11 @@ async fn a_large_or_slow_body_is_counted() {
     let response = server.play("roulette").body("x".repeat(5000)).send().await.unwrap();
     assert_problem(response, 413, "offer-too-large").await;
     server.metric(&limited("body_bytes", 1)).await;
-    let head =
-        "POST /whep/roulette HTTP/1.1\r\nhost: a\r\ncontent-type: application/sdp\r\ncontent-length: 9\r\n\r\nv=0";
-    let mut stream = say(server.address, head).await;
+    let head = format!(
+        "POST /whep/roulette?access_token={} HTTP/1.1\r\nhost: a\r\ncontent-type: application/sdp\r\ncontent-length: 9\r\n\r\nv=0",
+        *PLAYER
+    );
+    let mut stream = say(server.address, &head).await;
     let mut answer = [0; 12];
     tokio::time::timeout(LIMIT, stream.read_exact(&mut answer)).await.expect("an answer").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");

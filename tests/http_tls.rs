@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
-use tableside::config::{Config, Tls};
+use tableside::config::{AuthMode, Config, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -98,7 +98,8 @@ async fn connect_any(address: SocketAddr, root: &CertificateDer<'static>) -> io:
 async fn offer(stream: TlsStream<TcpStream>) -> (Response<()>, String) {
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let request = Request::post(if is_http2 { "https://edge.example.com/whep/roulette" } else { "/whep/roulette" })
-        .header("content-type", SDP);
+        .header("content-type", SDP)
+        .header("authorization", format!("Bearer {}", *PLAYER));
     let body = Full::new(Bytes::from_static(OFFER.as_bytes()));
     let response = if is_http2 {
         let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -165,6 +166,7 @@ async fn the_streams_of_a_connection_are_limited() {
     files.write(&made);
     let mut config = files.config();
     config.http.max_streams_per_connection = 3;
+    config.auth.mode = AuthMode::None;
     let server = Server::public_with(config, FakeSessions::default()).await;
     let mut stream = connect_any(server.address, made.cert.der()).await.unwrap();
     // RFC 9113 §3.4: the preface of a client, with empty settings.

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use http_support::*;
-use tableside::config::Config;
+use tableside::config::{AuthMode, Config};
 use tableside::fleet::Refusal;
 use tableside::shard::Role;
 
@@ -40,54 +40,22 @@ async fn an_offer_to_watch_is_answered_with_a_session() {
 }
 
 #[tokio::test]
-async fn an_offer_to_publish_needs_the_tables_key() {
+async fn an_offer_to_publish_is_answered_with_a_session() {
     let server = Server::public().await;
-    let response = server.publish("roulette", ROULETTE_KEY).send().await.unwrap();
+    let response = server.publish("roulette", &ROULETTE).send().await.unwrap();
     assert_eq!(response.status(), 201);
     assert_eq!(header(&response, "location"), format!("http://{}/whip/roulette/{SESSION}", server.address));
     assert_eq!(server.sessions.asked.lock().unwrap()[0].0, Role::Publisher);
 }
 
 #[tokio::test]
-async fn a_missing_or_wrong_key_is_refused_before_the_offer_is_read() {
-    let server = Server::public().await;
-    let bare = || server.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER);
-    for (request, status, slug, challenge) in [
-        (bare(), 401, "publish-key-missing", "Bearer realm=\"tableside\""),
-        (bare().header("authorization", "Basic abc"), 401, "publish-key-missing", "Bearer realm=\"tableside\""),
-        (
-            server.publish("roulette", "undefined"),
-            401,
-            "publish-key-unknown",
-            "Bearer realm=\"tableside\", error=\"invalid_token\"",
-        ),
-        (
-            server.publish("roulette", BLACKJACK_KEY),
-            403,
-            "publish-key-for-other-table",
-            "Bearer realm=\"tableside\", error=\"insufficient_scope\"",
-        ),
-    ] {
-        let response = request.send().await.unwrap();
-        assert_eq!(header(&response, "www-authenticate"), challenge);
-        assert_problem(response, status, slug).await;
-    }
-    assert!(server.sessions.asked.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn the_scheme_of_the_key_is_not_case_sensitive() {
-    let server = Server::public().await;
-    let request = server.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER);
-    let response = request.header("authorization", format!("bEARER  {ROULETTE_KEY}")).send().await.unwrap();
-    assert_eq!(response.status(), 201);
-}
-
-#[tokio::test]
-async fn the_demo_asks_for_no_key() {
+async fn the_demo_asks_for_no_token() {
     let server = Server::public_with(Config::demo(), FakeSessions::default()).await;
-    let request = server.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER);
-    assert_eq!(request.send().await.unwrap().status(), 201);
+    for path in ["/whip/roulette", "/whep/roulette"] {
+        assert_eq!(server.post(path).send().await.unwrap().status(), 201);
+        let nonsense = server.post(path).header("authorization", "Bearer undefined");
+        assert_eq!(nonsense.send().await.unwrap().status(), 201);
+    }
 }
 
 #[tokio::test]
@@ -129,7 +97,7 @@ async fn each_refusal_has_its_status_and_type() {
     ] {
         let says_why = refusal.to_string().contains("line 3");
         let server = Server::refusing(refusal).await;
-        for request in [server.play("roulette"), server.publish("roulette", ROULETTE_KEY)] {
+        for request in [server.play("roulette"), server.publish("roulette", &ROULETTE)] {
             let response = request.send().await.unwrap();
             assert_eq!(header(&response, "retry-after"), retry_after, "{slug}");
             let problem = assert_problem(response, status, slug).await;
@@ -144,7 +112,7 @@ async fn names_that_are_no_table_are_404() {
     let long = "x".repeat(65);
     for table in ["baccarat", "a.b", "a%20b", "%2fetc", &long] {
         assert_problem(server.play(table).send().await.unwrap(), 404, "unknown-table").await;
-        assert_problem(server.publish(table, ROULETTE_KEY).send().await.unwrap(), 404, "unknown-table").await;
+        assert_problem(server.publish(table, &ROULETTE).send().await.unwrap(), 404, "unknown-table").await;
         assert_problem(server.get(&format!("/whep/{table}")).await, 404, "unknown-table").await;
         let session = format!("/whip/{table}/{SESSION}");
         assert_problem(server.send("DELETE", &session).await, 404, "unknown-table").await;
@@ -157,7 +125,8 @@ async fn names_that_are_no_table_are_404() {
 #[tokio::test]
 async fn only_sdp_is_taken() {
     let server = Server::public().await;
-    let post = || server.request("POST", "/whep/roulette").body(OFFER);
+    let authorization = format!("Bearer {}", *PLAYER);
+    let post = || server.request("POST", "/whep/roulette").header("authorization", &authorization).body(OFFER);
     for wrong in ["text/plain", "application/json", "application/sdpx", ""] {
         let response = post().header("content-type", wrong).send().await.unwrap();
         assert_problem(response, 415, "unsupported-media-type").await;
@@ -171,7 +140,7 @@ async fn only_sdp_is_taken() {
 #[tokio::test]
 async fn an_offer_may_be_as_long_as_configured_and_no_longer() {
     let server = Server::public().await;
-    let post = |len: usize| server.request("POST", "/whep/roulette").header("content-type", SDP).body("a".repeat(len));
+    let post = |len: usize| server.play("roulette").body("a".repeat(len));
     assert_eq!(post(4096).send().await.unwrap().status(), 201);
     let problem = assert_problem(post(4097).send().await.unwrap(), 413, "offer-too-large").await;
     assert!(problem["detail"].as_str().unwrap().contains("4096"));
@@ -181,8 +150,11 @@ async fn an_offer_may_be_as_long_as_configured_and_no_longer() {
 #[tokio::test]
 async fn a_chunked_offer_has_the_same_limit() {
     let server = Server::public().await;
-    let head = "POST /whep/roulette HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\n\
-                Transfer-Encoding: chunked\r\n\r\n";
+    let head = format!(
+        "POST /whep/roulette HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nAuthorization: Bearer {}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
+        *PLAYER
+    );
     let chunk = format!("a00\r\n{}\r\n", "a".repeat(0xa00));
     let answer = raw(server.address, format!("{head}{chunk}{chunk}")).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
@@ -193,8 +165,12 @@ async fn a_client_that_never_sends_its_offer_is_timed_out() {
     let mut config = config();
     config.http.request_timeout = Duration::from_millis(100);
     let server = Server::public_with(config, FakeSessions::default()).await;
-    let head = "POST /whep/roulette HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nContent-Length: 9\r\n\r\n";
-    let answer = raw(server.address, head.to_owned()).await;
+    let head = format!(
+        "POST /whep/roulette HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: 9\r\n\r\n",
+        *PLAYER
+    );
+    let answer = raw(server.address, head).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
@@ -202,7 +178,9 @@ async fn a_client_that_never_sends_its_offer_is_timed_out() {
 async fn without_a_host_the_session_url_is_a_path() {
     let server = Server::public().await;
     let request = format!(
-        "POST /whep/roulette HTTP/1.0\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{OFFER}",
+        "POST /whep/roulette HTTP/1.0\r\nContent-Type: application/sdp\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\
+         \r\n{OFFER}",
+        *PLAYER,
         OFFER.len()
     );
     assert!(raw(server.address, request).await.starts_with("HTTP/1.0 201 "));
@@ -211,7 +189,7 @@ async fn without_a_host_the_session_url_is_a_path() {
 #[tokio::test]
 async fn the_demo_takes_the_players_word_for_who_it_is() {
     let server = Server::public_with(Config::demo(), FakeSessions::default()).await;
-    for (query, player) in [("", None), ("?x=1", None), ("?x=1&player=ann-7._", Some("ann-7._"))] {
+    for (query, player) in [("", None), ("?x=1&player", None), ("?x=1&player=bob-7._", Some("bob-7._"))] {
         let response = server.play(&format!("roulette{query}")).send().await.unwrap();
         assert_eq!(response.status(), 201, "{query}");
         let asked = server.sessions.players.lock().unwrap().pop().unwrap();
@@ -221,8 +199,10 @@ async fn the_demo_takes_the_players_word_for_who_it_is() {
         let response = server.play(&format!("roulette?player={wrong}")).send().await.unwrap();
         assert_problem(response, 400, "invalid-player").await;
     }
-    let gateway = Server::public().await;
-    gateway.play("roulette?player=ann").send().await.unwrap();
+    let mut open = config();
+    open.auth.mode = AuthMode::None;
+    let gateway = Server::public_with(open, FakeSessions::default()).await;
+    gateway.play("roulette?player=bob").send().await.unwrap();
     assert_eq!(gateway.sessions.players.lock().unwrap().pop(), Some(None), "elsewhere it would prove nothing");
 }
 
@@ -258,7 +238,7 @@ async fn get_and_head_are_empty_sdp() {
 }
 
 #[tokio::test]
-async fn options_need_no_key_and_no_table() {
+async fn options_need_no_token_and_no_table() {
     let server = Server::public().await;
     for path in ["/whip/roulette", "/whep/roulette", "/whep/nobody-knows"] {
         let request = server.request("OPTIONS", path).header("access-control-request-method", "POST");
@@ -344,15 +324,15 @@ async fn ice_servers_come_with_the_answer_and_not_with_preflights() {
     std::fs::create_dir_all(&directory).unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
     write("turn-password", "s3cret\n");
-    write("keys.toml", &format!("roulette = \"{ROULETTE_KEY}\"\n"));
-    let text = "[tables.roulette]\n[publish]\nkeys_file = \"keys.toml\"\n[[http.ice_servers]]\n\
+    write("jwks.json", &key_set(&[&ISSUER]));
+    let text = "[tables.roulette]\n[auth]\njwks_file = \"jwks.json\"\njurisdictions = [\"*\"]\n[[http.ice_servers]]\n\
                 url = \"stun:stun.example.com\"\n[[http.ice_servers]]\nurl = \"turn:turn.example.com?transport=udp\"\n\
                 username = \"player\"\ncredential_file = \"turn-password\"\n";
     write("gateway.toml", text);
     let config = Config::load(&directory.join("gateway.toml")).unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
     let server = Server::public_with(config, FakeSessions::default()).await;
-    for request in [server.play("roulette"), server.publish("roulette", ROULETTE_KEY)] {
+    for request in [server.play("roulette"), server.publish("roulette", &ROULETTE)] {
         let response = request.send().await.unwrap();
         let links: Vec<_> = response.headers().get_all("link").iter().map(|link| link.to_str().unwrap()).collect();
         let turn =
@@ -367,7 +347,7 @@ async fn ice_servers_come_with_the_answer_and_not_with_preflights() {
 }
 
 #[tokio::test]
-async fn delete_ends_a_session_of_its_own_role_and_needs_no_key() {
+async fn delete_ends_a_session_of_its_own_role_and_needs_no_token() {
     let server = Server::public().await;
     for (segment, role) in [("whip", Role::Publisher), ("whep", Role::Player)] {
         let path = format!("/{segment}/roulette/{SESSION}");

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::lab::{Arrivals, Lab, Link};
 use crate::load::Load;
 use crate::loop_process::Reference;
-use crate::node::{Allocations, KEY};
+use crate::node::{Allocations, TOKENS};
 use crate::results::Row;
 use crate::server::{Kind, Server};
 
@@ -111,7 +111,8 @@ impl Plan {
     ) -> anyhow::Result<ServerTurn> {
         let mut command = lab.far(generator);
         command
-            .args(["--whip", &server.url("whip"), "--whep", &server.url("whep"), "--publish-key", KEY])
+            .args(["--whip", &server.url("whip"), "--whep", &server.url("whep"), "--publish-token", &TOKENS.publisher])
+            .args(["--token", &TOKENS.player])
             .args(["--tables", &self.tables.to_string(), "--players", &players.to_string()])
             .args(["--join-rate", &JOINS_PER_SECOND.to_string(), "--seconds", &self.seconds.to_string()])
             .args(["--verify", &(CHECKING_PLAYERS / f64::from(players)).min(1.0).to_string()])

@@ -6,17 +6,41 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use tableside::config::Config;
+use tableside::identity::{Algorithm, NewToken, Role, SigningKey, Subject};
 
 use crate::allocations;
 use crate::lab::{self, Lab};
 use crate::measure::Plan;
 
-/// Who may publish. The network it works in ends with the bench.
-pub const KEY: &str = "only-for-this-benchmark";
+/// How long the bench's tokens are good.
+const TOKENS_LAST: Duration = Duration::from_secs(86_400);
+
+/// What publisher and players show, and the issuer's key set: the node judges tokens as in production. The key is never written.
+pub struct Tokens {
+    pub publisher: String,
+    pub player: String,
+    key_set: String,
+}
+
+pub static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
+    let key = SigningKey::generate(Algorithm::EdDsa).expect("random numbers");
+    let subject = Subject::new("bench").expect("a subject");
+    let tables = ["*".to_owned()];
+    let issued = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let sign = |role| {
+        let (jurisdiction, issuer, audience, lifetime) = (None, None, None, TOKENS_LAST);
+        let token =
+            NewToken { subject: &subject, role, tables: &tables, jurisdiction, issuer, audience, issued, lifetime };
+        key.sign(&token).expect("a signature")
+    };
+    let key_set = format!("{{\"keys\":[{}]}}", key.jwk());
+    Tokens { publisher: sign(Role::Publisher), player: sign(Role::Player), key_set }
+});
 
 const HTTP_PORT: u16 = 8080;
 const ADMIN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
@@ -74,14 +98,14 @@ impl Node {
             "[http]\nlisten = \"{near}:{HTTP_PORT}\"\nrequests_per_second_per_address = 0\nmax_connections_per_address = 10000\n\
              [admin]\nlisten = \"{}:{}\"\n[media]\nlisten = \"0.0.0.0\"\nannounce = [\"{near}\"]\nshards = {shards}\npacing = {pacing}\n\
              [sessions]\nmax_players_per_shard = 100000\nmax_shard_utilisation_percent = {max_utilisation}\nmax_half_open_per_shard = 10000\nmax_half_open_per_address = 10000\n\
-             [publish]\nkeys_file = \"keys.toml\"\n[log]\nlevel = \"warn\"\n{}",
+             [auth]\njwks_file = \"jwks.json\"\njurisdictions = [\"*\"]\n[log]\nlevel = \"warn\"\n{}",
             ADMIN.0,
             ADMIN.1,
             names.collect::<String>(),
             near = lab::NEAR,
         );
         fs::write(&config, text)?;
-        fs::write(folder.join("keys.toml"), format!("\"*\" = \"{KEY}\"\n"))?;
+        fs::write(folder.join("jwks.json"), &TOKENS.key_set)?;
         let allocations = folder.join("allocations");
         let _ = fs::remove_file(&allocations);
         let program = std::env::current_exe()?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -94,6 +95,26 @@ impl Certificate {
             Err(error) => wrong(KEY, &files.key, format!("cannot be used: {error}")),
         }
     }
+}
+
+/// The authorities in a PEM file: one certificate or more.
+///
+/// # Errors
+/// Which file, what is wrong with it and what to do.
+pub fn authorities(file: &Path) -> Result<RootCertStore, String> {
+    let text = read("", file).map_err(|error| error.message)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| named(file, &format!("not PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| named(file, &format!("holds a certificate that is none: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(named(
+            file,
+            "holds no `-----BEGIN CERTIFICATE-----`: expected the authorities' certificates in PEM",
+        ));
+    }
+    Ok(roots)
 }
 
 fn not_after(leaf: &CertificateDer<'_>) -> Result<SystemTime, x509_cert::der::Error> {

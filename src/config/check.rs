@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use crate::identity::Jurisdictions;
+
 use super::Config;
 use super::sections::Media;
 
@@ -22,6 +24,7 @@ pub(super) fn check(config: &Config) -> Checked {
     http(config)?;
     media(config)?;
     sessions(config)?;
+    auth(config)?;
     tables(config)
 }
 
@@ -125,6 +128,30 @@ fn sessions(config: &Config) -> Checked {
     within("sessions.offer_wait_ms", sessions.offer_wait.as_millis(), 0..=60_000)?;
     within("sessions.max_half_open_per_shard", sessions.max_half_open_per_shard as u128, 1..=1_000_000)?;
     within("sessions.max_half_open_per_address", sessions.max_half_open_per_address as u128, 1..=1_000_000)
+}
+
+fn auth(config: &Config) -> Checked {
+    let auth = &config.auth;
+    within("auth.jwks_refresh_s", auth.jwks_refresh.as_secs().into(), 10..=86_400)?;
+    within("auth.leeway_s", auth.leeway.as_secs().into(), 0..=300)?;
+    if auth.jwks_file.is_some() && auth.jwks_url.is_some() {
+        return refuse("auth.jwks_url", "is set and so is auth.jwks_file; keys come from one place".to_owned());
+    }
+    if auth.jwks_ca_file.is_some() && auth.jwks_url.is_none() {
+        return refuse("auth.jwks_ca_file", "is for auth.jwks_url, which is not set".to_owned());
+    }
+    for (key, name) in [("auth.issuer", &auth.issuer), ("auth.audience", &auth.audience)] {
+        if name.as_ref().is_some_and(String::is_empty) {
+            return refuse(key, "is empty; leave it out instead".to_owned());
+        }
+    }
+    match auth.jurisdictions.iter().find(|name| !Jurisdictions::is_name(name)) {
+        Some(name) => refuse(
+            "auth.jurisdictions",
+            format!("{name:?} is no jurisdiction; a name has 1 to {} visible ASCII characters", Jurisdictions::MAX),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// The header extension has 12 bits for each delay, in units of 10 ms.

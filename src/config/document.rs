@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::{Config, ConfigError, Diagnostic, Table};
 
@@ -34,20 +34,10 @@ impl<'a> Document<'a> {
         toml::from_str(self.text).map_err(|error| self.explain(&error))
     }
 
-    /// The top level, in the order of the names.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &DeValue<'a>)> {
-        self.tree.iter().map(|(key, value)| (key.get_ref().as_ref(), value.get_ref()))
-    }
-
     /// An error at `key` (`section.key`), or where its section stands if the file does not set it.
     pub(super) fn complaint(&self, key: &str, message: String) -> ConfigError {
         let path: Vec<&str> = key.split('.').collect();
-        self.complaint_at(&path, key, message)
-    }
-
-    /// As [`Document::complaint`], for a top-level key that may contain dots.
-    pub(super) fn complaint_at(&self, path: &[&str], key: &str, message: String) -> ConfigError {
-        let start = position(&self.tree, path).map_or(0, |span| span.start);
+        let start = position(&self.tree, &path).map_or(0, |span| span.start);
         diagnostic(self.file, self.text, start, Some(key.to_owned()), message)
     }
 

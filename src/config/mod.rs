@@ -4,6 +4,7 @@
 //! that names file, line, column and key and says what is allowed.
 //! Refuses to know: what the values are used for, the environment, the network.
 
+mod auth;
 mod certificate;
 mod check;
 mod document;
@@ -12,7 +13,6 @@ mod http;
 mod ice_server;
 mod network;
 mod public_url;
-mod publish_keys;
 mod sections;
 mod summary;
 mod table_name;
@@ -25,17 +25,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use certificate::{Certificate, CertificateError, CertificateText};
+pub use auth::{Auth, AuthMode, InvalidJwksUrl, JwksUrl};
+pub use certificate::{Certificate, CertificateError, CertificateText, authorities};
 pub use error::{ConfigError, Diagnostic};
 pub use http::{Http, ProxyHeader, Tls, TlsFiles};
 pub use ice_server::IceServer;
 pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
-pub use publish_keys::{Permission, PublishKeyId, PublishKeys};
-pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Publish, Sessions, Table, Tcp};
+pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Sessions, Table, Tcp};
 pub use summary::Summary;
 pub use table_name::TableName;
+
+use crate::identity::KeySet;
 
 use document::Document;
 
@@ -53,14 +55,14 @@ pub struct Config {
     pub sessions: Sessions,
     /// `[tables.NAME]`: the tables that may be published and watched.
     pub tables: BTreeMap<TableName, Table>,
-    /// `[publish]`: who may publish.
-    pub publish: Publish,
+    /// `[auth]`: who may publish and watch.
+    pub auth: Auth,
     /// `[log]`
     pub log: Log,
-    /// The content of [`Publish::keys_file`].
+    /// What was in [`Auth::jwks_file`]; empty where the keys come from elsewhere.
     #[serde(skip)]
-    pub publish_keys: PublishKeys,
-    /// The demo: every valid table name exists and nobody needs a key.
+    pub keys: KeySet,
+    /// The demo: every valid table name exists and nobody needs a token.
     #[serde(skip)]
     pub demo: bool,
 }
@@ -69,27 +71,15 @@ impl Config {
     /// Reads and checks a configuration file and the files it names. Relative paths in it start at its own directory.
     ///
     /// # Errors
-    /// If a file cannot be read, is not TOML, has an unknown key or a value out of range, or if there is no publish
-    /// key at all: a gateway that anybody may publish to is refused. If the certificate of `[http.tls]` cannot be used.
+    /// If a file cannot be read, is not TOML, has an unknown key or a value out of range, or if there are no keys to verify
+    /// tokens with: a gateway that anybody may use has to say so (`auth.mode`). If the certificate of `[http.tls]` cannot be
+    /// used.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let text = read(file)?;
         let document = Document::parse(file, &text)?;
         let mut config = Self::from_document(&document)?;
         config.check_certificate(file, &document)?;
-        let Some(keys_file) = config.publish.keys_file.clone() else {
-            return Err(document.complaint("publish.keys_file", NO_KEYS_FILE.to_owned()));
-        };
-        let keys_file = beside(file, &keys_file);
-        let keys_text = fs::read_to_string(&keys_file).map_err(|error| {
-            document
-                .complaint("publish.keys_file", format!("cannot read {}: {error}. {HOW_TO_KEYS}", keys_file.display()))
-        })?;
-        config.publish_keys = PublishKeys::parse(&keys_file, &keys_text)?;
-        if config.publish_keys.is_empty() {
-            let message = format!("there is no key in {}. {HOW_TO_KEYS}", keys_file.display());
-            return Err(document.complaint("publish.keys_file", message));
-        }
-        config.publish.keys_file = Some(keys_file);
+        config.load_keys(file, &document)?;
         let directory = file.parent().unwrap_or(Path::new(""));
         for server in &mut config.http.ice_servers {
             server.load(directory).map_err(|message| document.complaint("http.ice_servers", message))?;
@@ -100,7 +90,7 @@ impl Config {
     /// Checks the text of a configuration file without reading the files it names; `file` is for messages only.
     ///
     /// # Errors
-    /// As [`Config::load`], apart from the publish keys, which stay empty.
+    /// As [`Config::load`], apart from the keys, which stay empty.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         Self::from_document(&Document::parse(file, text)?)
     }
@@ -114,13 +104,39 @@ impl Config {
         Certificate::load(&files).map(drop).map_err(|error| document.complaint(error.key, error.message))
     }
 
+    /// Where the keys of tokens come from has to be said; a file of them has to be good.
+    fn load_keys(&mut self, file: &Path, document: &Document<'_>) -> Result<(), ConfigError> {
+        if self.auth.mode == AuthMode::None {
+            return Ok(());
+        }
+        if self.auth.jwks_file.is_none() && self.auth.jwks_url.is_none() {
+            return Err(document.complaint("auth.jwks_file", NO_KEYS.to_owned()));
+        }
+        if self.auth.jurisdictions.is_empty() {
+            return Err(document.complaint("auth.jurisdictions", NO_JURISDICTIONS.to_owned()));
+        }
+        for named in [&mut self.auth.jwks_file, &mut self.auth.jwks_ca_file].into_iter().flatten() {
+            *named = beside(file, named);
+        }
+        if let Some(ca_file) = &self.auth.jwks_ca_file {
+            let roots = certificate::authorities(ca_file);
+            roots.map_err(|message| document.complaint("auth.jwks_ca_file", message))?;
+        }
+        let Some(keys_file) = &self.auth.jwks_file else { return Ok(()) };
+        let complaint = |what: String| document.complaint("auth.jwks_file", format!("{} {what}", keys_file.display()));
+        let text = fs::read(keys_file).map_err(|error| complaint(format!("cannot be read: {error}. {HOW_TO_KEYS}")))?;
+        self.keys =
+            KeySet::parse(&text).map_err(|error| complaint(format!("cannot be used: {error}. {HOW_TO_KEYS}")))?;
+        Ok(())
+    }
+
     fn from_document(document: &Document<'_>) -> Result<Self, ConfigError> {
         let config: Self = document.deserialise()?;
         check::check(&config).map_err(|problem| document.complaint(&problem.key, problem.message))?;
         Ok(config)
     }
 
-    /// What `tableside demo` runs with: HTTP on loopback, UDP on every address, any table, no keys.
+    /// What `tableside demo` runs with: HTTP on loopback, UDP on every address, any table, no tokens.
     pub fn demo() -> Self {
         Self {
             http: Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), ..Http::default() },
@@ -134,14 +150,9 @@ impl Config {
         self.demo || self.tables.contains_key(table)
     }
 
-    /// Whether whoever presents `key` may publish `table`. Takes the same time whatever the key.
-    pub fn may_publish(&self, table: &TableName, key: Option<&str>) -> Permission {
-        if self.demo { Permission::Granted } else { self.publish_keys.permission(table, key) }
-    }
-
-    /// What tells the holder of `key` from other publishers; `None` in the demo, where a key proves nothing.
-    pub fn publish_key_id(&self, key: Option<&str>) -> Option<PublishKeyId> {
-        if self.demo { None } else { key.map(PublishKeyId::of) }
+    /// Whether whoever publishes or watches needs a token.
+    pub fn wants_tokens(&self) -> bool {
+        !self.demo && self.auth.mode == AuthMode::Token
     }
 
     /// For people: what a checked configuration amounts to.
@@ -150,12 +161,15 @@ impl Config {
     }
 }
 
-const NO_KEYS_FILE: &str = "is not set, so nobody could publish. Write a file with a line `table = \"key\"` for each \
-     table (config/publish-keys.example.toml shows how, `openssl rand -hex 24` makes a key) and name it here, as in \
-     `keys_file = \"publish-keys.toml\"`; or run `tableside demo`, which needs no key";
+const NO_KEYS: &str = "is not set, nor is auth.jwks_url, so nobody could publish or watch. Set it to a JWK Set, the issuer's public keys \
+     (`tableside token keygen` makes one for development), or jwks_url to where the issuer publishes them; docs/tokens.md says \
+     how. `mode = \"none\"` asks nobody for a token; `tableside demo` needs no configuration at all";
 
-const HOW_TO_KEYS: &str = "It holds a line `table = \"key\"` for each table, or `\"*\" = \"key\"` for all of them; \
-     config/publish-keys.example.toml shows how, and `openssl rand -hex 24` makes a key";
+const NO_JURISDICTIONS: &str = "is not set, so no token would be good here. List what this node may serve, as in \
+     `jurisdictions = [\"MT\", \"GB\"]`; `[\"*\"]` is any, and asks tokens for none";
+
+const HOW_TO_KEYS: &str = "It has to be the issuer's public keys, a JWK Set, {\"keys\": […]}; `tableside token keygen` makes one for \
+     development";
 
 fn read(file: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })

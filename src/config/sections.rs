@@ -1,7 +1,6 @@
 //! The sections of the file with their defaults. `check` holds the ranges.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -168,14 +167,6 @@ impl Table {
         let millis = |ms: u16| Duration::from_millis(ms.into());
         Some((millis(self.playout_delay_min_ms?), millis(self.playout_delay_max_ms?)))
     }
-}
-
-/// `[publish]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Publish {
-    /// The file with the publish keys.
-    pub keys_file: Option<PathBuf>,
 }
 
 /// `[log]`

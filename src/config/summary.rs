@@ -32,22 +32,33 @@ impl fmt::Display for Summary<'_> {
             percent => format!(" and while it uses at most {percent} % of its core"),
         };
         writeln!(f, "  players      at most {} per shard{core}", sessions.max_players_per_shard)?;
+        self.tokens(f)?;
         self.tables(f)
     }
 }
 
 impl Summary<'_> {
     fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { tables, publish_keys, .. } = self.0;
+        let Config { tables, .. } = self.0;
         if tables.is_empty() {
             return write!(f, "  tables       none: add a section [tables.NAME] for each, or nothing can be published");
         }
         let names: Vec<&str> = tables.keys().map(TableName::as_str).collect();
-        write!(f, "  tables       {}", names.join(", "))?;
-        let keyless: Vec<&str> = tables.keys().filter(|t| !publish_keys.cover(t)).map(TableName::as_str).collect();
-        if !keyless.is_empty() {
-            write!(f, "\n  without key  {}: nobody can publish there", keyless.join(", "))?;
+        write!(f, "  tables       {}", names.join(", "))
+    }
+
+    fn tokens(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { auth, keys, .. } = self.0;
+        if !self.0.wants_tokens() {
+            return writeln!(f, "  tokens       NONE ARE ASKED FOR: whoever reaches this node publishes and watches");
         }
-        Ok(())
+        match (&auth.jwks_url, &auth.jwks_file) {
+            (Some(url), _) => write!(f, "  tokens       keys from {url}")?,
+            (None, Some(file)) => {
+                write!(f, "  tokens       {} keys in {}{}", keys.len(), file.display(), keys.ignored())?
+            }
+            (None, None) => write!(f, "  tokens       no keys: nobody can publish or watch")?,
+        }
+        writeln!(f, ", jurisdictions {}", auth.jurisdictions.join(", "))
     }
 }

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::*;
 
 const GATEWAY_TOML: &str = include_str!("../../config/gateway.toml");
-const KEYS_EXAMPLE: &str = include_str!("../../config/publish-keys.example.toml");
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+/// The key of RFC 8037 appendix A.2.
+const JWKS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+const AUTH: &str = "[auth]\njwks_file = \"jwks.json\"\njurisdictions = [\"MT\"]\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("gateway.toml"), text)
@@ -56,7 +58,8 @@ fn every_section_is_read() {
          request_timeout_ms = 250\n[admin]\nlisten = \"0.0.0.0:82\"\n[media]\nlisten = \"192.0.2.1\"\nshards = 3\n\
          announce = [\"203.0.113.7\", \"198.51.100.7\"]\nring_packets = 4096\npacing = false\ndscp.audio = 0\n[sessions]\n\
          consent_timeout_s = 7\npublisher_grace_s = 0\n[tables.a]\n[tables.b-2]\nplayout_delay_min_ms = 0\n\
-         playout_delay_max_ms = 400\n[publish]\nkeys_file = \"keys\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
+         playout_delay_max_ms = 400\n[auth]\njwks_url = \"https://id.example/keys\"\n\
+         leeway_s = 0\nissuer = \"i\"\njurisdictions = [\"MT\", \"US-NJ\"]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
     )
     .unwrap();
     assert_eq!(config.http.listen.to_string(), "[::1]:81");
@@ -69,6 +72,9 @@ fn every_section_is_read() {
     assert!(config.knows(&"b-2".parse().unwrap()) && !config.knows(&"c".parse().unwrap()));
     let delay = config.tables["b-2"].playout_delay().unwrap();
     assert_eq!((delay.0.as_millis(), delay.1.as_millis()), (0, 400));
+    assert_eq!((config.auth.leeway.as_secs(), config.auth.jwks_refresh.as_secs()), (0, 300));
+    assert_eq!(config.auth.policy().issuer.as_deref(), Some("i"));
+    assert!(config.wants_tokens());
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, Level::Debug));
 }
 
@@ -117,6 +123,16 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ),
         ("[http.tls]\nkey = \"tls.key\"\n", 2, "http.tls.key", "http.tls.certificate is not"),
         ("[http.tls]\n\ncertificate = \"tls.crt\"\n", 3, "http.tls.certificate", "http.tls.key is not"),
+        ("[auth]\nmode = \"off\"\n", 2, "auth.mode", "expected `token` or `none`"),
+        ("[auth]\nleeway_s = 301\n", 2, "auth.leeway_s", "allowed are 0 to 300"),
+        ("[auth]\njwks_refresh_s = 9\n", 2, "auth.jwks_refresh_s", "allowed are 10 to 86400"),
+        ("[auth]\njwks_url = \"http://id.example/keys\"\n", 2, "auth.jwks_url", "\"https://id.example.com/"),
+        ("[auth]\njwks_file = \"a\"\njwks_url = \"https://a/b\"\n", 3, "auth.jwks_url", "one place"),
+        ("[auth]\njwks_ca_file = \"a\"\n", 2, "auth.jwks_ca_file", "jwks_url, which is not set"),
+        ("[auth]\naudience = \"\"\n", 2, "auth.audience", "leave it out"),
+        ("[auth]\njurisdictions = [\"MT\", \"\"]\n", 2, "auth.jurisdictions", "visible ASCII"),
+        ("[auth]\njurisdictions = \"MT\"\n", 2, "auth.jurisdictions", "a list in square brackets"),
+        ("[publish]\nkeys_file = \"keys.toml\"\n", 1, "publish", "unknown key"),
         ("[log]\nformat = \"xml\"\n", 2, "log.format", "expected `human` or `json`"),
         ("[log]\nlevel = \"loud\"\n", 2, "log.level", "`info`"),
         ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
@@ -147,33 +163,82 @@ fn columns_count_characters() {
 #[test]
 fn keys_are_read_from_beside_the_file() {
     let directory = Directory::new();
-    directory.write("keys.toml", &format!("demo = \"{KEY}\"\n"));
-    let file = directory.write("gateway.toml", "[publish]\nkeys_file = \"keys.toml\"\n[tables.demo]\n[tables.other]\n");
+    directory.write("jwks.json", JWKS);
+    let file = directory.write("gateway.toml", &format!("{AUTH}[tables.demo]\n[tables.other]\n"));
     let config = Config::load(&file).unwrap();
-    let demo = "demo".parse().unwrap();
-    assert_eq!(config.may_publish(&demo, Some(KEY)), Permission::Granted);
-    assert_eq!(config.may_publish(&demo, None), Permission::Missing);
-    assert_eq!(config.publish.keys_file.as_deref(), Some(directory.0.join("keys.toml").as_path()));
+    assert_eq!(config.keys.len(), 1);
+    assert_eq!(config.auth.jwks_file.as_deref(), Some(directory.0.join("jwks.json").as_path()));
     let summary = config.summary().to_string();
-    assert!(summary.contains("demo, other") && summary.contains("without key  other"), "{summary}");
+    assert!(
+        summary.contains("demo, other") && summary.contains("1 keys in") && summary.contains("jurisdictions MT"),
+        "{summary}"
+    );
 }
 
 #[test]
 fn a_gateway_without_keys_is_refused_and_told_what_to_do() {
     let directory = Directory::new();
-    directory.write("empty.toml", "# none yet\n");
+    directory.write("toml.json", "# none yet\n");
+    directory.write("empty.json", "{\"keys\":[]}");
+    directory.write("secret.json", &JWKS.replace("\"kid\"", "\"d\":\"AAAA\",\"kid\""));
+    let with = |name: &str| format!("\n[auth]\njurisdictions = [\"*\"]\njwks_file = \"{name}\"\n");
     for (text, line, says) in [
-        ("[http]\n", 1, "is not set"),
-        ("\n[publish]\nkeys_file = \"missing.toml\"\n", 3, "cannot read"),
-        ("\n[publish]\nkeys_file = \"empty.toml\"\n", 3, "there is no key in"),
+        ("[http]\n".to_owned(), 1, "is not set, nor is auth.jwks_url"),
+        ("[http]\n[auth]\nleeway_s = 3\n".to_owned(), 2, "is not set, nor is auth.jwks_url"),
+        (with("missing.json"), 4, "missing.json cannot be read"),
+        (with("toml.json"), 4, "not a JWK Set"),
+        (with("empty.json"), 4, "none of its keys can be used"),
+        (with("secret.json"), 4, "private or symmetric"),
     ] {
-        let file = directory.write("gateway.toml", text);
+        let file = directory.write("gateway.toml", &text);
         let error = Config::load(&file).unwrap_err();
         let at = error.diagnostic().unwrap();
-        assert_eq!((at.line, at.key.as_deref()), (line, Some("publish.keys_file")), "{error}");
-        assert!(at.message.contains(says) && at.message.contains("openssl rand -hex 24"), "{error}");
+        assert_eq!((at.line, at.key.as_deref()), (line, Some("auth.jwks_file")), "{error}");
+        assert!(at.message.contains(says) && at.message.contains("tableside token keygen"), "{error}");
         assert!(error.to_string().starts_with(&format!("{}:{line}:", file.display())), "{error}");
     }
+}
+
+#[test]
+fn where_it_serves_has_to_be_said() {
+    let directory = Directory::new();
+    directory.write("jwks.json", JWKS);
+    let file = directory.write("gateway.toml", "[auth]\njwks_file = \"jwks.json\"\n");
+    let error = Config::load(&file).unwrap_err();
+    assert_eq!(error.diagnostic().unwrap().key.as_deref(), Some("auth.jurisdictions"));
+    assert!(error.to_string().contains("[\"*\"]"), "{error}");
+}
+
+#[test]
+fn authorities_of_the_issuer_are_read_from_beside_the_file() {
+    let directory = Directory::new();
+    let made = rcgen::generate_simple_self_signed(["id.example".to_owned()]).unwrap();
+    directory.write("ca.pem", &made.cert.pem());
+    directory.write("key.pem", &made.signing_key.serialize_pem());
+    let load = |name: &str| {
+        let text = format!(
+            "[auth]\njurisdictions = [\"*\"]\njwks_url = \"https://id.example/keys\"\njwks_ca_file = \"{name}\"\n"
+        );
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let config = load("ca.pem").unwrap();
+    assert_eq!(config.auth.jwks_ca_file, Some(directory.0.join("ca.pem")));
+    assert!(config.keys.is_empty() && config.summary().to_string().contains("keys from https://id.example/keys"));
+    for (name, says) in [("none.pem", "cannot be read"), ("key.pem", "holds no `-----BEGIN CERTIFICATE-----`")] {
+        let error = load(name).unwrap_err();
+        let at = error.diagnostic().unwrap();
+        assert_eq!((at.line, at.key.as_deref()), (4, Some("auth.jwks_ca_file")), "{error}");
+        assert!(at.message.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn who_asks_nobody_for_a_token_is_told_so() {
+    let directory = Directory::new();
+    let file = directory.write("gateway.toml", "[auth]\nmode = \"none\"\n[tables.a]\n");
+    let config = Config::load(&file).unwrap();
+    assert!(!config.wants_tokens());
+    assert!(config.summary().to_string().contains("NONE ARE ASKED FOR"));
 }
 
 #[test]
@@ -183,11 +248,9 @@ fn a_certificate_that_cannot_be_used_is_refused_with_its_place() {
     directory.write("tls.crt", &one.cert.pem());
     directory.write("tls.key", &one.signing_key.serialize_pem());
     directory.write("other.key", &two.signing_key.serialize_pem());
-    directory.write("keys.toml", &format!("a = \"{KEY}\"\n"));
+    directory.write("jwks.json", JWKS);
     let load = |certificate: &str, key: &str| {
-        let text = format!(
-            "[http.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n[publish]\nkeys_file = \"keys.toml\"\n"
-        );
+        let text = format!("[http.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n{AUTH}");
         Config::load(&directory.write("gateway.toml", &text))
     };
     let config = load("tls.crt", "tls.key").unwrap();
@@ -218,7 +281,7 @@ fn the_demo_asks_for_nothing() {
     let demo = Config::demo();
     let any = "whatever".parse().unwrap();
     assert!(demo.knows(&any));
-    assert_eq!(demo.may_publish(&any, None), Permission::Granted);
+    assert!(!demo.wants_tokens());
     assert!(demo.http.listen.ip().is_loopback() && demo.admin.listen.ip().is_loopback());
 }
 
@@ -242,25 +305,24 @@ fn keys_of(config: &Config) -> Vec<(String, Value)> {
     found
 }
 
+/// Both places of keys at once are refused: the file's line goes where the URL's example comes.
 fn with_defaults_uncommented() -> String {
     let is_default = |line: &str| line.starts_with('#') && line.len() > 1 && !line.starts_with("# ");
-    let lines = GATEWAY_TOML.lines().map(|line| if is_default(line) { &line[1..] } else { line });
+    let lines = GATEWAY_TOML
+        .lines()
+        .filter(|line| !line.starts_with("jwks_file"))
+        .map(|line| if is_default(line) { &line[1..] } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn the_documented_file_loads_once_there_are_keys() {
     let directory = Directory::new();
-    directory.write("publish-keys.toml", &format!("{KEYS_EXAMPLE}\n\"*\" = \"{KEY}\"\n"));
+    directory.write("jwks.json", JWKS);
     let file = directory.write("gateway.toml", GATEWAY_TOML);
     let config = Config::load(&file).unwrap();
     assert_eq!(config.http, Http::default());
     assert!(config.knows(&"roulette-1".parse().unwrap()));
-}
-
-#[test]
-fn the_example_keys_file_opens_nothing() {
-    assert!(PublishKeys::parse(Path::new("example"), KEYS_EXAMPLE).unwrap().is_empty());
 }
 
 #[test]
@@ -269,19 +331,21 @@ fn every_key_is_documented_with_its_default() {
     parse(&text).expect("the file, every default uncommented");
     let mut documented = Vec::new();
     leaves("", &toml::from_str::<Value>(&text).unwrap(), &mut documented);
-    let documented: BTreeMap<_, _> = documented.into_iter().collect();
+    let mut documented: BTreeMap<_, _> = documented.into_iter().collect();
+    documented.insert("auth.jwks_file".to_owned(), Value::Null);
 
     let tables = BTreeMap::from([("roulette-1".parse().unwrap(), Table::default())]);
     for (key, default) in keys_of(&Config { tables, ..Config::default() }) {
         let shown = documented.get(&key).unwrap_or_else(|| panic!("config/gateway.toml lacks {key}"));
-        assert!(default.is_null() || *shown == default, "{key} is {default}, documented as {shown}");
+        let must_be_set = key == "auth.jurisdictions";
+        assert!(must_be_set || default.is_null() || *shown == default, "{key} is {default}, documented as {shown}");
     }
 }
 
 #[test]
-fn every_documented_key_is_commented_out_but_the_one_that_must_be_set() {
+fn every_documented_key_is_commented_out_but_those_that_must_be_set() {
     let set: BTreeSet<_> = GATEWAY_TOML.lines().filter(|l| !l.starts_with('#') && l.contains('=')).collect();
-    assert_eq!(set, BTreeSet::from(["keys_file = \"publish-keys.toml\""]));
+    assert_eq!(set, BTreeSet::from(["jwks_file = \"jwks.json\"", "jurisdictions = [\"*\"]"]));
 }
 
 proptest! {

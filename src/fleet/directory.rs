@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::PublishKeyId;
+use crate::identity::Subject;
 use crate::media::PlayoutDelay;
 use crate::rtc::sdp::{FragmentTemplate, TableMedia};
 use crate::shard::{Budget, Role, ShardId, SlotKey, TableId, TableSpec, TableState};
@@ -44,18 +44,18 @@ struct Publishers {
     /// A POST is being answered.
     reserved: bool,
     /// WHIP sessions: one that sends, and for a moment one that takes over from it.
-    sessions: Vec<(SessionId, Option<PublishKeyId>)>,
+    sessions: Vec<(SessionId, Option<Subject>)>,
 }
 
 impl Table {
-    /// Reserves the right to publish for whoever has presented `key`; `false` if somebody else has it.
+    /// Reserves the right to publish for `publisher`, where it is known who that is; `false` if somebody else has it.
     ///
     /// It is free where nobody publishes. A publisher that fell silent loses it to the next; one that sends gives it up
-    /// to the same key alone, which is how an encoder that was started again gets past its own dead session.
-    pub(super) fn reserve(&mut self, key: Option<PublishKeyId>) -> bool {
+    /// to the same subject alone, which is how an encoder that was started again gets past its own dead session.
+    pub(super) fn reserve(&mut self, publisher: Option<&Subject>) -> bool {
         let Publishers { local, reserved, sessions } = &mut self.publishers;
         let silent = self.state == TableState::Paused;
-        let same = key.is_some() && sessions.iter().any(|(_, holder)| *holder == key);
+        let same = publisher.is_some() && sessions.iter().any(|(_, holder)| holder.as_ref() == publisher);
         if *local || *reserved || !(sessions.is_empty() || silent || same) {
             return false;
         }
@@ -165,12 +165,12 @@ impl Directory {
         self.sessions.get_mut(&id).filter(|s| s.role == role && s.table == table)
     }
 
-    /// Lists a session that was answered. A publisher, with the key it has presented, has the right to its table from
+    /// Lists a session that was answered. A publisher, known as `publisher`, has the right to its table from
     /// here until [`Directory::end_session`]: in one step, so that its end cannot come between.
-    pub(super) fn add_session(&mut self, id: SessionId, session: Session, key: Option<PublishKeyId>) {
+    pub(super) fn add_session(&mut self, id: SessionId, session: Session, publisher: Option<Subject>) {
         if let Some(table) = self.tables.get_mut(&session.table).filter(|_| session.role == Role::Publisher) {
             table.publishers.reserved = false;
-            table.publishers.sessions.push((id, key));
+            table.publishers.sessions.push((id, publisher));
         }
         self.by_key.insert((session.shard, session.key), id);
         self.sessions.insert(id, session);
@@ -297,9 +297,9 @@ mod tests {
     const OLD: (SessionId, u32) = (SessionId([1; 16]), 1);
     const NEW: (SessionId, u32) = (SessionId([2; 16]), 2);
 
-    fn publish(directory: &mut Directory, (id, slot): (SessionId, u32), key: Option<PublishKeyId>) {
-        assert!(directory.ensure_table("a", SEED).unwrap().reserve(key));
-        directory.add_session(id, session(Role::Publisher, ShardId(0), slot), key);
+    fn publish(directory: &mut Directory, (id, slot): (SessionId, u32), publisher: Option<&Subject>) {
+        assert!(directory.ensure_table("a", SEED).unwrap().reserve(publisher));
+        directory.add_session(id, session(Role::Publisher, ShardId(0), slot), publisher.cloned());
     }
 
     fn end(directory: &mut Directory, (_, slot): (SessionId, u32)) {
@@ -328,27 +328,31 @@ mod tests {
         assert_eq!(directory.half_open.count(), 0);
     }
 
-    #[test]
-    fn a_live_table_is_published_again_by_the_same_key_alone() {
-        let (key, other) = (PublishKeyId::of("key-of-the-table"), PublishKeyId::of("key-of-all-tables"));
-        let mut directory = Directory::default();
-        publish(&mut directory, OLD, Some(key));
-        let table = directory.ensure_table("a", SEED).unwrap();
-        table.state = TableState::Live;
-        assert!(!table.reserve(Some(other)) && !table.reserve(None));
-        assert!(table.reserve(Some(key)));
-        assert!(!table.reserve(Some(key)), "while that one is answered");
-        table.release();
-        publish(&mut directory, NEW, Some(key));
-        end(&mut directory, NEW);
-        let table = directory.ensure_table("a", SEED).unwrap();
-        assert!(!table.reserve(Some(other)), "the old one has it still");
-        end(&mut directory, OLD);
-        assert!(directory.ensure_table("a", SEED).unwrap().reserve(Some(other)));
+    fn subject(name: &str) -> Subject {
+        Subject::new(name).unwrap()
     }
 
     #[test]
-    fn without_a_key_nobody_proves_anything() {
+    fn a_live_table_is_published_again_by_the_same_subject_alone() {
+        let (studio, other) = (subject("studio-1"), subject("studio-2"));
+        let mut directory = Directory::default();
+        publish(&mut directory, OLD, Some(&studio));
+        let table = directory.ensure_table("a", SEED).unwrap();
+        table.state = TableState::Live;
+        assert!(!table.reserve(Some(&other)) && !table.reserve(None));
+        assert!(table.reserve(Some(&studio)));
+        assert!(!table.reserve(Some(&studio)), "while that one is answered");
+        table.release();
+        publish(&mut directory, NEW, Some(&studio));
+        end(&mut directory, NEW);
+        let table = directory.ensure_table("a", SEED).unwrap();
+        assert!(!table.reserve(Some(&other)), "the old one has it still");
+        end(&mut directory, OLD);
+        assert!(directory.ensure_table("a", SEED).unwrap().reserve(Some(&other)));
+    }
+
+    #[test]
+    fn without_a_token_nobody_proves_anything() {
         let mut directory = Directory::default();
         publish(&mut directory, OLD, None);
         assert!(!directory.ensure_table("a", SEED).unwrap().reserve(None));
@@ -357,13 +361,13 @@ mod tests {
     #[test]
     fn a_silent_publisher_loses_its_table_to_the_next() {
         let mut directory = Directory::default();
-        publish(&mut directory, OLD, Some(PublishKeyId::of("one")));
+        publish(&mut directory, OLD, Some(&subject("one")));
         directory.ensure_table("a", SEED).unwrap().state = TableState::Paused;
-        publish(&mut directory, NEW, Some(PublishKeyId::of("two")));
+        publish(&mut directory, NEW, Some(&subject("two")));
         end(&mut directory, OLD);
         let table = directory.ensure_table("a", SEED).unwrap();
         table.state = TableState::Live;
-        assert!(!table.reserve(Some(PublishKeyId::of("one"))), "the replaced one has no say");
+        assert!(!table.reserve(Some(&subject("one"))), "the replaced one has no say");
         end(&mut directory, NEW);
         assert!(directory.session(Role::Publisher, "a", NEW.0).is_none());
         assert!(directory.ensure_table("a", SEED).unwrap().reserve(None));
@@ -376,7 +380,7 @@ mod tests {
         assert!(table.reserve(None));
         table.publish_locally();
         table.state = TableState::Paused;
-        assert!(!table.reserve(None) && !table.reserve(Some(PublishKeyId::of("one"))));
+        assert!(!table.reserve(None) && !table.reserve(Some(&subject("one"))));
     }
 
     #[test]

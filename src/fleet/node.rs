@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::bet_service::{Embedded, Link, connect};
 use crate::bets::{PlayerId, RoundReport};
-use crate::config::{Config, PublishKeyId, Sessions, TableName};
+use crate::config::{Config, Sessions, TableName};
+use crate::identity::Subject;
 use crate::media::{MediaKind, PlayoutDelay};
 use crate::net::{Dscp, Markings, Setting, TcpOptions, UdpOptions, host_addresses, raise_open_files, verify_sysctls};
 use crate::rtc::EndpointConfig;
@@ -215,8 +216,8 @@ impl Node {
         Ok(node)
     }
 
-    /// WHIP: takes an offer to publish `table`, from whoever has presented `key`. Over the publisher of a live table the
-    /// same key takes over, once its session is connected.
+    /// WHIP: takes an offer to publish `table`, from `publisher`, where it is known who that is. From the publisher of a live
+    /// table the same subject takes over, once its session is connected.
     ///
     /// # Errors
     /// Every [`Refusal`] but `NotLive`.
@@ -224,17 +225,17 @@ impl Node {
         &self,
         client: ClientNetwork,
         table: &str,
-        key: Option<PublishKeyId>,
+        publisher: Option<Subject>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
         self.admitting(table)?;
         let _turn = self.inner.admission.enter().await?;
         let negotiated = apart(move || Ok(negotiate_publisher(&Offer::parse(&offer)?)?)).await?;
-        let spec = self.reserve(table, key)?;
+        let spec = self.reserve(table, publisher.as_ref())?;
         // A task of its own: a client that goes away in mid-request must not leave the reservation behind.
         let (node, table) = (self.clone(), table.to_owned());
         let created = tokio::spawn(async move {
-            let created = node.create(Part::Publisher(key), client, &spec, negotiated, spec.home).await;
+            let created = node.create(Part::Publisher(publisher), client, &spec, negotiated, spec.home).await;
             if created.is_err()
                 && let Some(entry) = node.directory().table_mut(&table)
             {
@@ -435,7 +436,7 @@ impl Node {
     }
 
     /// The right to publish, for one.
-    fn reserve(&self, table: &str, key: Option<PublishKeyId>) -> Result<TableSpec, Refusal> {
+    fn reserve(&self, table: &str, publisher: Option<&Subject>) -> Result<TableSpec, Refusal> {
         let mut random = [0; 12];
         getrandom::fill(&mut random).map_err(|_| Refusal::ShuttingDown)?;
         let seed = TableSeed {
@@ -447,7 +448,7 @@ impl Node {
         };
         let mut directory = self.directory();
         let entry = directory.ensure_table(table, seed).ok_or(Refusal::Full { retry_after: RETRY_WHEN_FULL })?;
-        if entry.reserve(key) { Ok(entry.spec.clone()) } else { Err(Refusal::AlreadyPublished) }
+        if entry.reserve(publisher) { Ok(entry.spec.clone()) } else { Err(Refusal::AlreadyPublished) }
     }
 
     fn playout_delay(&self, table: &str) -> PlayoutDelay {
@@ -497,10 +498,10 @@ impl Node {
         let (reply, added) = oneshot::channel();
         let boxed = Box::new(negotiated.clone());
         let spec_of_shard = spec.clone();
-        let (role, publish_key, command) = match part {
-            Part::Publisher(key) => {
+        let (role, publisher, command) = match part {
+            Part::Publisher(publisher) => {
                 let command = Command::AddPublisher { spec: spec_of_shard, negotiated: boxed, random, reply };
-                (Role::Publisher, key, command)
+                (Role::Publisher, publisher, command)
             }
             Part::Player(player) => {
                 let command = Command::AddPlayer { spec: spec_of_shard, player, negotiated: boxed, random, reply };
@@ -528,7 +529,7 @@ impl Node {
         let etag = ice.etag.clone();
         let (table, half_open) = (spec.name.to_string(), Some(client));
         let entry = Session { role, table, shard, key, ice, half_open };
-        self.directory().add_session(session, entry, publish_key);
+        self.directory().add_session(session, entry, publisher);
         Ok(Created { session, answer, etag })
     }
 
@@ -576,8 +577,8 @@ impl Node {
 /// What a session is to be.
 #[derive(Debug)]
 enum Part {
-    /// With the key that it has presented.
-    Publisher(Option<PublishKeyId>),
+    /// Who it is, where that is known.
+    Publisher(Option<Subject>),
     Player(PlayerId),
 }
 

@@ -43,7 +43,8 @@ async fn ready<S: Sessions>(State(app): State<App<S>>) -> impl IntoResponse {
 }
 
 fn checks<S: Sessions>(app: &App<S>) -> (bool, Vec<Value>) {
-    let readiness = app.sessions.readiness();
+    let mut readiness = app.sessions.readiness();
+    readiness.push(("keys", app.gatekeeper.readiness()));
     let ready = readiness.iter().all(|(_, outcome)| outcome.is_ok());
     let check = |(name, outcome): (&str, Result<(), String>)| match outcome {
         Ok(()) => json!({ "name": name, "ok": true }),

@@ -13,8 +13,9 @@ use axum::routing::{MethodRouter, delete, post};
 use tokio::time::{Instant, timeout_at};
 
 use crate::bets::PlayerId;
-use crate::config::{Permission, PublishKeyId, TableName, is_authority};
+use crate::config::{TableName, is_authority};
 use crate::fleet::{Created, SessionId};
+use crate::identity::{self, Subject};
 use crate::shard::Role;
 
 use super::body::{self, BodyError};
@@ -45,7 +46,7 @@ pub(super) fn endpoint<S: Sessions>(role: Role) -> MethodRouter<App<S>> {
     .layer(DefaultBodyLimit::disable())
 }
 
-/// The session URL below an endpoint. Whoever knows it may change and end the session, so no key is asked for: some
+/// The session URL below an endpoint. Whoever knows it may change and end the session, so no token is asked for: some
 /// clients send none with their DELETE.
 ///
 /// RFC 9725 §4.3.1: "WHIP sessions MUST ignore any entity-tag value" with DELETE.
@@ -77,17 +78,16 @@ fn nothing() -> Response {
 async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Request) -> Result<Response, Problem> {
     let deadline = Instant::now() + app.config.http.request_timeout;
     let table = app.table(table)?;
-    let key = match role {
-        Role::Publisher => authorise(app, &table, request.headers())?,
-        Role::Player => None,
-    };
+    let admitted = timeout_at(deadline, admit(app, role, &table, request.uri(), request.headers()));
+    let subject = admitted.await.map_err(|_| Problem::NodeTimeout)??;
     // RFC 9725 §4.2: another content type MUST be refused.
     if !body::has_type(request.headers(), SDP) {
         return Err(Problem::UnsupportedMediaType);
     }
-    let player = match role {
-        Role::Publisher => None,
-        Role::Player => named_player(app, request.uri())?,
+    let player = match (role, &subject) {
+        (Role::Publisher, _) => None,
+        (Role::Player, Some(subject)) => Some(PlayerId::new(subject.as_str()).map_err(|_| Problem::InvalidPlayer)?),
+        (Role::Player, None) => named_player(app, request.uri())?,
     };
     let base = base_url(app, request.uri(), request.headers());
     let client = limit::client(request.extensions());
@@ -95,7 +95,7 @@ async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Req
     let offer = read_offer(app, deadline, request).await?;
     let created = async {
         match role {
-            Role::Publisher => app.sessions.publish(client, table.as_str(), key, offer).await,
+            Role::Publisher => app.sessions.publish(client, table.as_str(), subject, offer).await,
             Role::Player => app.sessions.play(client, table.as_str(), player, offer).await,
         }
     };
@@ -128,28 +128,34 @@ fn named<S: Sessions>(app: &App<S>, table: &str, session: &str) -> Result<(Table
 /// Who plays. In the demo the page says so, with `?player=` and an id that it keeps: nobody is harmed by who claims to be another.
 /// The characters are those that no URL encodes.
 fn named_player<S: Sessions>(app: &App<S>, uri: &Uri) -> Result<Option<PlayerId>, Problem> {
-    let parameters = uri.query().unwrap_or_default().split('&');
-    let Some(name) = parameters.filter_map(|p| p.strip_prefix("player=")).next().filter(|_| app.config.demo) else {
-        return Ok(None);
-    };
+    let Some(name) = parameter(uri, "player").filter(|_| app.config.demo) else { return Ok(None) };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let player = PlayerId::new(name).ok().filter(|_| name.bytes().all(is_plain));
     player.map(Some).ok_or(Problem::InvalidPlayer)
 }
 
-/// What tells this publisher from others, if the configuration asks for keys at all.
-fn authorise<S: Sessions>(
+/// The first parameter of this name in the query, as it came.
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let mut parameters = uri.query().unwrap_or_default().split('&').filter_map(|one| one.split_once('='));
+    parameters.find(|(given, _)| *given == name).map(|(_, value)| value)
+}
+
+/// Who asks, if the configuration wants to know.
+async fn admit<S: Sessions>(
     app: &App<S>,
+    role: Role,
     table: &TableName,
+    uri: &Uri,
     headers: &HeaderMap,
-) -> Result<Option<PublishKeyId>, Problem> {
-    let key = bearer_token(headers);
-    match app.config.may_publish(table, key) {
-        Permission::Granted => Ok(app.config.publish_key_id(key)),
-        Permission::Missing => Err(Problem::KeyMissing),
-        Permission::Unknown => Err(Problem::KeyUnknown),
-        Permission::OtherTable => Err(Problem::KeyForOtherTable),
-    }
+) -> Result<Option<Subject>, Problem> {
+    let role = match role {
+        Role::Publisher => identity::Role::Publisher,
+        Role::Player => identity::Role::Player,
+    };
+    // RFC 6750 §2.3. Browsers drop Authorization where a redirect leads to another origin, others send it on: so a token in
+    // the URL, which whoever redirected has put there, goes before one in the header.
+    let token = parameter(uri, "access_token").or_else(|| bearer_token(headers));
+    Ok(app.gatekeeper.admit(token, role, table.as_str()).await?)
 }
 
 /// RFC 6750 §2.1; the scheme is case-insensitive (RFC 9110 §11.1). One client of the field leaves it out: a token alone is

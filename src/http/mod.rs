@@ -29,6 +29,7 @@ use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 
 use crate::config::{Config, TableName};
+use crate::gatekeeper::Gatekeeper;
 use crate::shard::Role;
 use crate::telemetry::Metrics;
 
@@ -48,6 +49,8 @@ pub struct App<S> {
     pub config: Arc<Config>,
     /// Counts requests, and answers `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// Judges tokens.
+    pub gatekeeper: Gatekeeper,
     /// For the uptime.
     pub started: Instant,
 }
@@ -55,8 +58,8 @@ pub struct App<S> {
 impl<S: Sessions> App<S> {
     /// An application that was started now.
     #[expect(clippy::disallowed_methods, reason = "the uptime begins here")]
-    pub fn new(sessions: S, config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
-        Self { sessions, config, metrics, started: Instant::now() }
+    pub fn new(sessions: S, config: Arc<Config>, metrics: Arc<Metrics>, gatekeeper: Gatekeeper) -> Self {
+        Self { sessions, config, metrics, gatekeeper, started: Instant::now() }
     }
 
     /// # Errors

@@ -7,6 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::fleet::Refusal;
+use crate::gatekeeper::NotAdmitted;
+use crate::identity::{Denied, TokenError};
 
 use super::patch::ACCEPT_PATCH;
 
@@ -25,12 +27,25 @@ pub enum Problem {
     },
     /// 400: the player's id cannot be one.
     InvalidPlayer,
-    /// 401: no publish key came along.
-    KeyMissing,
-    /// 401: the publish key is none of ours.
-    KeyUnknown,
-    /// 403: the publish key is for another table.
-    KeyForOtherTable,
+    /// 401: no token came along.
+    TokenMissing,
+    /// 401: the token is none, or not to be believed.
+    TokenInvalid {
+        /// Why not.
+        detail: String,
+    },
+    /// 401: the token was signed with a key that is not one of the issuer's.
+    TokenKeyUnknown,
+    /// 401: the token has expired.
+    TokenExpired,
+    /// 401: the token is for later.
+    TokenNotYetValid,
+    /// 403: the token is for players and was used to publish, or the other way round.
+    TokenForOtherRole,
+    /// 403: the token is for other tables.
+    TokenForOtherTable,
+    /// 403: the token is from a jurisdiction that is not served here.
+    TokenForOtherJurisdiction,
     /// 404: no table of this name.
     UnknownTable,
     /// 404: no session of this name, or no longer.
@@ -119,6 +134,11 @@ pub enum Problem {
     ShuttingDown,
     /// 503 with Retry-After: the node did not answer in time.
     NodeTimeout,
+    /// 503 with Retry-After: the node could not fetch the issuer's keys yet, or those that the token's may be among.
+    KeysUnavailable {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
 }
 
 /// For a node on its way out or too slow: by then a load balancer knows of it.
@@ -131,8 +151,14 @@ impl Problem {
             Problem::MalformedSdp { .. } | Problem::MalformedFragment { .. } | Problem::InvalidPlayer => {
                 StatusCode::BAD_REQUEST
             }
-            Problem::KeyMissing | Problem::KeyUnknown => StatusCode::UNAUTHORIZED,
-            Problem::KeyForOtherTable => StatusCode::FORBIDDEN,
+            Problem::TokenMissing
+            | Problem::TokenInvalid { .. }
+            | Problem::TokenKeyUnknown
+            | Problem::TokenExpired
+            | Problem::TokenNotYetValid => StatusCode::UNAUTHORIZED,
+            Problem::TokenForOtherRole | Problem::TokenForOtherTable | Problem::TokenForOtherJurisdiction => {
+                StatusCode::FORBIDDEN
+            }
             Problem::UnknownTable | Problem::UnknownSession | Problem::NotFound { .. } => StatusCode::NOT_FOUND,
             Problem::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Problem::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -148,7 +174,8 @@ impl Problem {
             | Problem::TooManyHalfOpen { .. }
             | Problem::NodeFull { .. }
             | Problem::ShuttingDown
-            | Problem::NodeTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            | Problem::NodeTimeout
+            | Problem::KeysUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -158,9 +185,14 @@ impl Problem {
             Problem::MalformedSdp { .. } => "malformed-sdp",
             Problem::MalformedFragment { .. } => "malformed-fragment",
             Problem::InvalidPlayer => "invalid-player",
-            Problem::KeyMissing => "publish-key-missing",
-            Problem::KeyUnknown => "publish-key-unknown",
-            Problem::KeyForOtherTable => "publish-key-for-other-table",
+            Problem::TokenMissing => "token-missing",
+            Problem::TokenInvalid { .. } => "token-invalid",
+            Problem::TokenKeyUnknown => "token-key-unknown",
+            Problem::TokenExpired => "token-expired",
+            Problem::TokenNotYetValid => "token-not-yet-valid",
+            Problem::TokenForOtherRole => "token-for-other-role",
+            Problem::TokenForOtherTable => "token-for-other-table",
+            Problem::TokenForOtherJurisdiction => "token-for-other-jurisdiction",
             Problem::UnknownTable => "unknown-table",
             Problem::UnknownSession => "unknown-session",
             Problem::NotFound { .. } => "not-found",
@@ -184,6 +216,7 @@ impl Problem {
             Problem::NodeFull { .. } => "node-full",
             Problem::ShuttingDown => "shutting-down",
             Problem::NodeTimeout => "node-timeout",
+            Problem::KeysUnavailable { .. } => "keys-unavailable",
         }
     }
 
@@ -192,9 +225,14 @@ impl Problem {
             Problem::MalformedSdp { .. } => "The offer is not valid SDP",
             Problem::MalformedFragment { .. } => "The body is not a fragment of SDP",
             Problem::InvalidPlayer => "The player's id cannot be one",
-            Problem::KeyMissing => "A publish key is needed",
-            Problem::KeyUnknown => "The publish key is not known",
-            Problem::KeyForOtherTable => "The publish key is for another table",
+            Problem::TokenMissing => "A token is needed",
+            Problem::TokenInvalid { .. } => "The token is not valid",
+            Problem::TokenKeyUnknown => "The token's key is not known",
+            Problem::TokenExpired => "The token has expired",
+            Problem::TokenNotYetValid => "The token is not valid yet",
+            Problem::TokenForOtherRole => "The token is for another role",
+            Problem::TokenForOtherTable => "The token is for another table",
+            Problem::TokenForOtherJurisdiction => "The token is for another jurisdiction",
             Problem::UnknownTable => "There is no table of this name",
             Problem::UnknownSession => "There is no such session",
             Problem::NotFound { .. } => "There is nothing here",
@@ -218,19 +256,31 @@ impl Problem {
             Problem::NodeFull { .. } => "The node is full",
             Problem::ShuttingDown => "The node is shutting down",
             Problem::NodeTimeout => "The node did not answer in time",
+            Problem::KeysUnavailable { .. } => "The node cannot verify tokens yet",
         }
     }
 
     fn detail(&self) -> String {
         match self {
             Problem::MalformedSdp { detail }
+            | Problem::TokenInvalid { detail }
             | Problem::MalformedFragment { detail }
             | Problem::NoCommonCodec { detail }
             | Problem::UnsupportedOffer { detail } => detail.clone(),
             Problem::InvalidPlayer => "It has 1 to 128 letters, digits, `-`, `.` or `_`.".to_owned(),
-            Problem::KeyMissing => "Send the table's publish key as `Authorization: Bearer KEY`.".to_owned(),
-            Problem::KeyUnknown => "No table has this key.".to_owned(),
-            Problem::KeyForOtherTable => "This key does not open this table.".to_owned(),
+            Problem::TokenMissing => "Send a JSON Web Token as `Authorization: Bearer TOKEN`.".to_owned(),
+            Problem::TokenKeyUnknown => "No key of the issuer fits its `kid` and `alg`.".to_owned(),
+            Problem::TokenExpired => "Its `exp` has passed; ask the issuer for a new one.".to_owned(),
+            Problem::TokenNotYetValid => {
+                "Its `nbf` or `iat` is in the future; the issuer's clock may be wrong.".to_owned()
+            }
+            Problem::TokenForOtherRole => {
+                "Its `role` does not allow this: a publisher publishes, a player watches.".to_owned()
+            }
+            Problem::TokenForOtherTable => "Its `tables` do not include this one.".to_owned(),
+            Problem::TokenForOtherJurisdiction => {
+                "Its `jurisdiction` is missing, or not served by this node.".to_owned()
+            }
             Problem::UnknownTable => {
                 "Tables are named in the configuration, by 1 to 64 letters, digits, `-` or `_`.".to_owned()
             }
@@ -240,7 +290,7 @@ impl Problem {
             Problem::RequestTimeout => "The whole request must arrive within the configured time.".to_owned(),
             Problem::TableNotLive { .. } => "Nobody publishes it now; ask again later.".to_owned(),
             Problem::AlreadyPublished => {
-                "Its publisher must leave first; only the same publish key takes over from it.".to_owned()
+                "Its publisher must leave first; only the same subject takes over from it.".to_owned()
             }
             Problem::OtherIceSession => {
                 "If-Match is not the entity-tag of the current ICE session; a restart may say `If-Match: *`.".to_owned()
@@ -264,6 +314,9 @@ impl Problem {
             Problem::NodeFull { .. } => "Those who watch keep watching; ask again later.".to_owned(),
             Problem::ShuttingDown => "It admits nobody any more; ask again to reach another node.".to_owned(),
             Problem::NodeTimeout => "Ask again.".to_owned(),
+            Problem::KeysUnavailable { .. } => {
+                "The issuer's newest keys could not be fetched so far; ask again.".to_owned()
+            }
         }
     }
 
@@ -273,9 +326,15 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // RFC 6750 §3.1: a request without any authentication SHOULD NOT get an error code.
-            Problem::KeyMissing => challenge(&mut headers, "Bearer realm=\"tableside\""),
-            Problem::KeyUnknown => challenge(&mut headers, "Bearer realm=\"tableside\", error=\"invalid_token\""),
-            Problem::KeyForOtherTable => {
+            Problem::TokenMissing => challenge(&mut headers, "Bearer realm=\"tableside\""),
+            // "The access token provided is expired, revoked, malformed, or invalid for other reasons."
+            Problem::TokenInvalid { .. }
+            | Problem::TokenKeyUnknown
+            | Problem::TokenExpired
+            | Problem::TokenNotYetValid => {
+                challenge(&mut headers, "Bearer realm=\"tableside\", error=\"invalid_token\"");
+            }
+            Problem::TokenForOtherRole | Problem::TokenForOtherTable | Problem::TokenForOtherJurisdiction => {
                 challenge(&mut headers, "Bearer realm=\"tableside\", error=\"insufficient_scope\"");
             }
             // RFC 9110 §15.5.6: the server MUST generate an Allow header field in a 405 response.
@@ -291,7 +350,8 @@ impl Problem {
             | Problem::TooManyRequests { retry_after }
             | Problem::TooManyOffers { retry_after }
             | Problem::TooManyHalfOpen { retry_after }
-            | Problem::NodeFull { retry_after } => {
+            | Problem::NodeFull { retry_after }
+            | Problem::KeysUnavailable { retry_after } => {
                 headers.insert(RETRY_AFTER, seconds(*retry_after));
             }
             Problem::ShuttingDown | Problem::NodeTimeout => {
@@ -326,6 +386,22 @@ impl From<Refusal> for Problem {
             Refusal::Busy { retry_after } => Problem::TooManyOffers { retry_after },
             Refusal::HalfOpen { retry_after } => Problem::TooManyHalfOpen { retry_after },
             Refusal::ShuttingDown => Problem::ShuttingDown,
+        }
+    }
+}
+
+impl From<NotAdmitted> for Problem {
+    fn from(reason: NotAdmitted) -> Self {
+        match reason {
+            NotAdmitted::NoToken => Problem::TokenMissing,
+            NotAdmitted::NoKeys { retry_after } => Problem::KeysUnavailable { retry_after },
+            NotAdmitted::Token(TokenError::UnknownKey) => Problem::TokenKeyUnknown,
+            NotAdmitted::Token(TokenError::Expired) => Problem::TokenExpired,
+            NotAdmitted::Token(TokenError::NotYetValid) => Problem::TokenNotYetValid,
+            NotAdmitted::Token(error) => Problem::TokenInvalid { detail: format!("It is refused: {error}.") },
+            NotAdmitted::Denied(Denied::Role) => Problem::TokenForOtherRole,
+            NotAdmitted::Denied(Denied::Table) => Problem::TokenForOtherTable,
+            NotAdmitted::Denied(Denied::Jurisdiction) => Problem::TokenForOtherJurisdiction,
         }
     }
 }

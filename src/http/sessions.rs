@@ -3,10 +3,10 @@
 use axum::body::Bytes;
 
 use crate::bets::{PlayerId, RoundReport};
-use crate::config::PublishKeyId;
 use crate::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
 };
+use crate::identity::Subject;
 use crate::shard::{Role, ShardReport};
 
 /// The media plane as the HTTP side sees it: [`Node`], or a fake in tests. Cheap to clone.
@@ -14,13 +14,13 @@ use crate::shard::{Role, ShardReport};
 /// A future that is dropped early (the client left, or the request timed out) must leave nothing behind but a session
 /// that its setup timeout ends.
 pub trait Sessions: Clone + Send + Sync + 'static {
-    /// WHIP: takes an offer to publish `table`, from whoever has presented `key`: over the publisher of a live table the
-    /// same key takes over.
+    /// WHIP: takes an offer to publish `table`, from `publisher`, where it is known who that is: from the publisher of a live
+    /// table the same subject takes over.
     fn publish(
         &self,
         client: ClientNetwork,
         table: &str,
-        key: Option<PublishKeyId>,
+        publisher: Option<Subject>,
         offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
@@ -81,10 +81,10 @@ impl Sessions for Node {
         &self,
         client: ClientNetwork,
         table: &str,
-        key: Option<PublishKeyId>,
+        publisher: Option<Subject>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
-        Node::publish(self, client, table, key, offer).await
+        Node::publish(self, client, table, publisher, offer).await
     }
 
     async fn play(

@@ -16,6 +16,7 @@ use crate::shard::ShardReport;
 
 use super::families::{BET_RTT, FAMILIES, Family, ROUND_SETTLE, TABLE_HISTOGRAMS, TableHistogram};
 use super::listeners::ListenerMetrics;
+use super::tokens::TokenMetrics;
 use super::totals::Totals;
 
 /// The content type of [`Metrics::render`].
@@ -69,6 +70,8 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     /// Connections, limits, certificate.
     pub listeners: ListenerMetrics,
+    /// Tokens and their keys.
+    pub tokens: TokenMetrics,
 }
 
 impl Metrics {
@@ -87,7 +90,8 @@ impl Metrics {
         let http_requests = http_requests();
         register(Box::new(http_requests.clone()));
         let listeners = ListenerMetrics::new(register);
-        Self { registry, totals, tuning: Mutex::default(), http_requests, listeners }
+        let tokens = TokenMetrics::new(config.wants_tokens(), register);
+        Self { registry, totals, tuning: Mutex::default(), http_requests, listeners, tokens }
     }
 
     /// Takes the last report of every shard, in the order of the shards: cumulative values replace those before.

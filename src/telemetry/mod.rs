@@ -8,11 +8,13 @@ mod families;
 mod listeners;
 mod logs;
 mod metrics;
+mod tokens;
 mod totals;
 
 pub use listeners::{HttpProtocol, Limit, Listener, ListenerMetrics};
 pub use logs::{LogError, init as init_logs};
 pub use metrics::{CONTENT_TYPE, HttpRoute, Metrics};
+pub use tokens::{TokenMetrics, TokenOutcome};
 
 #[cfg(test)]
 mod tests;

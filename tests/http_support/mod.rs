@@ -6,19 +6,21 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tableside::bets::{PlayerId, RoundReport};
-use tableside::config::{Config, PublishKeyId, PublishKeys};
+use tableside::config::Config;
 use tableside::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
 };
+use tableside::gatekeeper::Gatekeeper;
 use tableside::http::{self, App, ServedCertificate, Sessions, Site};
+use tableside::identity::{self, Algorithm, KeySet, NewToken, SigningKey, Subject};
 use tableside::shard::{Role, ShardReport};
 use tableside::telemetry::Metrics;
 use tokio::net::TcpListener;
@@ -28,14 +30,51 @@ use tokio::task::JoinHandle;
 pub const SDP: &str = "application/sdp";
 pub const OFFER: &str = "v=0\r\n";
 pub const ANSWER: &str = "v=0\r\no=answer\r\n";
-pub const ROULETTE_KEY: &str = "key-of-the-roulette-table";
-pub const BLACKJACK_KEY: &str = "key-of-the-blackjack-table";
 pub const SESSION: &str = "000102030405060708090a0b0c0d0e0f";
 pub const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 pub const TRICKLE: &str = "a=ice-ufrag:EsAw\r\na=end-of-candidates\r\n";
 pub const RESTARTED: &str = "a=ice-ufrag:ysXw\r\na=ice-pwd:vw5LmwG4y/e6dPP/zAP9Gp5k\r\n";
 pub const RESTART_ANSWER: &str = "a=ice-lite\r\na=ice-ufrag:ours\r\n";
 pub const OTHER_SESSION: &str = "ffffffffffffffffffffffffffffffff";
+
+/// The issuer's key.
+pub static ISSUER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate(Algorithm::EdDsa).unwrap());
+
+/// Tokens of an hour: an encoder's of each table, and a player's of all.
+pub static ROULETTE: LazyLock<String> =
+    LazyLock::new(|| token(&ISSUER, "studio-r", identity::Role::Publisher, &["roulette"]));
+pub static BLACKJACK: LazyLock<String> =
+    LazyLock::new(|| token(&ISSUER, "studio-b", identity::Role::Publisher, &["blackjack"]));
+pub static PLAYER: LazyLock<String> = LazyLock::new(|| token(&ISSUER, "ann", identity::Role::Player, &["*"]));
+
+/// Where everybody is, and what the gateways of these tests serve.
+pub const JURISDICTION: &str = "MT";
+
+/// Signed now, good for an hour.
+pub fn token(key: &SigningKey, sub: &str, role: identity::Role, tables: &[&str]) -> String {
+    let tables: Vec<String> = tables.iter().map(|table| (*table).to_owned()).collect();
+    let new = NewToken {
+        subject: &Subject::new(sub).unwrap(),
+        role,
+        tables: &tables,
+        jurisdiction: Some(JURISDICTION),
+        issuer: None,
+        audience: None,
+        issued: unix_time(),
+        lifetime: Duration::from_secs(3600),
+    };
+    key.sign(&new).unwrap()
+}
+
+#[allow(clippy::disallowed_methods)]
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
+}
+
+/// The text of a key set.
+pub fn key_set(keys: &[&SigningKey]) -> String {
+    serde_json::json!({ "keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() }).to_string()
+}
 
 /// What was asked of the media plane: role, table, offer.
 pub type Asked = (Role, String, Vec<u8>);
@@ -53,6 +92,8 @@ pub struct FakeSessions {
     pub admission: AdmissionReport,
     /// Who asked.
     pub clients: Arc<Mutex<Vec<ClientNetwork>>>,
+    /// Who has asked to publish.
+    pub publishers: Arc<Mutex<Vec<Option<Subject>>>>,
     /// Who has asked to watch.
     pub players: Arc<Mutex<Vec<Option<PlayerId>>>>,
     pub asked: Arc<Mutex<Vec<Asked>>>,
@@ -89,9 +130,10 @@ impl Sessions for FakeSessions {
         &self,
         client: ClientNetwork,
         table: &str,
-        _key: Option<PublishKeyId>,
+        publisher: Option<Subject>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
+        self.publishers.lock().unwrap().push(publisher);
         self.clients.lock().unwrap().push(client);
         self.create(Role::Publisher, table, &offer).await
     }
@@ -200,12 +242,14 @@ impl Sessions for FakeSessions {
     }
 }
 
-/// A configuration with keys for `roulette` and `blackjack`, and a limit of 4096 bytes on offers.
+/// A configuration that takes tokens of [`ISSUER`], with a limit of 4096 bytes on offers.
 pub fn config() -> Config {
-    let text = "[http]\nmax_sdp_bytes = 4096\n[tables.roulette]\n[tables.blackjack]\n[tables.idle]\n";
-    let mut config = Config::parse(Path::new("test"), text).unwrap();
-    let keys = format!("roulette = \"{ROULETTE_KEY}\"\nblackjack = \"{BLACKJACK_KEY}\"\n");
-    config.publish_keys = PublishKeys::parse(Path::new("keys"), &keys).unwrap();
+    let text = format!(
+        "[http]\nmax_sdp_bytes = 4096\n[auth]\njurisdictions = [\"{JURISDICTION}\"]\n[tables.roulette]\n[tables.blackjack]\n\
+         [tables.idle]\n"
+    );
+    let mut config = Config::parse(Path::new("test"), &text).unwrap();
+    config.keys = KeySet::parse(key_set(&[&ISSUER]).as_bytes()).unwrap();
     config
 }
 
@@ -214,6 +258,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub sessions: FakeSessions,
     pub metrics: Arc<Metrics>,
+    pub gatekeeper: Gatekeeper,
     /// Where the configuration names one, the listener speaks HTTPS.
     pub certificate: Option<ServedCertificate>,
     client: Client,
@@ -244,7 +289,8 @@ impl Server {
 
     async fn start(config: Config, sessions: FakeSessions, site: impl Fn(App<FakeSessions>) -> Site) -> Self {
         let metrics = Arc::new(Metrics::new(&config, 1));
-        let app = App::new(sessions.clone(), Arc::new(config), Arc::clone(&metrics));
+        let gatekeeper = Gatekeeper::new(&config, Arc::clone(&metrics)).unwrap();
+        let app = App::new(sessions.clone(), Arc::new(config), Arc::clone(&metrics), gatekeeper.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -259,7 +305,7 @@ impl Server {
         };
         let ended = tokio::spawn(http::serve(listener, site, until));
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { address, sessions, metrics, certificate, client, stop: Some(stop), ended: Some(ended) }
+        Self { address, sessions, metrics, gatekeeper, certificate, client, stop: Some(stop), ended: Some(ended) }
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -295,7 +341,17 @@ impl Server {
 
     /// POSTs an offer as a player would.
     pub fn play(&self, table: &str) -> RequestBuilder {
-        self.request("POST", &format!("/whep/{table}")).header("content-type", SDP).body(OFFER)
+        self.play_with(table, &PLAYER)
+    }
+
+    /// POSTs an offer as a player would, with this token.
+    pub fn play_with(&self, table: &str, token: &str) -> RequestBuilder {
+        self.post(&format!("/whep/{table}")).header("authorization", format!("Bearer {token}"))
+    }
+
+    /// POSTs an offer without a token.
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.request("POST", path).header("content-type", SDP).body(OFFER)
     }
 
     /// PATCHes the session of `role` at `roulette`.
@@ -305,9 +361,8 @@ impl Server {
     }
 
     /// POSTs an offer as an encoder would.
-    pub fn publish(&self, table: &str, key: &str) -> RequestBuilder {
-        let request = self.request("POST", &format!("/whip/{table}")).header("content-type", SDP).body(OFFER);
-        request.header("authorization", format!("Bearer {key}"))
+    pub fn publish(&self, table: &str, token: &str) -> RequestBuilder {
+        self.post(&format!("/whip/{table}")).header("authorization", format!("Bearer {token}"))
     }
 }
 

@@ -2,7 +2,7 @@
 //! tests/fixtures/offers; `rtc::sdp` checks the answers to each.
 
 use crate::gateway::{Gateway, Session};
-use crate::http_support::{ROULETTE_KEY, assert_problem, header};
+use crate::http_support::{PLAYER, ROULETTE, assert_problem, header};
 
 const OBS: &str = include_str!("../fixtures/offers/obs-publisher.sdp");
 const FFMPEG: &str = include_str!("../fixtures/offers/ffmpeg-publisher.sdp");
@@ -33,7 +33,7 @@ fn javascript_fragment(ufrag: &str, pwd: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn obs() {
     let gateway = Gateway::start().await;
-    let created = Session::of(&gateway.publish("roulette", ROULETTE_KEY, OBS).send().await.unwrap());
+    let created = Session::of(&gateway.publish("roulette", &ROULETTE, OBS).send().await.unwrap());
     assert!(created.url.starts_with("http://127.0.0.1:") && !created.url.contains('?'), "{}", created.url);
     assert_eq!(gateway.delete(&created).await.status(), 200);
 }
@@ -42,7 +42,7 @@ async fn obs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ffmpeg() {
     let gateway = Gateway::start().await;
-    let created = Session::read(gateway.publish("roulette", ROULETTE_KEY, FFMPEG).send().await.unwrap()).await;
+    let created = Session::read(gateway.publish("roulette", &ROULETTE, FFMPEG).send().await.unwrap()).await;
     assert!(created.answer.starts_with("v=0\r\n"));
     let first = created.answer.lines().find(|line| line.starts_with("a=candidate:")).expect("a candidate");
     assert!(first.contains(" udp ") && first.contains(" 127.0.0.1 ") && first.ends_with(" typ host"), "{first}");
@@ -55,7 +55,7 @@ async fn ffmpeg() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gstreamer() {
     let gateway = Gateway::start().await;
-    let created = Session::of(&gateway.publish("roulette", ROULETTE_KEY, GSTREAMER).send().await.unwrap());
+    let created = Session::of(&gateway.publish("roulette", &ROULETTE, GSTREAMER).send().await.unwrap());
     assert!(created.url.starts_with("http://"));
     let fragment = format!(
         "m=0 9 RTP/AVP 0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=mid:audio0\r\n\
@@ -79,9 +79,9 @@ async fn eyevinn_whip_web_client() {
 
     // Without a token it sends the word.
     let tokenless = gateway.publish("roulette", "undefined", CHROMIUM_PUBLISHER).send().await.unwrap();
-    assert_problem(tokenless, 401, "publish-key-unknown").await;
+    assert_problem(tokenless, 401, "token-invalid").await;
 
-    let created = Session::of(&gateway.publish("roulette", ROULETTE_KEY, CHROMIUM_PUBLISHER).send().await.unwrap());
+    let created = Session::of(&gateway.publish("roulette", &ROULETTE, CHROMIUM_PUBLISHER).send().await.unwrap());
     let fragment = javascript_fragment(ufrag(CHROMIUM_PUBLISHER), pwd(CHROMIUM_PUBLISHER));
     let response = gateway.patch(&created, fragment.clone()).header("etag", &created.etag).send().await.unwrap();
     assert_eq!(response.status(), 204);
@@ -94,13 +94,13 @@ async fn eyevinn_whip_web_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_without_its_scheme() {
     let gateway = Gateway::start().await;
-    let bare = |key: &str| gateway.post("/whip/roulette", OBS).header("authorization", key.to_owned());
-    Session::of(&bare(ROULETTE_KEY).send().await.unwrap());
-    assert_problem(bare("not-the-key-of-it").send().await.unwrap(), 401, "publish-key-unknown").await;
+    let bare = |token: &str| gateway.post("/whip/roulette", OBS).header("authorization", token.to_owned());
+    Session::of(&bare(&ROULETTE).send().await.unwrap());
+    assert_problem(bare("not-a-token").send().await.unwrap(), 401, "token-invalid").await;
     for nothing in ["Bearer", "Bearer ", ""] {
-        assert_problem(bare(nothing).send().await.unwrap(), 401, "publish-key-missing").await;
+        assert_problem(bare(nothing).send().await.unwrap(), 401, "token-missing").await;
     }
-    let player = gateway.post("/whep/watched", FIREFOX_PLAYER).header("authorization", "token");
+    let player = gateway.post("/whep/watched", FIREFOX_PLAYER).header("authorization", PLAYER.as_str());
     Session::of(&player.send().await.unwrap());
 }
 
@@ -108,7 +108,7 @@ async fn a_token_without_its_scheme() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whip_whep_player() {
     let gateway = Gateway::start().await;
-    let created = Session::of(&gateway.post("/whep/watched", CHROMIUM_PLAYER).send().await.unwrap());
+    let created = Session::of(&gateway.play("watched", CHROMIUM_PLAYER).send().await.unwrap());
     let fragment = javascript_fragment(ufrag(CHROMIUM_PLAYER), pwd(CHROMIUM_PLAYER));
     let response = gateway.patch(&created, fragment).send().await.unwrap();
     assert_problem(response, 428, "precondition-required").await;
@@ -120,7 +120,7 @@ async fn whip_whep_player() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn simple_whip_client() {
     let gateway = Gateway::start().await;
-    let created = Session::of(&gateway.publish("roulette", ROULETTE_KEY, GSTREAMER).send().await.unwrap());
+    let created = Session::of(&gateway.publish("roulette", &ROULETTE, GSTREAMER).send().await.unwrap());
     let fragment = javascript_fragment("0123456789abcdefghijklmnopqrstuv", "0123456789abcdefghijklmnopqrstuv");
     let response = gateway.patch(&created, fragment).header("if-match", &created.etag).send().await.unwrap();
     assert_eq!(response.status(), 200, "a restart that names the ICE session it ends");

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::gateway::{Gateway, Session, assert_strong};
-use crate::http_support::{FRAGMENT, ROULETTE_KEY, SDP, assert_problem, header};
+use crate::http_support::{FRAGMENT, ROULETTE, SDP, assert_problem, header};
 
 /// RFC 9725, Figure 2 and draft-ietf-wish-whep-03's example of an accepted offer.
 const WHIP_OFFER: &str = include_str!("../fixtures/offers/rfc9725-example.sdp");
@@ -28,7 +28,7 @@ async fn whip_session_setup_trickle_restart_and_teardown() {
     let gateway = Gateway::start().await;
     let options = gateway.request("OPTIONS", "/whip/roulette").send().await.unwrap();
     assert_eq!((options.status().as_u16(), header(&options, "accept-post")), (200, SDP));
-    let created = Session::read(gateway.publish("roulette", ROULETTE_KEY, WHIP_OFFER).send().await.unwrap()).await;
+    let created = Session::read(gateway.publish("roulette", &ROULETTE, WHIP_OFFER).send().await.unwrap()).await;
     // §4.2: the answer is recvonly; the figure's own has one candidate and says so.
     assert!(created.answer.contains("a=recvonly") && created.answer.contains("a=end-of-candidates"));
     follow(&gateway, &created, TRICKLE).await;
@@ -37,7 +37,7 @@ async fn whip_session_setup_trickle_restart_and_teardown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whep_session_setup_trickle_restart_and_teardown() {
     let gateway = Gateway::start().await;
-    let created = Session::read(gateway.post("/whep/watched", WHEP_OFFER).send().await.unwrap()).await;
+    let created = Session::read(gateway.play("watched", WHEP_OFFER).send().await.unwrap()).await;
     assert!(created.answer.contains("a=sendonly"));
     // The draft's trickle example belongs to another offer than the one it prints: its ufrag is made this offer's.
     follow(&gateway, &created, &TRICKLE.replace("EsAw", "zjkk")).await;
@@ -111,7 +111,7 @@ fn assert_same_agent(fragment: &str, answer: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_restarts_at_once_the_one_whose_body_is_late_is_refused() {
     let gateway = Gateway::start().await;
-    let created = Session::read(gateway.post("/whep/watched", WHEP_OFFER).send().await.unwrap()).await;
+    let created = Session::read(gateway.play("watched", WHEP_OFFER).send().await.unwrap()).await;
     let url: reqwest::Url = created.url.parse().unwrap();
     let (host, path) = (format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()), url.path());
     let head = format!(
@@ -141,7 +141,7 @@ async fn of_two_restarts_at_once_the_one_whose_body_is_late_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_leaves_the_session_as_it_was() {
     let gateway = Gateway::start().await;
-    let created = Session::read(gateway.post("/whep/watched", WHEP_OFFER).send().await.unwrap()).await;
+    let created = Session::read(gateway.play("watched", WHEP_OFFER).send().await.unwrap()).await;
     let send = async |fragment: String| {
         gateway.patch(&created, fragment).header("if-match", &created.etag).send().await.unwrap()
     };

@@ -1,24 +1,26 @@
-//! A whole node behind its public listener, with keys, on loopback.
+//! A whole node behind its public listener, which asks for tokens, on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Client, RequestBuilder, Response};
-use tableside::config::{Config, PublishKeys};
+use tableside::config::Config;
 use tableside::fleet::{LocalPublisher, Node};
+use tableside::gatekeeper::Gatekeeper;
 use tableside::http::{self, App};
+use tableside::identity::Role;
 use tableside::media::{Codec, MediaKind};
 use tableside::rtc::sdp::TableMedia;
 use tableside::shard::LocalMedia;
 use tableside::telemetry::Metrics;
 use tokio::net::TcpListener;
 
-use crate::http_support::{BLACKJACK_KEY, FRAGMENT, ROULETTE_KEY, SDP, header};
+use crate::http_support::{self, FRAGMENT, ISSUER, PLAYER, SDP, header, token};
 
-/// Opens every table.
-pub const MASTER_KEY: &str = "key-of-every-table";
+/// Another encoder's, for every table.
+pub static MASTER: LazyLock<String> = LazyLock::new(|| token(&ISSUER, "studio-all", Role::Publisher, &["*"]));
 
 /// Far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -32,11 +34,10 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn start() -> Self {
-        let text = "[tables.roulette]\n[tables.blackjack]\n[tables.watched]\n";
-        let keys =
-            format!("roulette = \"{ROULETTE_KEY}\"\nblackjack = \"{BLACKJACK_KEY}\"\n\"*\" = \"{MASTER_KEY}\"\n");
-        let mut config = Config::parse("test".as_ref(), text).unwrap();
-        config.publish_keys = PublishKeys::parse("keys".as_ref(), &keys).unwrap();
+        let tables = "[tables.roulette]\n[tables.blackjack]\n[tables.watched]\n";
+        let mut config = Config::parse("test".as_ref(), tables).unwrap();
+        let support = http_support::config();
+        (config.auth, config.keys) = (support.auth, support.keys);
         Self::configured(config).await
     }
 
@@ -52,7 +53,8 @@ impl Gateway {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
         let address = listener.local_addr().expect("bound");
         let dealer = deal(&node).await;
-        let app = App::new(node, Arc::new(config), metrics);
+        let gatekeeper = Gatekeeper::new(&config, Arc::clone(&metrics)).unwrap();
+        let app = App::new(node, Arc::new(config), metrics, gatekeeper);
         tokio::spawn(http::serve(listener, http::public(app), std::future::pending()));
         let client = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
         Self { address, client, _dealer: dealer }
@@ -67,8 +69,12 @@ impl Gateway {
         self.request("POST", path).header("content-type", SDP).body(offer)
     }
 
-    pub fn publish(&self, table: &str, key: &str, offer: &'static str) -> RequestBuilder {
-        self.post(&format!("/whip/{table}"), offer).header("authorization", format!("Bearer {key}"))
+    pub fn publish(&self, table: &str, token: &str, offer: &'static str) -> RequestBuilder {
+        self.post(&format!("/whip/{table}"), offer).header("authorization", format!("Bearer {token}"))
+    }
+
+    pub fn play(&self, table: &str, offer: &'static str) -> RequestBuilder {
+        self.post(&format!("/whep/{table}"), offer).header("authorization", format!("Bearer {}", *PLAYER))
     }
 
     /// PATCHes the session that `created` made.

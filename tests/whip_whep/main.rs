@@ -8,3 +8,4 @@ mod figures;
 mod gateway;
 mod publishers;
 mod status_codes;
+mod tokens;

@@ -6,8 +6,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
+use serde_json::json;
 use tableside::config::Config;
 use tableside::fleet::{PatchRefusal, Refusal};
+use tableside::identity::{self, Algorithm, KeySet, SigningKey};
 
 use crate::http_support::*;
 
@@ -43,27 +45,33 @@ fn cases() -> Vec<Case> {
         (200, "", media_plane(), |s| s.request("DELETE", &format!("/whep/roulette/{SESSION}"))),
         (200, "", media_plane(), |s| patch(s, RESTARTED)),
         (201, "", media_plane(), |s| s.play("roulette")),
-        (201, "", media_plane(), |s| s.publish("roulette", ROULETTE_KEY)),
+        (201, "", media_plane(), |s| s.publish("roulette", &ROULETTE)),
         (204, "", media_plane(), |s| patch(s, TRICKLE)),
         (400, "malformed-sdp", refusing(Refusal::Malformed("line 3".into())), |s| s.play("roulette")),
         (400, "malformed-fragment", refusing_patches(PatchRefusal::Malformed("line 3".into())), |s| patch(s, TRICKLE)),
-        (401, "publish-key-missing", media_plane(), |s| {
-            s.request("POST", "/whip/roulette").header("content-type", SDP).body(OFFER)
-        }),
-        (401, "publish-key-unknown", media_plane(), |s| s.publish("roulette", "undefined")),
-        (403, "publish-key-for-other-table", media_plane(), |s| s.publish("roulette", BLACKJACK_KEY)),
+        (401, "token-missing", media_plane(), |s| s.post("/whep/roulette")),
+        (401, "token-invalid", media_plane(), |s| s.publish("roulette", "undefined")),
+        (401, "token-key-unknown", media_plane(), |s| s.play_with("roulette", &of_a_stranger())),
+        (401, "token-expired", media_plane(), |s| s.play_with("roulette", &valid(-3600, -60))),
+        (401, "token-not-yet-valid", media_plane(), |s| s.play_with("roulette", &valid(60, 3600))),
+        (403, "token-for-other-role", media_plane(), |s| s.publish("roulette", &PLAYER)),
+        (403, "token-for-other-table", media_plane(), |s| s.publish("roulette", &BLACKJACK)),
+        (403, "token-for-other-jurisdiction", media_plane(), |s| s.play_with("roulette", &of_nowhere())),
         (404, "unknown-table", media_plane(), |s| s.play("baccarat")),
         (404, "unknown-session", media_plane(), |s| s.patch("whep", OTHER_SESSION, TRICKLE).header("if-match", "*")),
         (404, "not-found", media_plane(), |s| s.request("GET", "/whep")),
         (405, "method-not-allowed", media_plane(), |s| s.request("PUT", "/whip/roulette")),
         (409, "table-not-live", refusing(Refusal::NotLive { retry_after: soon }), |s| s.play("roulette")),
-        (409, "already-published", refusing(Refusal::AlreadyPublished), |s| s.publish("roulette", ROULETTE_KEY)),
+        (409, "already-published", refusing(Refusal::AlreadyPublished), |s| s.publish("roulette", &ROULETTE)),
         (412, "other-ice-session", media_plane(), |s| {
             s.patch("whip", SESSION, TRICKLE).header("if-match", "\"ice-0\"")
         }),
         (413, "offer-too-large", media_plane(), |s| s.play("roulette").body("a".repeat(5000))),
         (413, "fragment-too-large", media_plane(), |s| patch(s, TRICKLE).body("a".repeat(20_000))),
-        (415, "unsupported-media-type", media_plane(), |s| s.request("POST", "/whep/roulette").body(OFFER)),
+        (415, "unsupported-media-type", media_plane(), |s| {
+            let bare = s.request("POST", "/whep/roulette").header("authorization", format!("Bearer {}", *PLAYER));
+            bare.body(OFFER)
+        }),
         (415, "unsupported-patch-type", media_plane(), |s| {
             s.request("PATCH", &format!("/whep/roulette/{SESSION}")).header("content-type", SDP).body(OFFER)
         }),
@@ -74,9 +82,28 @@ fn cases() -> Vec<Case> {
         (503, "too-many-offers", refusing(Refusal::Busy { retry_after: soon }), |s| s.play("roulette")),
         (503, "too-many-half-open", refusing(Refusal::HalfOpen { retry_after: soon }), |s| s.play("roulette")),
         (503, "node-full", refusing(Refusal::Full { retry_after: soon }), |s| s.play("roulette")),
-        (503, "shutting-down", refusing(Refusal::ShuttingDown), |s| s.publish("roulette", ROULETTE_KEY)),
+        (503, "shutting-down", refusing(Refusal::ShuttingDown), |s| s.publish("roulette", &ROULETTE)),
         (503, "node-timeout", refusing_patches(PatchRefusal::Busy), |s| patch(s, RESTARTED)),
     ]
+}
+
+/// A player's token that is good from so many seconds on until so many from now.
+fn valid(from: i64, until: i64) -> String {
+    let at = |offset: i64| unix_time().as_secs().saturating_add_signed(offset);
+    let claims = json!({ "sub": "ann", "role": "player", "tables": ["*"], "jurisdiction": JURISDICTION, "nbf": at(from),
+        "exp": at(until) });
+    ISSUER.sign_parts(&json!({ "alg": "EdDSA", "kid": ISSUER.kid() }).to_string(), &claims.to_string()).unwrap()
+}
+
+/// Signed by another issuer.
+fn of_a_stranger() -> String {
+    token(&SigningKey::generate(Algorithm::EdDsa).unwrap(), "ann", identity::Role::Player, &["*"])
+}
+
+/// Good at every table, in no jurisdiction.
+fn of_nowhere() -> String {
+    let claims = json!({ "sub": "ann", "role": "player", "tables": ["*"], "exp": unix_time().as_secs() + 60 });
+    ISSUER.sign_parts(&json!({ "alg": "EdDSA", "kid": ISSUER.kid() }).to_string(), &claims.to_string()).unwrap()
 }
 
 /// Which statuses promise the client a time to come back.
@@ -101,7 +128,7 @@ async fn every_documented_answer_is_given() {
         }
         given.insert((status, slug.to_owned()));
     }
-    given.extend([late().await, too_often().await, wordy().await, unnamed().await]);
+    given.extend([late().await, too_often().await, wordy().await, unnamed().await, keyless().await]);
     assert_eq!(given, documented());
 }
 
@@ -111,6 +138,17 @@ async fn unnamed() -> (u16, String) {
     let response = server.play("roulette?player=").send().await.unwrap();
     assert_problem(response, 400, "invalid-player").await;
     (400, "invalid-player".to_owned())
+}
+
+/// Keys that could not be fetched yet.
+async fn keyless() -> (u16, String) {
+    let mut config = config();
+    config.keys = KeySet::default();
+    let server = Server::public_with(config, media_plane()).await;
+    let response = server.play("roulette").send().await.unwrap();
+    assert_eq!(header(&response, "retry-after"), "1");
+    assert_problem(response, 503, "keys-unavailable").await;
+    (503, "keys-unavailable".to_owned())
 }
 
 /// A body that never comes.

@@ -1,7 +1,7 @@
 import { TablesidePlayer, canPlay } from "/sdk/player.js";
 import { showBets } from "/assets/bets.js";
 import {
-  History, displayName, element, fetchTable, fetchTables, formatBitrate, formatCodec, formatMs, gauge, repeat, sparkline, tableFromPath,
+  History, displayName, element, fetchTable, fetchTables, formatBitrate, formatCodec, formatMs, gauge, repeat, sparkline, tableFromPath, tokenFromFragment,
 } from "/assets/shared.js";
 
 /** @typedef {import("/sdk/player.js").StateDetail} StateDetail */
@@ -37,8 +37,7 @@ const fullscreen = element("fullscreen", HTMLButtonElement);
 const frameRates = new History(60);
 const bitrates = new History(60);
 
-const token = new URLSearchParams(location.search).get("token") ?? undefined;
-const player = new TablesidePlayer({ url: `/whep/${encodeURIComponent(table)}`, video, token, playerId: playerId() });
+const player = new TablesidePlayer({ url: `/whep/${encodeURIComponent(table)}`, video, token: tokenFromFragment(), playerId: playerId() });
 Object.assign(window, { tableside: player });
 
 element("table-name", HTMLHeadingElement).textContent = displayName(table);

@@ -24,8 +24,8 @@ export interface PlayerOptions {
   url: string;
   /** Shows the table. Give it `autoplay`, `muted` and `playsinline`. */
   video: HTMLVideoElement;
-  /** Bearer token, if the table wants one. */
-  token?: string;
+  /** The token (docs/tokens.md), or what gives one: it is asked before each connection, so that one that has expired is replaced. */
+  token?: string | (() => string | Promise<string>);
   /** Who plays, where the table knows no tokens: the demo. An id that the page keeps, so that a repeated bet is known after a reload. */
   playerId?: string;
 }
@@ -169,6 +169,9 @@ export class TablesidePlayer extends EventTarget {
   ): void;
   addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
 }
+
+/** POSTs an offer to a WHIP or WHEP endpoint, and again to where a redirect led if the token was left behind on the way. */
+export function postOffer(url: string, token: string | undefined, offer: string): Promise<Response>;
 
 /** Whether this browser can receive a video codec over WebRTC: `H264`, `VP8`. */
 export function canPlay(name: string): boolean;

@@ -71,7 +71,7 @@ class Refused extends Error {
 class WhepSession {
   /**
    * @param {string} url
-   * @param {string | undefined} token
+   * @param {PlayerOptions["token"]} token
    * @param {(message: EdgeMessage, channel: string) => void} onMessage
    * @param {(reason: "connected" | "disconnected" | "failed" | "closed") => void} onConnection
    * @param {() => void} onBetsOpen
@@ -79,6 +79,8 @@ class WhepSession {
   constructor(url, token, onMessage, onConnection, onBetsOpen) {
     this.url = url;
     this.token = token;
+    /** What it came to when it was last asked. @type {string | undefined} */
+    this.sentToken = undefined;
     this.closed = false;
     this.everConnected = false;
     /** @type {string | null} */
@@ -121,12 +123,10 @@ class WhepSession {
   async connect() {
     const offer = await this.pc.createOffer();
     await this.pc.setLocalDescription(offer);
+    this.sentToken = typeof this.token === "function" ? await this.token() : this.token;
+    if (this.closed) return;
     // No wait for candidates: the server takes the address from our checks and needs none of ours.
-    const response = await request(this.url, {
-      method: "POST",
-      headers: { "Content-Type": "application/sdp", ...authorization(this.token) },
-      body: this.pc.localDescription?.sdp ?? offer.sdp ?? "",
-    });
+    const response = await postOffer(this.url, this.sentToken, this.pc.localDescription?.sdp ?? offer.sdp ?? "");
     const body = await response.text();
     if (response.status !== 201) {
       throw new Refused(response.status, parseProblem(body, response), retryAfter(response.headers.get("Retry-After")));
@@ -169,8 +169,8 @@ class WhepSession {
     if (!this.sessionUrl) return;
     const url = this.sessionUrl;
     this.sessionUrl = null;
-    // The token is for the origin that it was given for. Where a redirect led to another one, its own ticket is in the URL.
-    const token = new URL(url).origin === new URL(this.url).origin ? this.token : undefined;
+    // The token is for the origin that it was given for. Where a redirect led to another one, the session URL is enough.
+    const token = new URL(url).origin === new URL(this.url).origin ? this.sentToken : undefined;
     await fetch(url, { method: "DELETE", headers: authorization(token), keepalive: true }).catch(() => {
       // The server ends the session by itself when checks stop.
     });
@@ -289,7 +289,7 @@ function newId() {
 export class TablesidePlayer extends EventTarget {
   /** @type {string} */ #url;
   /** @type {HTMLVideoElement} */ #video;
-  /** @type {string | undefined} */ #token;
+  /** @type {PlayerOptions["token"]} */ #token;
   /** @type {PlayerState} */ #state = "idle";
   /** @type {StateDetail} */ #detail = { state: "idle" };
   /** @type {WhepSession | null} */ #session = null;
@@ -498,6 +498,9 @@ export class TablesidePlayer extends EventTarget {
       this.#setState({ state: "waiting", reason: "not_live", message: "The table is not live at the moment. It starts here by itself.", retryInMs, ...detail });
     } else if (status === 422) {
       this.#giveUp({ state: "unplayable", reason: "no_common_codec", message: explainCodec(problem), ...detail });
+    } else if (problem.type?.endsWith("keys-unavailable")) {
+      // The node does not know yet whether the token is good.
+      this.#reconnect("unreachable", retryAfterMs);
     } else if (status === 503 || status === 429) {
       const retryInMs = this.#retry(retryAfterMs);
       this.#setState({ state: "refused", reason: "full", message: "The table is full right now. We keep trying to get you a seat.", retryInMs, ...detail });
@@ -953,6 +956,25 @@ async function request(url, init) {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * POSTs an offer. A redirect is followed by the browser, which leaves the token behind where it leads to another origin: a node that
+ * asks for it there, and got none by the redirect's URL, gets it from us, since the one that has it already sent us there.
+ *
+ * @param {string} url
+ * @param {string | undefined} token
+ * @param {string} offer
+ * @returns {Promise<Response>}
+ */
+export async function postOffer(url, token, offer) {
+  const init = { method: "POST", headers: { "Content-Type": "application/sdp", ...authorization(token) }, body: offer };
+  const response = await request(url, init);
+  if (!token || response.status !== 401 || !response.redirected) return response;
+  const [from, to] = [new URL(url), new URL(response.url)];
+  // Never from HTTPS to HTTP, where others could read it, nor where another one has just been refused.
+  const isSafe = !to.searchParams.has("access_token") && (to.protocol === "https:" || from.protocol === "http:");
+  return to.origin !== from.origin && isSafe ? request(to.href, init) : response;
 }
 
 /**

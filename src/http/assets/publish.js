@@ -1,4 +1,5 @@
-import { History, displayName, element, fetchTable, formatBitrate, formatCodec, formatMs, repeat, sparkline, tableFromPath } from "/assets/shared.js";
+import { postOffer } from "/sdk/player.js";
+import { History, displayName, element, fetchTable, formatBitrate, formatCodec, formatMs, repeat, sparkline, tableFromPath, tokenFromFragment } from "/assets/shared.js";
 
 const VIDEO_BITS_PER_SECOND = 2_500_000;
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -15,7 +16,7 @@ const message = element("message", HTMLParagraphElement);
 const camera = element("camera", HTMLSelectElement);
 const microphone = element("microphone", HTMLSelectElement);
 const codec = element("codec", HTMLSelectElement);
-const key = element("key", HTMLInputElement);
+const token = element("token", HTMLInputElement);
 const bitrates = new History(60);
 
 /** @type {WhipSession | null} */ let session = null;
@@ -46,11 +47,10 @@ class WhipSession {
   /**
    * @param {MediaStream} media
    * @param {string} preferredCodec
-   * @param {string} publishKey
+   * @param {string} bearer
    */
-  constructor(media, preferredCodec, publishKey) {
-    /** @type {Record<string, string>} */
-    this.authorization = publishKey ? { Authorization: `Bearer ${publishKey}` } : {};
+  constructor(media, preferredCodec, bearer) {
+    this.bearer = bearer || undefined;
     this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     for (const track of media.getTracks()) {
       const isVideo = track.kind === "video";
@@ -67,16 +67,13 @@ class WhipSession {
   async connect() {
     const offer = await this.pc.createOffer();
     await this.pc.setLocalDescription(offer);
-    const response = await fetch(`/whip/${encodeURIComponent(table)}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/sdp", ...this.authorization },
-      body: offer.sdp,
-    });
+    const endpoint = new URL(`/whip/${encodeURIComponent(table)}`, location.href);
+    const response = await postOffer(endpoint.href, this.bearer, offer.sdp ?? "");
     const body = await response.text();
     if (response.status !== 201) throw new Refused(response.status, problemDetail(body));
     // Against the URL that answered: a redirect may have led to another node.
-    const location = response.headers.get("Location");
-    if (location) this.#sessionUrl = new URL(location, response.url).href;
+    const sessionUrl = response.headers.get("Location");
+    if (sessionUrl) this.#sessionUrl = new URL(sessionUrl, response.url).href;
     if (this.#closed) return this.#release();
     await this.pc.setRemoteDescription({ type: "answer", sdp: body });
     await connected(this.pc);
@@ -100,9 +97,8 @@ class WhipSession {
     if (!this.#sessionUrl) return;
     const url = this.#sessionUrl;
     this.#sessionUrl = null;
-    // The key is for our own origin alone.
-    const headers = new URL(url).origin === location.origin ? this.authorization : {};
-    await fetch(url, { method: "DELETE", headers, keepalive: true }).catch(() => {
+    // Without the token: the session URL is enough.
+    await fetch(url, { method: "DELETE", keepalive: true }).catch(() => {
       // The server ends the session by itself when checks stop.
     });
   }
@@ -176,7 +172,7 @@ function setState(state, text) {
   pill.dataset.state = state;
   pill.textContent = text;
   toggle.textContent = onAir ? "Go off air" : "Go on air";
-  for (const input of [camera, microphone, codec, key]) input.disabled = onAir;
+  for (const input of [camera, microphone, codec, token]) input.disabled = onAir;
 }
 
 /**
@@ -192,8 +188,8 @@ function tell(text, kind = "") {
 /** @param {unknown} error */
 function explain(error) {
   if (error instanceof Refused) {
-    if (error.status === 401) return "This table wants a publish key, and this one is missing or wrong.";
-    if (error.status === 403) return "This publish key does not belong to this table.";
+    if (error.status === 401) return `This table wants a token, and this one is missing or not valid. ${error.message}`;
+    if (error.status === 403) return `This token does not allow to publish this table. ${error.message}`;
     if (error.status === 404) return `There is no table “${table}” in the configuration of this node.`;
     if (error.status === 409) return "Somebody else publishes this table at the moment.";
     if (error.status === 422) return `The node does not accept what this browser offers. ${error.message}`;
@@ -271,7 +267,7 @@ async function goOnAir() {
 
 async function publish() {
   if (!stream) return;
-  const current = new WhipSession(stream, codec.value, key.value.trim());
+  const current = new WhipSession(stream, codec.value, token.value.trim());
   session = current;
   try {
     await current.connect();
@@ -367,6 +363,7 @@ async function showPlayers() {
 
 element("table-name", HTMLHeadingElement).textContent = displayName(table);
 document.title = `Publish ${displayName(table)} · Tableside`;
+token.value = tokenFromFragment() ?? "";
 element("watch", HTMLAnchorElement).href = `/play/${encodeURIComponent(table)}`;
 const sendable = globalThis.RTCRtpSender?.getCapabilities?.("video")?.codecs ?? [];
 for (const [name, label] of [["H264", "H.264"], ["VP8", "VP8"], ["VP9", "VP9"], ["AV1", "AV1"], ["H265", "H.265"]]) {

@@ -31,6 +31,15 @@ export function tableFromPath() {
 }
 
 /**
+ * The token in the page's URL, `/play/NAME#token=…`: browsers send a fragment to nobody.
+ *
+ * @returns {string | undefined}
+ */
+export function tokenFromFragment() {
+  return new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
+}
+
+/**
  * `demo-vp8` → `Demo VP8`.
  *
  * @param {string} table

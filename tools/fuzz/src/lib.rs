@@ -44,7 +44,7 @@ targets! {
     bets: "bet signals of several players, and what becomes of them at the desk",
     bystander: "a player with keys, and strangers, against a publisher and a player that must notice nothing",
     channels: "SCTP packets of a player, DCEP among them",
-    config: "the configuration file and the file of publish keys",
+    config: "the configuration file",
     demux: "any datagram",
     dtls: "a DTLS handshake whose flights are damaged, lost, doubled",
     frames: "the byte stream of an ICE-TCP connection",
@@ -56,6 +56,7 @@ targets! {
     shard: "a node of one or two shards with everybody misbehaving",
     srtp: "SRTP and SRTCP, sealed, damaged, replayed",
     stun: "STUN binding requests and responses, and ICE-lite",
+    tokens: "tokens and key sets, signed, damaged, made up",
 }
 
 /// The target of this name.

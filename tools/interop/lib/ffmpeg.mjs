@@ -10,7 +10,7 @@ const FULL = { size: '1280x720', fps: 30, video: '2500k', audio: '96k' };
 export const LIGHT = { size: '320x180', fps: 15, video: '150k', audio: '32k' };
 
 /** The command line. `dtls` is FFmpeg's role: its offer says `setup:passive` or `setup:active`. */
-export function whipArguments(url, { dtls = 'passive', key, picture = FULL } = {}) {
+export function whipArguments(url, { dtls = 'passive', token, picture = FULL } = {}) {
   const { size, fps, video, audio } = picture;
   return [
     ...['-hide_banner', '-nostdin', '-loglevel', 'info', '-progress', 'pipe:1', '-stats_period', '0.1'],
@@ -20,7 +20,7 @@ export function whipArguments(url, { dtls = 'passive', key, picture = FULL } = {
     ...['-pix_fmt', 'yuv420p', '-g', String(2 * fps), '-b:v', video, '-maxrate', video, '-bufsize', video],
     ...['-c:a', 'libopus', '-ac', '2', '-ar', '48000', '-b:a', audio],
     ...['-f', 'whip', ...(dtls === 'active' ? ['-whip_flags', 'dtls_active'] : [])],
-    ...(key ? ['-authorization', key] : []),
+    ...(token ? ['-authorization', token] : []),
     url,
   ];
 }

@@ -46,6 +46,22 @@ export class Gateway {
     return `${scheme}://127.0.0.1:${http}${path}`;
   }
 
+  /** From here on its pages and endpoints come with tokens of this issuer. @param {import('./issuer.mjs').Issuer} issuer */
+  tokensFrom(issuer) {
+    this.publisherToken = issuer.publisher();
+    this.playerToken = issuer.player();
+  }
+
+  /** The player page of a table, at another origin than `url` if need be; a browser keeps the token in the fragment to itself. */
+  page(table, origin = this.url('')) {
+    return `${origin}/play/${table}${this.playerToken ? `#token=${this.playerToken}` : ''}`;
+  }
+
+  /** The WHEP endpoint of a table, with its token: for players that have no place for one. */
+  whep(table) {
+    return this.url(`/whep/${table}${this.playerToken ? `?access_token=${this.playerToken}` : ''}`);
+  }
+
   /** A URL of the admin listener. */
   admin(path) {
     return `http://127.0.0.1:${this.ports.admin}${path}`;

@@ -18,6 +18,7 @@ import { publishers as eyevinnPublishers } from '../peers/publishers/eyevinn-whi
 import { publishers as ffmpegPublishers } from '../peers/publishers/ffmpeg.mjs';
 import { publishers as simpleWhipClients } from '../peers/publishers/simple-whip-client.mjs';
 import { freePorts } from './gateway.mjs';
+import { AUTH, Issuer } from './issuer.mjs';
 import { NpmServer } from './npm-server.mjs';
 import { until } from './until.mjs';
 
@@ -30,7 +31,7 @@ import { until } from './until.mjs';
 export const PLAYERS = [chromium, firefox, aiortc, whipWhep, eyevinn, wrtc];
 
 /**
- * `{ name, title, product, codec, version(stage), publish(stage, endpoint, key), cannot? }`. What `publish` returns has `picture()`,
+ * `{ name, title, product, codec, version(stage), publish(stage, endpoint, token), cannot? }`. What `publish` returns has `picture()`,
  * the size it encodes now, which throws if it has ended; and `stop()`, which leaves by DELETE. `cannot` is for one that
  * does not get through yet: `{ why, says }`, `says` matching what it says then. Where it can be had, `offer()` is its offer.
  */
@@ -44,7 +45,6 @@ export const PUBLISHERS = [
 
 /** Small enough that two cores encode AV1 once and decode it six times. */
 const PICTURE = { width: 640, height: 360, fps: 15 };
-const KEY = 'the-studio-of-the-matrix';
 const LIVE_WITHIN = 30;
 const PLAYS_WITHIN = 40;
 const GONE_WITHIN = 20;
@@ -84,23 +84,24 @@ function named() {
   return `Publishers: ${names(PUBLISHERS)}. Players: ${names(PLAYERS)}.`;
 }
 
-/** Everything the peers need, up: a gateway with a table and a key for each publisher, browsers, the clients' own origin. */
+/** Everything the peers need, up: a gateway with a table for each publisher, browsers, the clients' own origin. */
 export async function prepare(t) {
   const [http, admin, udp] = await freePorts(3);
   const file = join(t.folder, 'gateway.toml');
-  writeFileSync(join(t.folder, 'keys.toml'), `"*" = "${KEY}"\n`);
+  const issuer = new Issuer(t);
   writeFileSync(
     file,
     [
       `[http]\nlisten = "127.0.0.1:${http}"`,
       `[admin]\nlisten = "127.0.0.1:${admin}"`,
       `[media]\nfirst_port = ${udp}\nshards = 1`,
-      '[publish]\nkeys_file = "keys.toml"',
+      AUTH,
       ...PUBLISHERS.map(({ name }) => `[tables.${name}]`),
       '',
     ].join('\n\n'),
   );
   const gateway = await t.configured(file, { http, admin });
+  gateway.tokensFrom(issuer);
   const clients = await NpmServer.listen();
   t.defer(() => clients.close());
   const [studio, home, firefoxBrowser] = [await t.chromium({ camera: true, fps: PICTURE.fps }), await t.chromium(), await t.firefox()];
@@ -110,8 +111,8 @@ export async function prepare(t) {
 /** One publisher, and all of these players at the same time. @returns a cell for each player */
 export async function playRow(stage, publisher, players) {
   const { gateway } = stage;
-  const publishing = await publisher.publish(stage, gateway.url(`/whip/${publisher.name}`), KEY);
-  const endpoint = gateway.url(`/whep/${publisher.name}`);
+  const publishing = await publisher.publish(stage, gateway.url(`/whip/${publisher.name}`), gateway.publisherToken);
+  const endpoint = gateway.whep(publisher.name);
   try {
     await isLive(gateway, publisher, publishing);
     if (publishing.offer) keepOffer(stage, publisher.name, await publishing.offer());

@@ -5,11 +5,10 @@ import { join } from 'node:path';
 
 import { LIGHT } from './ffmpeg.mjs';
 import { freePorts } from './gateway.mjs';
+import { AUTH, Issuer } from './issuer.mjs';
 import { Netsim } from './netsim.mjs';
 import { until } from './until.mjs';
 
-/** What publishes the table. */
-export const KEY = 'a-key-for-this-test-only';
 /** Frames per second of the table. */
 export const FPS = LIGHT.fps;
 
@@ -27,16 +26,17 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
     `[admin]\nlisten = "127.0.0.1:${admin}"`,
     `[media]\nfirst_port = ${port}\nshards = 1\n${media}`,
     '[tables.one]',
-    '[publish]\nkeys_file = "keys.toml"',
+    AUTH,
   ].join('\n\n');
   mkdirSync(t.folder, { recursive: true });
-  writeFileSync(join(t.folder, 'keys.toml'), `one = "${KEY}"\n`);
+  const issuer = new Issuer(t);
   const file = join(t.folder, 'gateway.toml');
   writeFileSync(file, text);
   const gateway = await t.configured(file, { http, admin });
+  gateway.tokensFrom(issuer);
   await beforePublishing(port);
   if (codec === 'none') return { gateway, http, media: port };
-  if (codec === 'H264') t.ffmpeg(gateway.url('/whip/one'), { key: KEY, picture: LIGHT });
+  if (codec === 'H264') t.ffmpeg(gateway.url('/whip/one'), { token: gateway.publisherToken, picture: LIGHT });
   else await publishCamera(t, gateway, codec);
   await until('the table is live', 15, async () => {
     return (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1;
@@ -65,6 +65,6 @@ async function publishCamera(t, gateway, codec) {
   const page = await browser.openStudio(gateway.url('/'));
   await page.evaluate(([url, options]) => globalThis.interopStudio.publish(url, options), [
     gateway.url('/whip/one'),
-    { key: KEY, video: `video/${codec}`, picture: { width: 320, height: 180, frameRate: FPS } },
+    { token: gateway.publisherToken, video: `video/${codec}`, picture: { width: 320, height: 180, frameRate: FPS } },
   ]);
 }

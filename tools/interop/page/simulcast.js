@@ -12,9 +12,9 @@
 
   /**
    * Publishes picture and sound to `endpoint`; `mimeType` names the video codec to prefer, `rates` has other bits a second
-   * for each rid, `key` is the publish key. With `wheel` the picture is that of page/wheel.js instead of the camera's.
+   * for each rid, `token` is the publisher's. With `wheel` the picture is that of page/wheel.js instead of the camera's.
    */
-  async function publish(endpoint, { mimeType, width, height, frameRate, rates = {}, key, wheel = false }) {
+  async function publish(endpoint, { mimeType, width, height, frameRate, rates = {}, token, wheel = false }) {
     const picture = { width, height, frameRate };
     const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: !wheel && picture });
     if (wheel) media.addTrack(globalThis.interopWheel.track(picture));
@@ -33,7 +33,7 @@
     await sender.setParameters(parameters);
     await connection.setLocalDescription();
     const offer = connection.localDescription.sdp;
-    const headers = { 'Content-Type': 'application/sdp', ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    const headers = { 'Content-Type': 'application/sdp', ...(token ? { Authorization: `Bearer ${token}` } : {}) };
     const response = await fetch(endpoint, { method: 'POST', headers, body: offer });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
     const answer = await response.text();

@@ -28,10 +28,10 @@
    * Publishes the fake camera. Returns the number of the connection in interopRecorder.
    *
    * @param {string} endpoint
-   * @param {{ video?: string, audio?: string, scalabilityMode?: string, dependencyDescriptor?: boolean, key?: string,
-   *   picture?: MediaTrackConstraints }} options mime types of the codecs to put first, the publish key, the camera's picture
+   * @param {{ video?: string, audio?: string, scalabilityMode?: string, dependencyDescriptor?: boolean, token?: string,
+   *   picture?: MediaTrackConstraints }} options mime types of the codecs to put first, the publisher's token, the camera's picture
    */
-  async function publish(endpoint, { video = 'video/VP8', audio = 'audio/opus', scalabilityMode, dependencyDescriptor = false, key, picture } = {}) {
+  async function publish(endpoint, { video = 'video/VP8', audio = 'audio/opus', scalabilityMode, dependencyDescriptor = false, token, picture } = {}) {
     const constraints = { width: 640, height: 360, frameRate: 30, ...picture };
     const stream = await navigator.mediaDevices.getUserMedia({ video: constraints, audio: true });
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
@@ -42,7 +42,7 @@
     microphone.setCodecPreferences(preferring('audio', audio));
     if (dependencyDescriptor) negotiateExtension(camera, DEPENDENCY_DESCRIPTOR);
     await connection.setLocalDescription();
-    const headers = { 'Content-Type': 'application/sdp', ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    const headers = { 'Content-Type': 'application/sdp', ...(token ? { Authorization: `Bearer ${token}` } : {}) };
     const response = await fetch(endpoint, { method: 'POST', headers, body: connection.localDescription.sdp });
     if (response.status !== 201) throw new Error(`${endpoint} answered ${response.status}: ${await response.text()}`);
     await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });

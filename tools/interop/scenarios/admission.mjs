@@ -3,13 +3,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { freePorts } from '../lib/gateway.mjs';
+import { AUTH, Issuer } from '../lib/issuer.mjs';
 import { Child } from '../lib/process.mjs';
 import { LOAD } from '../lib/tools.mjs';
 import { until } from '../lib/until.mjs';
 
 export const about = 'a crowd comes to a shard that may use 20 % of its core: the node refuses those it has no room for, and nobody who watches loses a packet';
 
-const KEY = 'a-key-for-this-test-only';
 const WATCHING = 50;
 /** So many that the cheapest of players would use more than the limit. */
 const CROWD = 450;
@@ -17,19 +17,19 @@ const CROWD = 450;
 export async function run(t) {
   const [http, admin, udp] = await freePorts(3);
   const file = join(t.folder, 'gateway.toml');
-  writeFileSync(join(t.folder, 'keys.toml'), `"*" = "${KEY}"\n`);
+  const issuer = new Issuer(t);
   writeFileSync(file, [
     `[http]\nlisten = "127.0.0.1:${http}"`,
     `[admin]\nlisten = "127.0.0.1:${admin}"`,
     `[media]\nlisten = "127.0.0.1"\nannounce = ["127.0.0.1"]\nfirst_port = ${udp}\nshards = 1`,
     '[sessions]\nmax_shard_utilisation_percent = 20',
     '[tables.load]',
-    '[publish]\nkeys_file = "keys.toml"',
+    AUTH,
   ].join('\n\n'));
   const gateway = await t.configured(file, { http, admin });
 
   const child = new Child(LOAD, [
-    ...['--whip', gateway.url('/whip/{table}'), '--whep', gateway.url('/whep/{table}'), '--publish-key', KEY],
+    ...['--whip', gateway.url('/whip/{table}'), '--whep', gateway.url('/whep/{table}'), '--publish-token', issuer.publisher(), '--token', issuer.player()],
     ...['--players', WATCHING, '--burst', CROWD, '--burst-rate', 100, '--seconds', 12, '--json', '-'],
   ].map(String), join(t.folder, 'load.log'));
   t.defer(async () => {

@@ -6,7 +6,7 @@ import { SHOWN } from '../lib/chromium.mjs';
 import { startLoad } from '../lib/load.mjs';
 import { between } from '../lib/playback.mjs';
 import { firstAfter, longestGap, shownBetween, stretches } from '../lib/shown.mjs';
-import { KEY, studioBehindNetsim } from '../lib/studio.mjs';
+import { studioBehindNetsim } from '../lib/studio.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
 export const about = 'one of ten players of a simulcast goes from 3 Mbit/s to 600 kbit/s and back: down within 1 s, never a second of freeze, up within 15 s, steady for 60 s; nine notice nothing';
@@ -61,7 +61,7 @@ export async function run(t) {
     return players;
   });
   const { links: generated } = await joins(async () => {
-    startLoad(t, 'others', ['--whep', gateway.url('/whep/one'), '--players', GENERATED, '--verify', 0, '--seconds', timeLimitSeconds]);
+    startLoad(t, 'others', ['--whep', gateway.url('/whep/one'), '--token', gateway.playerToken, '--players', GENERATED, '--verify', 0, '--seconds', timeLimitSeconds]);
     await gateway.sessionsAre({ players: 1 + BROWSERS + GENERATED, publishers: 1 }, 10);
   });
   assert.equal(generated.length, GENERATED, 'links of generated players');
@@ -178,7 +178,7 @@ async function published(t, gateway) {
   await page.evaluate(SIMULCAST);
   await page.evaluate(([endpoint, options]) => globalThis.interopSimulcast.publish(endpoint, options), [
     gateway.url('/whip/one'),
-    { mimeType: 'video/VP8', ...SIZE, rates: RATES, key: KEY, wheel: true },
+    { mimeType: 'video/VP8', ...SIZE, rates: RATES, token: gateway.publisherToken, wheel: true },
   ]);
   const sent = () => page.evaluate(() => globalThis.interopSimulcast.layers());
   const { seconds } = await until('the top layer has its bits', 60, async () => {
@@ -199,7 +199,7 @@ async function watching(gateway, browser) {
       const joined = await globalThis.interop.watch(url);
       globalThis.interopShown.keep(joined.peer);
       return joined;
-    }, gateway.url('/whep/one'));
+    }, gateway.whep('one'));
     return {
       frames: () => page.evaluate((number) => globalThis.interopShown.frames(number), peer),
       read: () => page.evaluate((number) => globalThis.interop.stats(number), peer),

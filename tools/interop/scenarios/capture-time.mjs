@@ -18,7 +18,7 @@ export async function run(t) {
   const pages = [];
   for (const delay of [NEAR, FAR]) {
     const client = (await netsim.clients()).length;
-    const page = new PlayerPage(await browser.open(gateway.url('/play/one')));
+    const page = new PlayerPage(await browser.open(gateway.page('one')));
     await until('its link is there', 20, async () => (await netsim.clients()).length > client);
     await netsim.command(`client ${client} both delay=${delay}ms`);
     await until('the page is live', 20, async () => (await page.state()) === 'live');

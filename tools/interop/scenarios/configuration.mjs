@@ -4,62 +4,76 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { freePorts } from '../lib/gateway.mjs';
+import { AUTH, Issuer } from '../lib/issuer.mjs';
 import { offer } from '../lib/offers.mjs';
+import { PlayerPage } from '../lib/player-page.mjs';
 import { ROOT } from '../lib/tools.mjs';
 import { until } from '../lib/until.mjs';
 
-export const about = 'the shipped config files are valid, mistakes are named, and only who has a key publishes';
+export const about = 'the shipped config files are valid, mistakes are named, and only who has a token publishes and watches';
 
 const SHIPPED = ['config/gateway.toml', 'daemonset/base/gateway.toml'];
-const KEY = 'a-key-for-this-test-only';
 
 export async function run(t) {
+  const issuer = new Issuer(t);
   for (const file of SHIPPED) {
     const { code, output } = await checkConfig(t, withKeys(t, readFileSync(join(ROOT, file), 'utf8')));
     assert.equal(code, 0, `${file}: ${output}`);
   }
 
-  const typo = await checkConfig(t, withKeys(t, '[publish]\nkeys_file = "none"\n\n[http]\nlisten = "127.0.0.1:1"\nmax_sdp_byte = 1\n'));
+  const typo = await checkConfig(t, withKeys(t, `${AUTH}\n\n[http]\nlisten = "127.0.0.1:1"\nmax_sdp_byte = 1\n`));
   assertRefused(typo);
-  for (const hint of ['gateway.toml:6', 'max_sdp_byte', 'max_sdp_bytes']) {
+  for (const hint of ['gateway.toml:7', 'max_sdp_byte', 'max_sdp_bytes']) {
     assert(typo.output.includes(hint), `the message names ${hint}: ${typo.output}`);
   }
   t.measure('what a mistyped key says', typo.output.trim().split('\n')[0]);
 
   const keyless = await gatewayExits(t, write(t, 'keyless.toml', '[tables.one]\n'));
   assertRefused(keyless);
-  assert.match(keyless.output, /keys_file/);
+  assert.match(keyless.output, /jwks_file/);
 
-  await onlyWhoHasAKey(t);
+  await onlyWhoHasAToken(t, issuer);
 }
 
-async function onlyWhoHasAKey(t) {
+async function onlyWhoHasAToken(t, issuer) {
   const [http, admin, udp] = await freePorts(3);
   const text = [
     `[http]\nlisten = "127.0.0.1:${http}"`,
     `[admin]\nlisten = "127.0.0.1:${admin}"`,
     `[media]\nlisten = "127.0.0.1"\nannounce = ["127.0.0.1"]\nfirst_port = ${udp}\nshards = 1`,
     '[tables.one]\n[tables.two]',
-    '[publish]\nkeys_file = "none"',
+    AUTH,
   ].join('\n\n');
-  const gateway = await t.configured(withKeys(t, text), { http, admin });
-  const publish = (table, headers = {}) => fetch(gateway.url(`/whip/${table}`), {
+  const gateway = await t.configured(write(t, 'gateway.toml', text), { http, admin });
+  gateway.tokensFrom(issuer);
+  const post = (path, token) => fetch(gateway.url(path), {
     method: 'POST',
-    headers: { 'Content-Type': 'application/sdp', ...headers },
-    body: offer({ direction: 'sendonly' }),
+    headers: { 'Content-Type': 'application/sdp', ...(token ? { Authorization: `Bearer ${token}` } : {}) },
+    body: offer({ direction: path.startsWith('/whip') ? 'sendonly' : 'recvonly' }),
   });
 
-  const missing = await publish('one');
-  assert.equal(missing.status, 401, 'no key');
-  assert.match(missing.headers.get('WWW-Authenticate') ?? '', /^Bearer/);
-  assert.equal((await publish('one', { Authorization: 'Bearer another-key-altogether' })).status, 401, 'a wrong key');
-  assert.equal((await publish('two', { Authorization: `Bearer ${KEY}` })).status, 403, "another table's key");
-  assert.equal((await publish('three', { Authorization: `Bearer ${KEY}` })).status, 404, 'an unknown table');
+  const studio = issuer.publisher('studio', ['one']);
+  for (const path of ['/whip/one', '/whep/one']) {
+    const missing = await post(path);
+    assert.equal(missing.status, 401, `${path} without a token`);
+    assert.match(missing.headers.get('WWW-Authenticate') ?? '', /^Bearer/);
+    assert.equal((await post(path, 'no-token')).status, 401, `${path} with nonsense`);
+  }
+  assert.equal((await post('/whip/two', studio)).status, 403, "another table's token");
+  assert.equal((await post('/whip/one', gateway.playerToken)).status, 403, "a player's token");
+  assert.equal((await post('/whep/one', studio)).status, 403, "a publisher's token");
+  assert.equal((await post('/whip/three', studio)).status, 404, 'an unknown table');
 
-  const publisher = t.ffmpeg(gateway.url('/whip/one'), { key: KEY });
-  await until('who has the key publishes', 10, async () => {
+  const publisher = t.ffmpeg(gateway.url('/whip/one'), { token: studio });
+  await until('who has a token publishes', 10, async () => {
     return (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1;
   });
+  const browser = await t.chromium();
+  const player = new PlayerPage(await browser.open(gateway.page('one')));
+  await until('who has a token watches', 15, async () => (await player.state()) === 'live');
+  const stranger = new PlayerPage(await browser.open(gateway.url('/play/one')));
+  await until('who has none is told so', 15, async () => (await stranger.state()) === 'refused');
+  assert.match(await stranger.text(), /sign in/);
   await publisher.leave();
 }
 
@@ -68,10 +82,9 @@ function assertRefused({ code, output }) {
   assert(Number.isInteger(code) && code !== 0, `exit ${code}: ${output}`);
 }
 
-/** A copy of a configuration whose keys are a file of this test. */
+/** A copy of a configuration whose key set is that of this test. */
 function withKeys(t, text) {
-  write(t, 'keys.toml', `one = "${KEY}"\n`);
-  return write(t, 'gateway.toml', text.replace(/^keys_file = .*$/m, 'keys_file = "keys.toml"'));
+  return write(t, 'gateway.toml', text.replace(/^jwks_file = .*$/m, 'jwks_file = "jwks.json"'));
 }
 
 function write(t, name, text) {

@@ -16,7 +16,7 @@ export async function run(t) {
   const network = Network.make(t);
   const { ipv4, ipv6 } = network.gateway;
   const dscp = Object.entries(MARKS).map(([kind, mark]) => `dscp.${kind} = ${mark}`).join('\n');
-  const { http, media } = await studio(t, `announce = ["${ipv4}", "${ipv6}"]\n${dscp}`);
+  const { gateway, http, media } = await studio(t, `announce = ["${ipv4}", "${ipv6}"]\n${dscp}`);
 
   // One way at a time: who has the choice mostly takes IPv6 and UDP, and sometimes stays with what answered first.
   network.drop(`meta nfproto ipv6 th dport ${media}`);
@@ -32,7 +32,7 @@ export async function run(t) {
 async function watched(t, network, { http, name, filter, tcp }) {
   const capture = await Capture.start(t, network.device, filter, name);
   const browser = await t.chromium({ network });
-  const page = new PlayerPage(await browser.open(`http://${network.gateway.ipv4}:${http}/play/one`));
+  const page = new PlayerPage(await browser.open(gateway.page('one', `http://${network.gateway.ipv4}:${http}`)));
   await until(`${name}: the page is live`, 20, async () => (await page.state()) === 'live');
   const kinds = tcp ? ['connection'] : ['video', 'audio', 'data', 'stun', 'rtcp'];
   const kindOf = tcp ? () => 'connection' : await classifier(page);

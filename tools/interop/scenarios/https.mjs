@@ -8,6 +8,7 @@ import { connect as connectTls } from 'node:tls';
 
 import { halfOpen, unnoticed } from '../lib/floods.mjs';
 import { freePorts } from '../lib/gateway.mjs';
+import { AUTH, Issuer } from '../lib/issuer.mjs';
 import { offer } from '../lib/offers.mjs';
 import { isLevel } from '../lib/playback.mjs';
 import { PlayerPage } from '../lib/player-page.mjs';
@@ -15,7 +16,6 @@ import { until } from '../lib/until.mjs';
 
 export const about = 'HTTPS with HTTP/2 and 1.1: Chromium publishes and plays, the certificate changes, handshakes are left half done';
 
-const KEY = 'a-key-for-this-test-only';
 const HANDSHAKES = 1000;
 const HANDSHAKE_TIMEOUT_MS = 5000;
 
@@ -23,17 +23,19 @@ export async function run(t) {
   const certificates = ['old', 'new'].map((name) => makeCertificate(t, name));
   serve(t, 'old');
   const [http, admin, udp] = await freePorts(3);
+  const issuer = new Issuer(t);
   const gateway = await t.configured(configuration(t, { http, admin, udp }), { http, admin, scheme: 'https' });
+  gateway.tokensFrom(issuer);
   const studio = await t.chromium({ camera: true, anyCertificate: true });
   const camera = await studio.open(`${gateway.url('/publish/one')}`);
-  await camera.locator('#key').fill(KEY);
+  await camera.locator('#token').fill(gateway.publisherToken);
   await camera.getByRole('button', { name: 'Go on air' }).click();
   await until('the camera is published', 15, async () => {
     return (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1;
   });
 
   const home = await t.chromium({ anyCertificate: true });
-  const page = await home.open(gateway.url('/play/one'));
+  const page = await home.open(gateway.page('one'));
   const player = new PlayerPage(page);
   await until('the page is live', 15, async () => (await player.state()) === 'live');
   assert.deepEqual(await protocols(page), ['h2'], 'what the browser speaks');
@@ -78,7 +80,7 @@ async function otherClients(gateway, { certificate }) {
   client.close();
 
   const { statusCode, headers } = await new Promise((resolve, reject) => {
-    const options = { method: 'POST', ca: certificate, headers: { 'Content-Type': 'application/sdp' } };
+    const options = { method: 'POST', ca: certificate, headers: { 'Content-Type': 'application/sdp', Authorization: `Bearer ${gateway.playerToken}` } };
     request(gateway.url('/whep/one'), options, (response) => resolve(response.resume())).on('error', reject)
       .end(offer({ direction: 'recvonly', video: 'VP8' }));
   });
@@ -136,14 +138,13 @@ function serve(t, name) {
 }
 
 function configuration(t, { http, admin, udp }) {
-  writeFileSync(join(t.folder, 'keys.toml'), `one = "${KEY}"\n`);
   const file = join(t.folder, 'gateway.toml');
   writeFileSync(file, [
     `[http]\nlisten = "127.0.0.1:${http}"`,
     `[http.tls]\ncertificate = "..data/tls.crt"\nkey = "..data/tls.key"\nhandshake_timeout_ms = ${HANDSHAKE_TIMEOUT_MS}`,
     `[admin]\nlisten = "127.0.0.1:${admin}"`,
     `[media]\nlisten = "127.0.0.1"\nannounce = ["127.0.0.1"]\nfirst_port = ${udp}\nshards = 1`,
-    '[tables.one]\n[publish]\nkeys_file = "keys.toml"\n',
+    `[tables.one]\n${AUTH}\n`,
   ].join('\n\n'));
   return file;
 }

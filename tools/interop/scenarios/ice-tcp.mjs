@@ -13,7 +13,7 @@ export async function run(t) {
   const { gateway, http, media } = await studio(t, `announce = ["${network.gateway.ipv4}", "${network.gateway.ipv6}"]`);
   network.drop('meta l4proto udp');
   const browser = await t.chromium({ network });
-  const page = new PlayerPage(await browser.open(`http://${network.gateway.ipv4}:${http}/play/one`));
+  const page = new PlayerPage(await browser.open(gateway.page('one', `http://${network.gateway.ipv4}:${http}`)));
   const { seconds } = await until('the page is live', 20, async () => (await page.state()) === 'live');
   t.measure('until the page is live', seconds, 's');
 

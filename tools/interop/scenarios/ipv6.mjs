@@ -10,10 +10,10 @@ export const about = 'Chromium without IPv4 plays over IPv6';
 
 export async function run(t) {
   const network = Network.make(t);
-  const { http } = await studio(t, `announce = ["${network.gateway.ipv6}", "${network.gateway.ipv4}"]`);
+  const { gateway, http } = await studio(t, `announce = ["${network.gateway.ipv6}", "${network.gateway.ipv4}"]`);
   network.drop('meta nfproto ipv4 oifname != "lo"');
   const browser = await t.chromium({ network });
-  const page = new PlayerPage(await browser.open(`http://[${network.gateway.ipv6}]:${http}/play/one`));
+  const page = new PlayerPage(await browser.open(gateway.page('one', `http://[${network.gateway.ipv6}]:${http}`)));
   const { seconds } = await until('the page is live', 20, async () => (await page.state()) === 'live');
   t.measure('until the page is live', seconds, 's');
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { PlayerPage } from '../lib/player-page.mjs';
 import { Processor } from '../lib/processor.mjs';
 import { percentile } from '../lib/statistics.mjs';
-import { KEY, studioBehindNetsim } from '../lib/studio.mjs';
+import { studioBehindNetsim } from '../lib/studio.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
 export const about = 'frames are lost on the way in, on the way out and in a slow decoder: the ledger has 95 % of them at the right cause';
@@ -27,14 +27,14 @@ const SHARES = [0.32, 0.24, 0.16, 0.12, 0.08, 0.06, 0.04, 0.03];
 
 export async function run(t) {
   const { gateway, netsim } = await studioBehindNetsim(t, { codec: 'none' });
-  const publisher = t.ffmpeg(gateway.url('/whip/one'), { key: KEY, picture: PICTURE });
+  const publisher = t.ffmpeg(gateway.url('/whip/one'), { token: gateway.publisherToken, picture: PICTURE });
   await until('the table is live', 15, async () => (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1);
   const studio = (await netsim.clients()).map(({ client }) => client);
   const processor = Processor.make(t);
   const pages = [];
   for (const options of [{}, { processor }]) {
     const browser = await t.chromium(options);
-    pages.push(new PlayerPage(await browser.open(gateway.url('/play/one'))));
+    pages.push(new PlayerPage(await browser.open(gateway.page('one'))));
   }
   for (const page of pages) await until('the page is live', 30, async () => (await page.state()) === 'live');
   const players = (await netsim.clients()).map(({ client }) => client).slice(studio.length);

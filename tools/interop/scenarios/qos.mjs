@@ -13,7 +13,7 @@ export async function run(t) {
   const browser = await t.chromium();
   const others = (await netsim.clients()).length;
   const pages = [];
-  for (let n = 0; n < PLAYERS; n += 1) pages.push(new PlayerPage(await browser.open(gateway.url('/play/one'))));
+  for (let n = 0; n < PLAYERS; n += 1) pages.push(new PlayerPage(await browser.open(gateway.page('one'))));
   for (const page of pages) await until('the page is live', 20, async () => (await page.state()) === 'live');
   const read = async () => {
     const metrics = await gateway.metrics();

@@ -18,7 +18,7 @@ export async function run(t) {
 /** `players` is how many have connected with this one. */
 async function rebinds(t, { gateway, netsim, browser, name, players }) {
   const others = (await netsim.clients()).length;
-  const page = new PlayerPage(await browser.open(gateway.url('/play/one')));
+  const page = new PlayerPage(await browser.open(gateway.page('one')));
   await until(`${name}: the page is live`, 20, async () => (await page.state()) === 'live');
   const connected = (metrics) => metrics.sum('tableside_sessions_connected_total', { role: 'player' });
   const { value: before } = await until(`${name} is counted`, 5, async () => {

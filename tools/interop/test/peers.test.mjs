@@ -82,19 +82,19 @@ test('a player that is refused says what the server said', async () => {
   assert.match(post.offer, /^v=0/);
 });
 
-test('a publisher offers the codec that it is told to first, and its key', { timeout: 60_000 }, async () => {
+test('a publisher offers the codec that it is told to first, and its token', { timeout: 60_000 }, async () => {
   const studio = await Chromium.launch({ camera: true, fps: 15 });
   try {
     const posted = [];
     server.answer = async (request, body) => {
-      posted.push({ key: request.headers.authorization, body });
+      posted.push({ token: request.headers.authorization, body });
       return { status: 409, body: 'published already' };
     };
     const page = await studio.openStudio(`${server.origin}/`);
-    const options = { key: 'secret-of-the-studio', video: 'video/VP9', picture: { width: 320, height: 180, frameRate: 15 } };
+    const options = { token: 'secret-of-the-studio', video: 'video/VP9', picture: { width: 320, height: 180, frameRate: 15 } };
     const publishing = page.evaluate(([url, how]) => globalThis.interopStudio.publish(url, how), [`${server.origin}/whip/x`, options]);
     await assert.rejects(publishing, /answered 409: published already/);
-    assert.equal(posted[0].key, 'Bearer secret-of-the-studio');
+    assert.equal(posted[0].token, 'Bearer secret-of-the-studio');
     assert.equal(videoCodec(posted[0].body), 'VP9');
     await studio.shut(page);
     assert.deepEqual(studio.pages, []);
@@ -124,16 +124,16 @@ for (const dtls of ['passive', 'active']) {
   test(`FFmpeg offers setup:${dtls}, H.264 and Opus`, { timeout: 30_000 }, async () => {
     let posted;
     server.answer = async (request, body) => {
-      posted = { key: request.headers.authorization, body };
+      posted = { token: request.headers.authorization, body };
       return { status: 404, body: '' };
     };
-    const publisher = new FfmpegPublisher(`${server.origin}/whip/x`, folder, { name: dtls, dtls, key: 'secret-of-the-studio' });
+    const publisher = new FfmpegPublisher(`${server.origin}/whip/x`, folder, { name: dtls, dtls, token: 'secret-of-the-studio' });
     await until('the offer', 15, () => posted);
     await until('the end of FFmpeg, which was refused', 15, () => publisher.child.ended);
     assert.match(posted.body, new RegExp(`a=setup:${dtls}`));
     assert.match(posted.body, /H264\/90000/);
     assert.match(posted.body, /opus\/48000\/2/i);
-    assert.equal(posted.key, 'Bearer secret-of-the-studio');
+    assert.equal(posted.token, 'Bearer secret-of-the-studio');
   });
 }
 

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let secret = |given: Option<String>, variable| given.or_else(|| std::env::var(variable).ok());
-    options.publish_key = secret(options.publish_key.take(), "TABLESIDE_LOAD_KEY");
+    options.publish_token = secret(options.publish_token.take(), "TABLESIDE_LOAD_PUBLISH_TOKEN");
     options.token = secret(options.token.take(), "TABLESIDE_LOAD_TOKEN");
     match load(&options) {
         Ok(report) => match report.complaint(options.no_loss) {

@@ -111,9 +111,9 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0, value_name = "RATE", value_parser = bets)]
     pub bets: f64,
 
-    /// What publishers authenticate with (`Authorization: Bearer`). Better: the variable TABLESIDE_LOAD_KEY.
-    #[arg(long, value_name = "KEY")]
-    pub publish_key: Option<String>,
+    /// What publishers authenticate with (`Authorization: Bearer`). Better: the variable TABLESIDE_LOAD_PUBLISH_TOKEN.
+    #[arg(long, value_name = "TOKEN")]
+    pub publish_token: Option<String>,
 
     /// What players authenticate with. Better: the variable TABLESIDE_LOAD_TOKEN.
     #[arg(long, value_name = "TOKEN")]

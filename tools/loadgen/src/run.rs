@@ -178,10 +178,10 @@ impl Test {
             let sends = sends(&programme);
             let (socket, peer) = open(self.options.bind, address, self.fingerprint).context("no socket")?;
             let offer = offer::publisher(&peer, &sends);
-            let key = self.options.publish_key.as_deref();
+            let token = self.options.publish_token.as_deref();
             let posted_at = clock::now();
             let phase = if self.options.in_phase { 0.0 } else { f64::from(n) / f64::from(self.options.tables) };
-            let session = match self.signalling.post(&url, key, offer).await {
+            let session = match self.signalling.post(&url, token, offer).await {
                 Ok(session) => session,
                 Err(error) if n == 0 => return Err(error).with_context(|| format!("cannot publish at {url}")),
                 Err(error) => {
@@ -190,7 +190,7 @@ impl Test {
                 }
             };
             let answer = Answer::parse(&session.answer).with_context(|| format!("{url} answered what is of no use"))?;
-            self.sessions.extend(session.url.map(|url| (url, self.options.publish_key.clone())));
+            self.sessions.extend(session.url.map(|url| (url, self.options.publish_token.clone())));
             let role = Role::Publisher { sends, programme: programme.clone(), phase };
             let (ice, answered_at) = (peer.ice, clock::now());
             self.hand_over(n, Join { socket, ice, answer: answer.into(), posted_at, answered_at, role })?;

@@ -15,3 +15,4 @@ pub(crate) mod sdp;
 pub(crate) mod shard;
 pub(crate) mod srtp;
 pub(crate) mod stun;
+pub(crate) mod tokens;

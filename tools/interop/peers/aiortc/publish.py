@@ -1,4 +1,4 @@
-"""aiortc as a WHIP publisher: `publish.py ENDPOINT KEY CODEC WIDTH HEIGHT FPS`. A moving gradient and a tone."""
+"""aiortc as a WHIP publisher: `publish.py ENDPOINT TOKEN CODEC WIDTH HEIGHT FPS`. A moving gradient and a tone."""
 
 import array
 import asyncio
@@ -76,7 +76,7 @@ class Tone(Paced):
         return frame
 
 
-async def main(endpoint, key, codec, width, height, fps):
+async def main(endpoint, token, codec, width, height, fps):
     connection = peer_connection()
     connection.addTransceiver(Tone(), direction="sendonly")
     video = connection.addTransceiver(Gradient(int(width), int(height), int(fps)), direction="sendonly")
@@ -85,11 +85,11 @@ async def main(endpoint, key, codec, width, height, fps):
         capable = RTCRtpSender.getCapabilities("video").codecs
         video.setCodecPreferences([one for one in capable if one.mimeType.upper() in (f"VIDEO/{codec}", "VIDEO/RTX")])
     ended = asyncio.create_task(until_told_to_end())
-    session = await negotiate(connection, endpoint, key)
+    session = await negotiate(connection, endpoint, token)
     if session is None:
         sys.exit(1)
     await ended
-    await leave(connection, session, key)
+    await leave(connection, session, token)
 
 
 asyncio.run(main(*sys.argv[1:]))

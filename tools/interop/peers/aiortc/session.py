@@ -19,11 +19,11 @@ def say(**event):
     print(json.dumps(event), flush=True)
 
 
-def request(method, url, key=None, body=None):
+def request(method, url, token=None, body=None):
     """The status, the `Location` and the text of the answer, errors included."""
     headers = {"Content-Type": "application/sdp"} if body else {}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     asked = urllib.request.Request(url, data=body and body.encode(), method=method, headers=headers)
     try:
         with urllib.request.urlopen(asked, timeout=20) as response:
@@ -32,11 +32,11 @@ def request(method, url, key=None, body=None):
         return refusal.code, None, refusal.read().decode()
 
 
-async def negotiate(connection: RTCPeerConnection, endpoint, key=None):
+async def negotiate(connection: RTCPeerConnection, endpoint, token=None):
     """Posts the offer and applies the answer; the session's URL, `None` if the endpoint refused."""
     await connection.setLocalDescription(await connection.createOffer())
     offer = connection.localDescription.sdp
-    status, location, answer = await asyncio.to_thread(request, "POST", endpoint, key, offer)
+    status, location, answer = await asyncio.to_thread(request, "POST", endpoint, token, offer)
     say(answered={"status": status, "offer": offer, "answer": answer})
     if status != 201:
         return None
@@ -52,10 +52,10 @@ async def until_told_to_end():
     await told.wait()
 
 
-async def leave(connection: RTCPeerConnection, session, key=None):
+async def leave(connection: RTCPeerConnection, session, token=None):
     """Ends the session by DELETE, as the protocol asks."""
     if session:
-        status, _, text = await asyncio.to_thread(request, "DELETE", session, key)
+        status, _, text = await asyncio.to_thread(request, "DELETE", session, token)
         if status != 200:
             raise RuntimeError(f"DELETE answered {status}: {text}")
     await connection.close()

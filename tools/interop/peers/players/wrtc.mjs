@@ -19,7 +19,7 @@ export function player({ folder }) {
   let peer;
   return {
     start(endpoint) {
-      peer = new JsonPeer(process.execPath, [PROGRAM, endpoint], join(folder, `${endpoint.split('/').at(-1)}-wrtc.log`));
+      peer = new JsonPeer(process.execPath, [PROGRAM, endpoint], join(folder, `${new URL(endpoint).pathname.split('/').at(-1)}-wrtc.log`));
       return peer.answered();
     },
     statistics: () => peer.statistics(),

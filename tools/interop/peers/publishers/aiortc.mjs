@@ -15,9 +15,9 @@ export const publishers = [
 ];
 
 function publisher(codec) {
-  return async ({ folder, picture: { width, height, fps } }, endpoint, key) => {
+  return async ({ folder, picture: { width, height, fps } }, endpoint, token) => {
     const log = join(folder, `publisher-aiortc-${codec}.log`);
-    const peer = new JsonPeer(PYTHON, [PROGRAM, endpoint, key, codec, width, height, fps].map(String), log);
+    const peer = new JsonPeer(PYTHON, [PROGRAM, endpoint, token, codec, width, height, fps].map(String), log);
     const { offer } = await peer.answered();
     return {
       offer: () => offer,

@@ -11,12 +11,12 @@ export const publishers = Object.entries(TITLES).map(([codec, title]) => ({
   product: 'Chromium',
   codec,
   version: ({ studio }) => studio.version(),
-  publish: (stage, endpoint, key) => publish(stage, endpoint, key, codec),
+  publish: (stage, endpoint, token) => publish(stage, endpoint, token, codec),
 }));
 
-async function publish({ studio, gateway, picture: { width, height, fps } }, endpoint, key, codec) {
+async function publish({ studio, gateway, picture: { width, height, fps } }, endpoint, token, codec) {
   const page = await studio.openStudio(gateway.url('/'));
-  const options = { video: `video/${codec}`, key, picture: { width, height, frameRate: fps } };
+  const options = { video: `video/${codec}`, token, picture: { width, height, frameRate: fps } };
   await page.evaluate(([url, how]) => globalThis.interopStudio.publish(url, how), [endpoint, options]);
   return browserPublisher(studio, page, () => globalThis.interopStudio.leave(0));
 }

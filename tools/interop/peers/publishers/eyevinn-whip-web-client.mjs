@@ -17,9 +17,9 @@ export const publishers = [
   },
 ];
 
-async function publish({ studio, clients, picture: { width, height, fps } }, endpoint, key) {
+async function publish({ studio, clients, picture: { width, height, fps } }, endpoint, token) {
   const page = await studio.openPeers(clients.origin);
-  await page.evaluate(ingest, [endpoint, key, { width, height, frameRate: fps }]);
+  await page.evaluate(ingest, [endpoint, token, { width, height, frameRate: fps }]);
   return browserPublisher(studio, page, () => globalThis.client.destroy());
 }
 

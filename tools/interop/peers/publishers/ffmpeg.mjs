@@ -15,9 +15,9 @@ function version() {
   return /version (\S+)/.exec(execFileSync(FFMPEG, ['-version'], { encoding: 'utf8' }))[1];
 }
 
-function publish({ folder, picture: { width, height, fps } }, endpoint, key) {
+function publish({ folder, picture: { width, height, fps } }, endpoint, token) {
   const picture = { size: `${width}x${height}`, fps, video: VIDEO_BITRATE, audio: AUDIO_BITRATE };
-  const ffmpeg = new FfmpegPublisher(endpoint, folder, { name: 'ffmpeg', key, picture });
+  const ffmpeg = new FfmpegPublisher(endpoint, folder, { name: 'ffmpeg', token, picture });
   return {
     picture: () => {
       assertRuns(ffmpeg.child);

@@ -36,10 +36,10 @@ function version() {
 }
 
 function publisher(codec) {
-  return ({ folder, picture: { width, height, fps } }, endpoint, key) => {
+  return ({ folder, picture: { width, height, fps } }, endpoint, token) => {
     const source = `videotestsrc is-live=true pattern=ball background-color=0xff446688 ! video/x-raw,width=${width},height=${height},framerate=${fps}/1`;
     const video = [source, 'videoconvert ! queue', ...VIDEO[codec](fps)].join(' ! ');
-    const args = ['--url', endpoint, '--token', key, '--disable-colors', '--audio', AUDIO, '--video', video];
+    const args = ['--url', endpoint, '--token', token, '--disable-colors', '--audio', AUDIO, '--video', video];
     const log = join(folder, `publisher-simple-whip-client-${codec}.log`);
     const child = new Child(WHIP_CLIENT, args, log, undefined, { ...process.env, LD_LIBRARY_PATH: NO_UPNP });
     return {
