@@ -127,7 +127,8 @@ fn fit_open_files(config: &mut Config) {
         Ok(limit) => limit,
         Err(error) => return warn!(%error, "the limit of open files is not known"),
     };
-    let room = usize::try_from(limit.saturating_sub(OTHER_FILES).max(limit / 2)).unwrap_or(usize::MAX);
+    let other = OTHER_FILES + config.bet_service.most_connections() as u64;
+    let room = usize::try_from(limit.saturating_sub(other).max(limit / 2)).unwrap_or(usize::MAX);
     let wanted = config.http.max_connections;
     if room < wanted {
         warn!(wanted, room, limit, "http.max_connections is lowered: raise the limit of open files (ulimit -Hn)");

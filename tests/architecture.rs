@@ -26,9 +26,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("outbound", &[]),
     ("bet_service", &["config", "bets"]),
     ("fleet", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service"]),
-    ("telemetry", &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "fleet"]),
+    ("telemetry", &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "bet_service", "fleet"]),
     ("gatekeeper", &["identity", "config", "outbound", "telemetry"]),
-    ("http", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "fleet", "telemetry", "gatekeeper"]),
+    ("http", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "bet_service", "fleet", "telemetry", "gatekeeper"]),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];
 

@@ -5,6 +5,7 @@ mod http_support;
 use std::collections::BTreeMap;
 
 use http_support::*;
+use tableside::bet_service::{ServiceKind, ServiceReport};
 use tableside::net::Setting;
 use tableside::shard::{ShardReport, TableReport};
 
@@ -41,6 +42,33 @@ async fn a_drained_node_is_alive_but_not_ready() {
     assert_eq!(ready["checks"][0], serde_json::json!({ "name": "sockets", "ok": true }));
     assert_eq!(ready["checks"][1], serde_json::json!({ "name": "admission", "ok": false, "error": "draining" }));
     assert_eq!(server.get("/healthz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_bet_service_that_fails_is_told_and_takes_no_node_out_of_service() {
+    let bet_service = ServiceReport {
+        kind: Some(ServiceKind::Nats),
+        connected: Some(false),
+        failures: [0, 0, 7, 0, 0, 0, 0, 0, 0, 0],
+        ..ServiceReport::default()
+    };
+    let server = Server::admin_with(FakeSessions { bet_service, ..FakeSessions::default() }).await;
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready.status(), 200);
+    let checks = json(ready).await["checks"].clone();
+    let wanted = serde_json::json!({
+        "name": "bet_service", "ok": false, "error": "there is no connection to a NATS server", "required": false,
+    });
+    assert!(checks.as_array().is_some_and(|checks| checks.contains(&wanted)), "{checks}");
+    let text = server.get("/metrics").await.text().await.unwrap();
+    assert!(
+        text.contains("\ntableside_bet_service_failures_total{kind=\"nats\",reason=\"not_connected\"} 7\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\ntableside_bet_service_failures_total{kind=\"http\",reason=\"not_connected\"} 0\n"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -81,6 +81,12 @@ pub struct Passed {
     pub player: PlayerId,
     /// The name of the table.
     pub table: Arc<str>,
+    /// When it came off the wire.
+    pub edge_in: Instant,
+    /// When its player is told `unconfirmed`, if there is no answer.
+    pub deadline: Instant,
+    /// When its answer is of no use to anybody any more.
+    pub until: Instant,
     /// What it says.
     pub signal: Signal,
 }
@@ -250,12 +256,14 @@ impl<W: Clone + PartialEq> Desk<W> {
         self.next_ticket += 1;
         self.shares.entry(key.player.clone()).or_default().waiting += 1;
         self.by_key.insert(key.clone(), id);
-        let passed = Passed { ticket: Ticket(id), player: key.player.clone(), table: key.table.clone(), signal };
+        let until = deadline + self.limits.late;
+        let (player, table) = (key.player.clone(), key.table.clone());
+        let passed = Passed { ticket: Ticket(id), player, table, edge_in, deadline, until, signal };
         let record = Record {
             key,
             bet_id: passed.signal.bet_id.clone(),
             fingerprint: passed.signal.fingerprint,
-            state: State::Open { until: deadline + self.limits.late, waiters: vec![waiter] },
+            state: State::Open { until, waiters: vec![waiter] },
             wake: deadline,
         };
         self.wakes.insert((record.wake, id));

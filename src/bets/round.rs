@@ -21,6 +21,14 @@ pub enum RoundKind {
 }
 
 impl RoundKind {
+    /// Every kind.
+    pub const ALL: [RoundKind; 4] = [RoundKind::Open, RoundKind::Close, RoundKind::Result, RoundKind::Void];
+
+    /// The one of this `type`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// Its `type` on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -25,7 +25,8 @@ pub(super) fn check(config: &Config) -> Checked {
     media(config)?;
     sessions(config)?;
     auth(config)?;
-    tables(config)
+    tables(config)?;
+    bet_service(config)
 }
 
 fn http(config: &Config) -> Checked {
@@ -173,6 +174,23 @@ fn tables(config: &Config) -> Checked {
         return refuse(&format!("tables.{name}"), message);
     }
     Ok(())
+}
+
+fn bet_service(config: &Config) -> Checked {
+    let service = &config.bet_service;
+    within("bet_service.answer_timeout_ms", service.answer_timeout.as_millis(), 500..=30_000)?;
+    within("bet_service.max_in_flight", service.max_in_flight as u128, 1..=100_000)?;
+    within("bet_service.attempts", service.attempts.into(), 1..=10)?;
+    let breaker = &service.breaker;
+    within("bet_service.breaker.consecutive_failures", breaker.consecutive_failures.into(), 1..=1_000_000)?;
+    within("bet_service.breaker.failure_percent", breaker.failure_percent.into(), 1..=100)?;
+    within("bet_service.breaker.window_s", breaker.window.as_secs().into(), 1..=600)?;
+    within("bet_service.breaker.least_requests", breaker.least_requests.into(), 1..=1_000_000)?;
+    within("bet_service.breaker.open_ms", breaker.open.as_millis(), 100..=60_000)?;
+    within("bet_service.http.connect_timeout_ms", service.http.connect_timeout.as_millis(), 50..=10_000)?;
+    within("bet_service.http.events_silence_s", service.http.events_silence.as_secs().into(), 2..=600)?;
+    within("bet_service.nats.connect_timeout_ms", service.nats.connect_timeout.as_millis(), 50..=30_000)?;
+    service.check().or_else(|(key, message)| refuse(key, message))
 }
 
 fn within(key: &str, value: u128, allowed: RangeInclusive<u128>) -> Checked {

@@ -5,12 +5,14 @@
 //! Refuses to know: what the values are used for, the environment, the network.
 
 mod auth;
+mod bet_service;
 mod certificate;
 mod check;
 mod document;
 mod error;
 mod http;
 mod ice_server;
+mod nats_login;
 mod network;
 mod public_url;
 mod sections;
@@ -26,10 +28,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, AuthMode, InvalidJwksUrl, JwksUrl};
+pub use bet_service::{
+    BetService, BetServiceBreaker, BetServiceHttp, BetServiceKind, BetServiceNats, BetServiceTls, NatsServer,
+    ServiceUrl,
+};
 pub use certificate::{Certificate, CertificateError, CertificateText, authorities};
 pub use error::{ConfigError, Diagnostic};
 pub use http::{Http, ProxyHeader, Tls, TlsFiles};
 pub use ice_server::IceServer;
+pub use nats_login::NatsLogin;
 pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
@@ -57,6 +64,8 @@ pub struct Config {
     pub tables: BTreeMap<TableName, Table>,
     /// `[auth]`: who may publish and watch.
     pub auth: Auth,
+    /// `[bet_service]`: who decides on bets.
+    pub bet_service: BetService,
     /// `[log]`
     pub log: Log,
     /// What was in [`Auth::jwks_file`]; empty where the keys come from elsewhere.
@@ -72,13 +81,14 @@ impl Config {
     ///
     /// # Errors
     /// If a file cannot be read, is not TOML, has an unknown key or a value out of range, or if there are no keys to verify
-    /// tokens with: a gateway that anybody may use has to say so (`auth.mode`). If the certificate of `[http.tls]` cannot be
-    /// used.
+    /// tokens with: a gateway that anybody may use has to say so (`auth.mode`). If the certificate of `[http.tls]`, or a file that
+    /// `[bet_service]` names, cannot be used.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let text = read(file)?;
         let document = Document::parse(file, &text)?;
         let mut config = Self::from_document(&document)?;
         config.check_certificate(file, &document)?;
+        config.bet_service.load(file).map_err(|(key, message)| document.complaint(key, message))?;
         config.load_keys(file, &document)?;
         let directory = file.parent().unwrap_or(Path::new(""));
         for server in &mut config.http.ice_servers {
@@ -136,10 +146,11 @@ impl Config {
         Ok(config)
     }
 
-    /// What `tableside demo` runs with: HTTP on loopback, UDP on every address, any table, no tokens.
+    /// What `tableside demo` runs with: HTTP on loopback, UDP on every address, any table, no tokens, its own bet service.
     pub fn demo() -> Self {
         Self {
             http: Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), ..Http::default() },
+            bet_service: BetService { kind: BetServiceKind::Embedded, ..BetService::default() },
             demo: true,
             ..Self::default()
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, TableName};
+use super::{BetServiceKind, Config, NatsServer, ServiceUrl, TableName};
 
 /// Prints a checked configuration as a few lines for people.
 pub struct Summary<'a>(pub(super) &'a Config);
@@ -33,11 +33,30 @@ impl fmt::Display for Summary<'_> {
         };
         writeln!(f, "  players      at most {} per shard{core}", sessions.max_players_per_shard)?;
         self.tokens(f)?;
+        self.bet_service(f)?;
         self.tables(f)
     }
 }
 
 impl Summary<'_> {
+    fn bet_service(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = &self.0.bet_service;
+        let known = if service.tls.certificate.is_some() { ", with a certificate of the node's own" } else { "" };
+        match service.kind {
+            BetServiceKind::None => writeln!(f, "  bet service  none: bets are refused"),
+            BetServiceKind::Embedded => writeln!(f, "  bet service  the demo's wheel"),
+            BetServiceKind::Http => {
+                let url = service.http.url.as_ref().map_or("", ServiceUrl::as_str);
+                let rounds = if service.http.events_url.is_some() { "" } else { ", without round events" };
+                writeln!(f, "  bet service  {url}{known}{rounds}")
+            }
+            BetServiceKind::Nats => {
+                let servers: Vec<&str> = service.nats.servers.iter().map(NatsServer::as_str).collect();
+                writeln!(f, "  bet service  {}.bets.* on {}{known}", service.nats.subject_prefix, servers.join(", "))
+            }
+        }
+    }
+
     fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config { tables, .. } = self.0;
         if tables.is_empty() {

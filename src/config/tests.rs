@@ -87,6 +87,7 @@ fn an_unknown_key_is_refused_with_its_place_and_a_suggestion() {
         ("[tables.x]\nplayout_delay_min = 3\n", 2, 1, "tables.x.playout_delay_min", "`playout_delay_min_ms`?"),
         ("[http]\nring_packets = 1\n", 2, 1, "http.ring_packets", "it belongs under [media]"),
         ("[admin]\nzzz = 1\n", 2, 1, "admin.zzz", "known here: listen, max_connections"),
+        ("[bet_service.http]\nevent_url = 1\n", 2, 1, "bet_service.http.event_url", "did you mean `events_url`?"),
     ] {
         let at = refusal(text);
         assert_eq!((at.line, at.column, at.key.as_deref()), (line, column, Some(key)), "{at}");
@@ -136,6 +137,38 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[log]\nformat = \"xml\"\n", 2, "log.format", "expected `human` or `json`"),
         ("[log]\nlevel = \"loud\"\n", 2, "log.level", "`info`"),
         ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
+        ("[bet_service]\nkind = \"grpc\"\n", 2, "bet_service.kind", "expected one of"),
+        ("[bet_service]\nkind = \"http\"\n", 2, "bet_service.kind", "bet_service.http.url is not set"),
+        ("[bet_service]\nkind = \"nats\"\n", 2, "bet_service.kind", "bet_service.nats.servers is empty"),
+        ("[bet_service]\nanswer_timeout_ms = 1\n", 2, "bet_service.answer_timeout_ms", "allowed are 500 to 30000"),
+        ("[bet_service.http]\nurl = \"bets\"\n", 2, "bet_service.http.url", "https://bets.example.com/v1/bets"),
+        ("[bet_service.nats]\nservers = [\"nats://u:p@h\"]\n", 2, "bet_service.nats.servers", "without a user"),
+        ("[bet_service.breaker]\nfailure_percent = 0\n", 2, "bet_service.breaker.failure_percent", "1 to 100"),
+        ("[bet_service.tls]\nkey = \"a\"\n", 2, "bet_service.tls.key", "bet_service.tls.certificate is not"),
+        (
+            "[bet_service]\nkind = \"http\"\nhttp.url = \"http://a\"\ntls.ca_file = \"a\"\n",
+            4,
+            "bet_service.tls",
+            "no URL of bet_service.http is https",
+        ),
+        (
+            "[bet_service]\nkind = \"nats\"\nnats.servers = [\"nats://a\"]\nnats.subject_prefix = \"a.*\"\n",
+            4,
+            "bet_service.nats.subject_prefix",
+            "casino.eu.tableside",
+        ),
+        (
+            "[bet_service]\nkind = \"nats\"\nnats.servers = [\"nats://a\"]\nnats.username = \"a\"\n",
+            4,
+            "bet_service.nats.username",
+            "belong together",
+        ),
+        (
+            "[bet_service]\nkind = \"nats\"\nnats = { servers = [\"nats://a\"], token_file = \"a\", credentials_file = \"b\" }\n",
+            3,
+            "bet_service.nats",
+            "set one of",
+        ),
         ("[tables.\"a b\"]\n", 1, "tables.a b", "letters, digits"),
         ("http = 3\n", 1, "http", "expected a section"),
         ("[tables.a]\n[tables.b]\nplayout_delay_min_ms = 3\n", 2, "tables.b", "expected both"),
@@ -266,6 +299,39 @@ fn a_certificate_that_cannot_be_used_is_refused_with_its_place() {
         let at = error.diagnostic().unwrap();
         assert_eq!((at.line, at.key.as_deref()), (line, Some(wrong)), "{error}");
         assert!(at.message.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn files_of_the_bet_service_are_looked_at_and_named() {
+    let directory = Directory::new();
+    let made = rcgen::generate_simple_self_signed(["node.example".to_owned()]).unwrap();
+    directory.write("node.crt", &made.cert.pem());
+    directory.write("node.key", &made.signing_key.serialize_pem());
+    directory.write("empty", "");
+    directory.write("jwks.json", JWKS);
+    let load = |section: &str| {
+        let text = format!("{AUTH}[bet_service]\n{section}");
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let http = "kind = \"http\"\nhttp.url = \"https://bets.example.com/bets\"\n";
+    let nats = "kind = \"nats\"\nnats.servers = [\"tls://nats.example.com\"]\n";
+    let pair = "tls.certificate = \"node.crt\"\ntls.key = \"node.key\"\n";
+    let config = load(&format!("{http}{pair}tls.ca_file = \"node.crt\"\n")).unwrap();
+    assert_eq!(config.bet_service.tls.ca_file, Some(directory.0.join("node.crt")));
+    assert!(config.summary().to_string().contains("bet service  https://bets.example.com/bets, with a certificate"));
+    for (section, line, key, says) in [
+        (format!("{http}tls.ca_file = \"none\"\n"), 7, "bet_service.tls.ca_file", "cannot read"),
+        (format!("{http}tls.ca_file = \"empty\"\n"), 7, "bet_service.tls.ca_file", "holds no certificate"),
+        (format!("{http}{}", pair.replace("node.key", "empty")), 8, "bet_service.tls.key", "holds no private key"),
+        (format!("{nats}{}", pair.replace("node.crt", "none")), 7, "bet_service.tls.certificate", "cannot be read"),
+        (format!("{nats}nats.token_file = \"empty\"\n"), 7, "bet_service.nats.token_file", "is empty"),
+        (format!("{nats}nats.credentials_file = \"jwks.json\"\n"), 7, "bet_service.nats.credentials_file", ".creds"),
+    ] {
+        let error = load(&section).unwrap_err();
+        let at = error.diagnostic().unwrap();
+        assert_eq!((at.line, at.key.as_deref()), (line, Some(key)), "{error}");
+        assert!(at.message.contains(says) && !at.message.contains("11qYAYKx"), "{error}");
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn start(room: Room) -> io::Result<()> {
 /// Works until the node ends.
 async fn run(room: Room) {
     let Room { link, mut bets, mut tables, shards, report } = room;
-    let Link { requests, tables: changes, mut said } = link;
+    let Link { requests, tables: changes, mut said, .. } = link;
     let mut counter = Counter {
         desk: Desk::new(DeskLimits::default()),
         book: RoundBook::default(),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::bet_service::{Embedded, Link, connect};
+use crate::bet_service::{self, Link, Meter, ServiceReport, connect_configured};
 use crate::bets::{PlayerId, RoundReport};
 use crate::config::{Config, Sessions, TableName};
 use crate::identity::Subject;
@@ -94,6 +94,9 @@ pub enum StartError {
     /// The addresses of the host cannot be read.
     #[error("cannot read the host's addresses: {0}")]
     Addresses(std::io::Error),
+    /// The connector to the bet service.
+    #[error("cannot connect to the bet service: {0}")]
+    BetService(#[from] bet_service::StartError),
     /// The thread for bets.
     #[error("cannot start the thread for bets: {0}")]
     Desk(std::io::Error),
@@ -120,17 +123,18 @@ struct Inner {
     /// Tells the desk of tables, where there is one.
     table_news: Option<mpsc::UnboundedSender<TableNews>>,
     rounds: watch::Receiver<RoundReport>,
+    /// What the connector counts; of none without one.
+    bet_service: Meter,
     draining: AtomicBool,
 }
 
 impl Node {
-    /// Starts the shards, and for the demo its own bet service. Must be called inside a multi-threaded tokio runtime.
+    /// Starts the shards, and the connector to the bet service. Must be called inside a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// See [`StartError`]: ports in use, no addresses.
+    /// See [`StartError`]: ports in use, no addresses, a file of `[bet_service]` that cannot be used.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let bet_service = config.demo.then(|| connect(Embedded));
-        Self::start_with(config, bet_service).await
+        Self::start_with(config, connect_configured(config)?).await
     }
 
     /// Starts the shards; bets go to `bet_service`. Where there is none, they are refused.
@@ -186,6 +190,7 @@ impl Node {
         merge_tuning(&mut tuning, verify_sysctls("/proc/sys".as_ref(), &options));
         merge_tuning(&mut tuning, vec![raise_open_files(open_files(config, count))]);
         let (round_report, rounds) = watch::channel(RoundReport::default());
+        let meter = bet_service.as_ref().map(|link| link.meter.clone()).unwrap_or_default();
         let bet_service = bet_service.map(|link| {
             let (table_news, tables) = mpsc::unbounded_channel();
             let room =
@@ -209,6 +214,7 @@ impl Node {
             admission: Admission::new(&config.sessions),
             table_news,
             rounds,
+            bet_service: meter,
             draining: AtomicBool::new(false),
         };
         let node = Self { inner: Arc::new(inner) };
@@ -350,6 +356,11 @@ impl Node {
     /// How rounds have ended so far.
     pub fn rounds(&self) -> RoundReport {
         self.inner.rounds.borrow().clone()
+    }
+
+    /// What the connector to the bet service has done so far.
+    pub fn bet_service(&self) -> ServiceReport {
+        self.inner.bet_service.report()
     }
 
     /// The UDP ports, one per shard.
@@ -669,7 +680,7 @@ fn tcp_options(config: &Config) -> Option<TcpOptions> {
 fn open_files(config: &Config, shards: usize) -> u64 {
     let tcp = &config.media.tcp;
     let connections = if tcp.enabled { shards * tcp.max_connections_per_shard } else { 0 };
-    (OTHER_FILES + connections) as u64
+    (OTHER_FILES + connections + config.bet_service.most_connections()) as u64
 }
 
 /// What the configuration's check has let through is below 64.

@@ -32,10 +32,12 @@ async fn metrics<S: Sessions>(State(app): State<App<S>>) -> impl IntoResponse {
     app.metrics.replace_reports(app.sessions.reports());
     app.metrics.replace_admission(app.sessions.admission());
     app.metrics.replace_rounds(app.sessions.rounds());
+    app.metrics.replace_bet_service(app.sessions.bet_service());
     ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], app.metrics.render())
 }
 
-/// 200 if all that serving depends on works, else 503; both list every check.
+/// 200 if all that serving depends on works, else 503; both list every check. One that is not `required` does not count:
+/// a node whose bet service fails still shows the game, and every other node's fails with it.
 async fn ready<S: Sessions>(State(app): State<App<S>>) -> impl IntoResponse {
     let (ready, checks) = checks(&app);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -50,7 +52,14 @@ fn checks<S: Sessions>(app: &App<S>) -> (bool, Vec<Value>) {
         Ok(()) => json!({ "name": name, "ok": true }),
         Err(error) => json!({ "name": name, "ok": false, "error": error }),
     };
-    (ready, readiness.into_iter().map(check).collect())
+    let mut checks: Vec<Value> = readiness.into_iter().map(check).collect();
+    let service = app.sessions.bet_service();
+    if service.kind.is_some() {
+        let mut state = check(("bet_service", service.health().map_err(str::to_owned)));
+        state["required"] = false.into();
+        checks.push(state);
+    }
+    (ready, checks)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the uptime is real")]

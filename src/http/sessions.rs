@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 
+use crate::bet_service::ServiceReport;
 use crate::bets::{PlayerId, RoundReport};
 use crate::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
@@ -67,6 +68,9 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 
     /// How rounds have ended so far.
     fn rounds(&self) -> RoundReport;
+
+    /// What the connector to the bet service has done so far.
+    fn bet_service(&self) -> ServiceReport;
 
     /// What serving depends on, each with its name and, if it fails, why.
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
@@ -140,6 +144,10 @@ impl Sessions for Node {
 
     fn rounds(&self) -> RoundReport {
         Node::rounds(self)
+    }
+
+    fn bet_service(&self) -> ServiceReport {
+        Node::bet_service(self)
     }
 
     fn admission(&self) -> AdmissionReport {

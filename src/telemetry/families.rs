@@ -335,7 +335,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
 ];
 
-const fn gauge(
+pub(super) const fn gauge(
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],
@@ -344,7 +344,7 @@ const fn gauge(
     Family { name, help, kind: MetricType::GAUGE, labels, samples }
 }
 
-const fn counter(
+pub(super) const fn counter(
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],

@@ -7,13 +7,15 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::bets::{Leg, RoundReport};
+use crate::bet_service::{ServiceKind, ServiceReport};
+use crate::bets::{Leg, LegHistogram, RoundReport};
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
 use crate::net::Setting;
 use crate::qos::{Bounds, Histogram, TimeHistogram};
 use crate::shard::ShardReport;
 
+use super::bet_service::{ANSWER_TIME, BET_SERVICE};
 use super::families::{BET_RTT, FAMILIES, Family, ROUND_SETTLE, TABLE_HISTOGRAMS, TableHistogram};
 use super::listeners::ListenerMetrics;
 use super::tokens::TokenMetrics;
@@ -109,6 +111,11 @@ impl Metrics {
         lock(&self.totals).replace_rounds(report);
     }
 
+    /// Takes what the connector to the bet service has done.
+    pub fn replace_bet_service(&self, report: ServiceReport) {
+        lock(&self.totals).replace_bet_service(report);
+    }
+
     /// Takes how the node is tuned.
     pub fn set_tuning(&self, tuning: Vec<Setting>) {
         lock(&self.totals).set_tuning(&tuning);
@@ -162,7 +169,7 @@ fn http_requests() -> IntCounterVec {
     counter
 }
 
-/// Computes [`FAMILIES`] and [`TABLE_HISTOGRAMS`] from the reports at each scrape.
+/// Computes [`FAMILIES`], [`BET_SERVICE`] and [`TABLE_HISTOGRAMS`] from the reports at each scrape.
 struct ReportCollector {
     totals: Arc<Mutex<Totals>>,
     descriptions: Vec<Desc>,
@@ -174,10 +181,11 @@ impl ReportCollector {
             let labels = labels.iter().map(ToString::to_string).collect();
             Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).expect("a valid name")
         };
-        let numbers = FAMILIES.iter().map(|family| describe(family.name, family.help, family.labels));
+        let families = FAMILIES.iter().chain(BET_SERVICE);
+        let numbers = families.map(|family| describe(family.name, family.help, family.labels));
         let histograms = TABLE_HISTOGRAMS.iter().map(|histogram| describe(histogram.name, histogram.help, &["table"]));
-        let bets =
-            [(BET_RTT, &["leg"][..]), (ROUND_SETTLE, &[])].map(|((name, help), labels)| describe(name, help, labels));
+        let bets = [(BET_RTT, &["leg"][..]), (ROUND_SETTLE, &[]), (ANSWER_TIME, &["kind"])];
+        let bets = bets.map(|((name, help), labels)| describe(name, help, labels));
         Self { totals, descriptions: numbers.chain(histograms).chain(bets).collect() }
     }
 }
@@ -189,9 +197,12 @@ impl Collector for ReportCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let totals = lock(&self.totals);
-        let numbers = FAMILIES.iter().map(|family| collect(family, &totals));
+        let numbers = FAMILIES.iter().chain(BET_SERVICE).map(|family| collect(family, &totals));
         let histograms = TABLE_HISTOGRAMS.iter().map(|histogram| collect_histogram(histogram, &totals));
-        numbers.chain(histograms).chain([bet_round_trips(&totals), settle_times(&totals)]).collect()
+        numbers
+            .chain(histograms)
+            .chain([bet_round_trips(&totals), settle_times(&totals), answer_times(&totals)])
+            .collect()
     }
 }
 
@@ -219,6 +230,16 @@ fn bet_round_trips(totals: &Totals) -> MetricFamily {
 
 fn settle_times(totals: &Totals) -> MetricFamily {
     histogram_family(ROUND_SETTLE, vec![time_metric(&[], Vec::new(), &totals.rounds().settle)])
+}
+
+fn answer_times(totals: &Totals) -> MetricFamily {
+    let report = totals.bet_service();
+    let metric = |(kind, name): (ServiceKind, &str)| {
+        let none = LegHistogram::default();
+        let of_kind = if report.kind == Some(kind) { &report.answer_time } else { &none };
+        time_metric(&["kind"], vec![name.to_owned()], of_kind)
+    };
+    histogram_family(ANSWER_TIME, ServiceKind::ALL.into_iter().map(metric).collect())
 }
 
 fn time_metric<B: Bounds>(names: &[&str], values: Vec<String>, histogram: &TimeHistogram<B>) -> Metric {

@@ -4,6 +4,7 @@
 //! Prometheus scrapes (`docs/metrics.md` is its catalogue), and log lines.
 //! Refuses to know: how a shard counts, and anything about one session, player or address.
 
+mod bet_service;
 mod families;
 mod listeners;
 mod logs;

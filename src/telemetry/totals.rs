@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bet_service::ServiceReport;
 use crate::bets::{BetCounts, RoundReport};
 use crate::fleet::AdmissionReport;
 use crate::net::{SETTINGS, Setting};
@@ -17,6 +18,7 @@ pub(super) struct Totals {
     tuning: BTreeMap<&'static str, bool>,
     admission: AdmissionReport,
     rounds: RoundReport,
+    bet_service: ServiceReport,
 }
 
 impl Totals {
@@ -27,6 +29,7 @@ impl Totals {
             tuning: SETTINGS.iter().map(|setting| (*setting, false)).collect(),
             admission: AdmissionReport::default(),
             rounds: RoundReport::default(),
+            bet_service: ServiceReport::default(),
         }
     }
 
@@ -54,6 +57,14 @@ impl Totals {
 
     pub(super) fn rounds(&self) -> &RoundReport {
         &self.rounds
+    }
+
+    pub(super) fn replace_bet_service(&mut self, report: ServiceReport) {
+        self.bet_service = report;
+    }
+
+    pub(super) fn bet_service(&self) -> &ServiceReport {
+        &self.bet_service
     }
 
     /// Bet signals of all shards.

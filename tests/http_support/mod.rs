@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
+use tableside::bet_service::ServiceReport;
 use tableside::bets::{PlayerId, RoundReport};
 use tableside::config::Config;
 use tableside::fleet::{
@@ -90,6 +91,7 @@ pub struct FakeSessions {
     pub hangs: bool,
     pub reports: Vec<ShardReport>,
     pub admission: AdmissionReport,
+    pub bet_service: ServiceReport,
     /// Who asked.
     pub clients: Arc<Mutex<Vec<ClientNetwork>>>,
     /// Who has asked to publish.
@@ -225,6 +227,10 @@ impl Sessions for FakeSessions {
 
     fn rounds(&self) -> RoundReport {
         RoundReport::default()
+    }
+
+    fn bet_service(&self) -> ServiceReport {
+        self.bet_service.clone()
     }
 
     fn admission(&self) -> AdmissionReport {

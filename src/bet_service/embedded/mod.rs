@@ -8,9 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use crate::bets::Passed;
+use crate::bets::{Outcome, Passed};
 
 use self::casino::Casino;
+use super::report::{Meter, RequestResult, ServiceKind};
 use super::{Connector, Said, ServiceEnd};
 
 /// The embedded service with its rounds.
@@ -19,6 +20,7 @@ pub struct Embedded;
 
 impl Connector for Embedded {
     async fn run(self, mut end: ServiceEnd) {
+        end.meter.is_of(ServiceKind::Embedded);
         let (epoch, unix) = clocks();
         let mut casino = Casino::new(epoch, unix);
         loop {
@@ -32,7 +34,7 @@ impl Connector for Embedded {
             tokio::select! {
                 passed = end.requests.recv() => match passed {
                     Some(passed) => {
-                        if !answer(&mut casino, &end.said, &passed).await {
+                        if !answer(&mut casino, &end.said, &end.meter, &passed).await {
                             return;
                         }
                     }
@@ -58,8 +60,10 @@ impl Connector for Embedded {
 }
 
 /// `false` if nobody is listening any more.
-async fn answer(casino: &mut Casino, said: &mpsc::Sender<Said>, passed: &Passed) -> bool {
+async fn answer(casino: &mut Casino, said: &mpsc::Sender<Said>, meter: &Meter, passed: &Passed) -> bool {
     let outcome = casino.handle_bet(now(), &passed.player, &passed.table, &passed.signal);
+    let accepted = outcome == Outcome::Accepted;
+    meter.request(if accepted { RequestResult::Accepted } else { RequestResult::Rejected });
     said.send(Said::Answer { ticket: passed.ticket, outcome }).await.is_ok()
 }
 

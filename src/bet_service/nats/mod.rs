@@ -1,0 +1,283 @@
+//! A bet service behind a NATS server: a request for each signal, a subscription for its rounds.
+//!
+//! Core NATS alone, without JetStream: a signal that nobody takes now is of no use later. The client reconnects without
+//! end. It keeps what is published while there is no connection and sends it with the next one, so nothing is handed to
+//! it then: `refused` would not be true.
+
+mod inbox;
+pub(super) mod subject;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, PublishErrorKind, StatusCode};
+use tokio::sync::{mpsc, watch};
+
+use crate::bets::Outcome;
+use crate::config::{BetService, BetServiceNats, NatsLogin, NatsServer};
+
+use super::backoff::{Backoff, chance};
+use super::document::{self, Answer, MAX_ANSWER};
+use super::relay::{Call, Failed, RelayLimits, Transport, now, relay};
+use super::report::{Failure, Meter, ServiceKind};
+use super::rounds::Rounds;
+use super::tls::ServiceTls;
+use super::trace::TraceParent;
+use super::{Connector, FromService, ServiceEnd, StartError, TableChange, clocks};
+use inbox::{Inbox, next};
+use subject::Subjects;
+
+/// Between attempts to connect.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(2) };
+
+/// How often the client asks a server whether it is there; it has lost it after two pings without an answer.
+const PING: Duration = Duration::from_secs(5);
+
+/// How often the service is told which tables are live, besides when that changes: it may have come anew, which nothing
+/// says.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+/// The connector of `bet_service.kind = "nats"`.
+#[derive(Debug)]
+pub struct NatsService {
+    limits: RelayLimits,
+    tls: Option<ServiceTls>,
+    config: BetServiceNats,
+    rounds: Rounds,
+}
+
+impl NatsService {
+    /// Of a checked configuration, for `tables`.
+    ///
+    /// # Errors
+    /// A file of `[bet_service.tls]` cannot be used, or no server is named.
+    pub fn new(config: &BetService, tables: impl IntoIterator<Item = Arc<str>>) -> Result<Self, StartError> {
+        let nats = &config.nats;
+        if nats.servers.is_empty() {
+            return Err(StartError::NoAddress("bet_service.nats.servers"));
+        }
+        let is_tls = config.tls.is_set() || nats.servers.iter().any(NatsServer::is_tls);
+        Ok(Self {
+            limits: RelayLimits::of(config),
+            tls: if is_tls { Some(ServiceTls::new(&config.tls)?) } else { None },
+            config: nats.clone(),
+            rounds: Rounds::new(tables),
+        })
+    }
+}
+
+/// The connection to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Link {
+    is_up: bool,
+    /// How often it was lost: what was asked before has no answer after.
+    losses: u64,
+}
+
+impl Connector for NatsService {
+    async fn run(self, end: ServiceEnd) {
+        let Self { limits, tls, config, rounds } = self;
+        let ServiceEnd { requests, tables: changes, said, meter } = end;
+        meter.is_of(ServiceKind::Nats);
+        meter.connected(false);
+        let (state, link) = watch::channel(Link::default());
+        let subjects = Subjects::new(&config.subject_prefix);
+        let servers: Vec<&str> = config.servers.iter().map(NatsServer::as_str).collect();
+        let options = options(&config, tls.as_ref(), state, meter.clone());
+        let subscribed = async {
+            let client = options.connect(servers).await.map_err(|error| error.to_string())?;
+            let inbox = Inbox::new(&client.new_inbox());
+            let answers = client.subscribe(inbox.subject()).await.map_err(|error| error.to_string())?;
+            let events = client.subscribe(subjects.all_rounds()).await.map_err(|error| error.to_string())?;
+            Ok::<_, String>((client, inbox, answers, events))
+        };
+        let (client, inbox, answers, mut events) = match subscribed.await {
+            Ok(subscribed) => subscribed,
+            // Only for addresses and subjects that the configuration's check does not let through.
+            Err(error) => return tracing::error!(error, "there is no connector to the bet service"),
+        };
+
+        let ask = Ask { client: client.clone(), subjects: subjects.clone(), inbox: inbox.clone(), link: link.clone() };
+        let signals = relay(Arc::new(ask), limits, requests, said.clone(), meter.clone(), clocks());
+        let (came, incoming) = mpsc::channel(64);
+        let (tell, states) = mpsc::unbounded_channel();
+        let told = came.clone();
+        let follow = async move {
+            while let Some(message) = next(&mut events).await {
+                // Whoever may publish on a table's subject speaks for that table alone.
+                let table = message.subject.rsplit('.').next().map(str::to_owned);
+                if told.send(FromService::Event { text: message.payload, table }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let keep_fresh = async {
+            match tls {
+                Some(tls) => tls.keep_fresh().await,
+                None => std::future::pending().await,
+            }
+        };
+        let around = async {
+            tokio::join!(
+                keep_fresh,
+                inbox.deliver(answers),
+                follow,
+                remind(link, came),
+                tell_tables(client, subjects, states),
+                super::follow_rounds(rounds, incoming, changes, tell, said, meter),
+            )
+        };
+        tokio::select! {
+            () = signals => {}
+            _ = around => {}
+        }
+    }
+}
+
+fn options(
+    config: &BetServiceNats,
+    tls: Option<&ServiceTls>,
+    state: watch::Sender<Link>,
+    meter: Meter,
+) -> ConnectOptions {
+    let login = config.clone();
+    let options = if NatsLogin::read(config).is_ok_and(|login| login == NatsLogin::None) {
+        ConnectOptions::new()
+    } else {
+        ConnectOptions::with_auth_callback(move |nonce| {
+            let login = login.clone();
+            async move { log_in(login, nonce).await.map_err(async_nats::AuthError::new) }
+        })
+    };
+    let state = Arc::new(state);
+    let options = options
+        .name("tableside")
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .ping_interval(PING)
+        .connection_timeout(config.connect_timeout)
+        .reconnect_delay_callback(|attempts| match attempts {
+            // The first at once: a server that restarts tells its clients to go elsewhere.
+            0 | 1 => Duration::ZERO,
+            more => BACKOFF.delay(u32::try_from(more - 1).unwrap_or(u32::MAX), chance()),
+        })
+        .event_callback(move |event| {
+            handle(&event, &state, &meter);
+            std::future::ready(())
+        });
+    match tls {
+        Some(tls) => options.tls_client_config(tls.config.clone()),
+        None => options,
+    }
+}
+
+fn handle(event: &Event, state: &watch::Sender<Link>, meter: &Meter) {
+    match event {
+        Event::Connected => {
+            meter.connected(true);
+            if state.borrow().losses > 0 {
+                meter.reconnected();
+            }
+            state.send_modify(|link| link.is_up = true);
+        }
+        Event::Disconnected => {
+            meter.connected(false);
+            tracing::warn!("the connection to the NATS server is lost; reconnecting");
+            state.send_modify(|link| (link.is_up, link.losses) = (false, link.losses + 1));
+        }
+        Event::SlowConsumer(_) => tracing::warn!("messages of the NATS server were dropped: too many at once"),
+        Event::ServerError(error) => tracing::warn!(%error, "the NATS server refuses something"),
+        Event::ClientError(error) => tracing::debug!(%error, "no connection to the NATS server"),
+        Event::LameDuckMode | Event::Draining | Event::Closed => {}
+    }
+}
+
+/// What a server is told, read anew for each connection.
+async fn log_in(config: BetServiceNats, nonce: Vec<u8>) -> Result<async_nats::Auth, String> {
+    let read = move || NatsLogin::read(&config).map_err(|(key, message)| format!("{key}: {message}"));
+    // A file may lie on a network: not on a thread of the runtime.
+    let login = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())??;
+    let mut auth = async_nats::Auth::new();
+    match login {
+        NatsLogin::None => {}
+        NatsLogin::Password { username, password } => (auth.username, auth.password) = (Some(username), Some(password)),
+        NatsLogin::Token(token) => auth.token = Some(token),
+        NatsLogin::Credentials { jwt, seed } => {
+            let key = nkeys::KeyPair::from_seed(&seed).map_err(|error| error.to_string())?;
+            let signature = key.sign(&nonce).map_err(|error| error.to_string())?;
+            (auth.jwt, auth.signature) = (Some(jwt), Some(signature));
+        }
+    }
+    Ok(auth)
+}
+
+/// Has the service told of the tables with every connection, and again every while.
+async fn remind(mut link: watch::Receiver<Link>, came: mpsc::Sender<FromService>) {
+    loop {
+        let is_up = link.borrow_and_update().is_up;
+        if is_up && came.send(FromService::Unaware).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            changed = link.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TELL_AGAIN) => {}
+        }
+    }
+}
+
+async fn tell_tables(client: Client, subjects: Subjects, mut states: mpsc::UnboundedReceiver<TableChange>) {
+    while let Some(TableChange { table, live }) = states.recv().await {
+        let Ok(document) = document::table(&table, live) else { continue };
+        // What is not sent is told again with the next connection.
+        let _ = client.publish(subjects.tables(&table), document.into()).await;
+    }
+}
+
+/// Asks with a request.
+struct Ask {
+    client: Client,
+    subjects: Subjects,
+    inbox: Inbox,
+    link: watch::Receiver<Link>,
+}
+
+impl Transport for Ask {
+    async fn ask(&self, call: Call<'_>) -> Result<Outcome, Failed> {
+        let Call { passed, id, trace, attempt, clocks } = call;
+        let mut link = self.link.clone();
+        let Link { is_up, losses } = *link.borrow_and_update();
+        if !is_up {
+            return Err(Failed::not_sent(Failure::NotConnected));
+        }
+        let unwritable = Failed::not_sent(Failure::Malformed).for_good();
+        let document = document::bet(passed, clocks, now(), attempt).map_err(|_| unwritable)?;
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id.to_string());
+        headers.insert(TraceParent::HEADER, trace.to_string());
+        headers.insert("Content-Type", "application/json");
+        let mut awaited = self.inbox.expect();
+        let (to, back) = (self.subjects.bets(&passed.table), awaited.subject());
+        let sent = self.client.publish_with_reply_and_headers(to, back, headers, document.into()).await;
+        sent.map_err(|error| match error.kind() {
+            PublishErrorKind::Send => Failed::not_sent(Failure::NotConnected),
+            // The server takes no message of this length.
+            _ => Failed::not_sent(Failure::TooLarge).for_good(),
+        })?;
+        let message = tokio::select! {
+            message = awaited.answer() => message,
+            _ = link.wait_for(|link| link.losses != losses) => None,
+        };
+        let message = message.ok_or(Failed::in_doubt(Failure::Broken))?;
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(Failed::not_sent(Failure::NoResponders).for_good());
+        }
+        if message.payload.len() > MAX_ANSWER {
+            return Err(Failed::in_doubt(Failure::TooLarge).for_good());
+        }
+        match document::parse_answer(&message.payload, id) {
+            Ok(Answer::Outcome(outcome)) => Ok(outcome),
+            Ok(Answer::Unavailable) => Err(Failed::not_sent(Failure::Unavailable)),
+            Err(_) => Err(Failed::in_doubt(Failure::Malformed).for_good()),
+        }
+    }
+}
