@@ -3,7 +3,7 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, bet_service, fleet, telemetry, gatekeeper, http, demo } ← run ← main
+//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, bet_service, audit, fleet, telemetry, gatekeeper, http, demo } ← run ← main
 //! ```
 //!
 //! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `identity`, `media`, `qos`,
@@ -14,6 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod audit;
 pub mod bet_service;
 pub mod bets;
 pub mod config;

@@ -90,6 +90,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         _ = tokio::time::sleep(SHUTDOWN_LIMIT) => warn!("some connections did not end in time"),
         _ = signals.next() => warn!("told twice: ending at once"),
     }
+    tokio::select! {
+        () = node.close_audit() => {}
+        _ = signals.next() => warn!("told again: the audit trail is not waited for"),
+    }
     anyhow::ensure!(!broken, "a shard has failed");
     info!("ended");
     Ok(())

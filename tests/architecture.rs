@@ -25,10 +25,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("net", &["config", "media", "rtc", "fanout"]),
     ("outbound", &[]),
     ("bet_service", &["config", "bets"]),
-    ("fleet", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service"]),
-    ("telemetry", &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "bet_service", "fleet"]),
+    ("audit", &["config", "bets"]),
+    ("fleet", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit"]),
+    ("telemetry", &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit", "fleet"]),
     ("gatekeeper", &["identity", "config", "outbound", "telemetry"]),
-    ("http", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "bet_service", "fleet", "telemetry", "gatekeeper"]),
+    ("http", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "bet_service", "audit", "fleet", "telemetry", "gatekeeper"]),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];
 

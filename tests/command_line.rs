@@ -63,11 +63,12 @@ impl Drop for Files {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["", "gateway", "demo", "check-config", "token", "token keygen"] {
+    for command in ["", "gateway", "demo", "check-config", "token", "token keygen", "audit", "audit verify", "audit export", "audit keygen"] {
         let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("Example:\n  tableside "), "{text}");
+        let example = ["Example:\n  tableside ", "Examples:\n  tableside "].iter().any(|begin| text.contains(begin));
+        assert!(example, "{text}");
     }
 }
 
@@ -149,6 +150,44 @@ fn the_demo_says_where_it_is_and_ends_when_told() {
     demo.signal("-HUP");
     demo.signal("-TERM");
     assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_gateway_ends_its_audit_trail_and_goes_on_with_it() {
+    let files = Files::new("");
+    let path = |name: &str| files.0.join(name).to_str().unwrap().to_owned();
+    assert!(run(&["audit", "keygen", &path("audit.key")]).status.success());
+    fs::create_dir(path("sink")).unwrap();
+    let first_port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().min(65_000);
+    let config = format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\nshards = 1\nfirst_port = {first_port}\n\
+         {AUTH}[audit]\ndirectory = \"trail\"\nnode = \"edge-1\"\n\
+         signing_key_file = \"audit.key\"\nsink_directory = \"sink\"\n"
+    );
+    fs::write(path("gateway.toml"), &config).unwrap();
+    for processes in 1..=2 {
+        let mut command = tableside(&["gateway", "--config", &files.config()]);
+        let mut gateway = Node(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(gateway.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("listening")));
+        gateway.signal("-TERM");
+        assert!(lines.any(|line| line.contains("the audit trail is complete")));
+        lines.for_each(drop);
+        assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
+        let verified = run(&["audit", "verify", "--sealed", "--key", &path("audit.key.pub"), &path("trail")]);
+        let text = String::from_utf8(verified.stdout).unwrap();
+        assert_eq!(verified.status.code(), Some(0), "{text}");
+        assert!(text.contains(&format!("processes     {processes}, of which 0 followed")), "{text}");
+    }
+    let chain = fs::read_dir(path("sink/edge-1")).unwrap().next().unwrap().unwrap().path();
+    for segment in ["audit-0000000001.jsonl", "audit-0000000002.jsonl"] {
+        assert_eq!(fs::read(chain.join(segment)).unwrap(), fs::read(files.0.join("trail").join(segment)).unwrap());
+    }
+    fs::write(path("gateway.toml"), config.replace("\"trail\"", "\"no/such/place\"")).unwrap();
+    let output = run(&["gateway", "--config", &files.config()]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot make the directory") && said.contains("audit.directory"), "{said}");
 }
 
 /// Makes a certificate and writes it where [`a_hangup_has_the_certificate_read_again`] has configured it.

@@ -213,6 +213,7 @@ pub(super) mod tests {
             player: PlayerId::new(player).unwrap(),
             table: "roulette".into(),
             edge_in: now,
+            last_mile: None,
             signal: Signal::parse(text.as_bytes()).unwrap(),
         };
         match Desk::new(DeskLimits::default()).handle_signal(now, arrival) {

@@ -60,6 +60,8 @@ pub struct Arrival<W> {
     pub table: Arc<str>,
     /// When it came off the wire.
     pub edge_in: Instant,
+    /// The round trip between player and edge by RTCP, where it was measured.
+    pub last_mile: Option<Duration>,
     /// What it says.
     pub signal: Signal,
 }
@@ -67,8 +69,8 @@ pub struct Arrival<W> {
 impl<W> Arrival<W> {
     /// The same from somewhere that `to` names otherwise.
     pub fn at<V>(self, to: impl FnOnce(W) -> V) -> Arrival<V> {
-        let Self { from, player, table, edge_in, signal } = self;
-        Arrival { from: to(from), player, table, edge_in, signal }
+        let Self { from, player, table, edge_in, last_mile, signal } = self;
+        Arrival { from: to(from), player, table, edge_in, last_mile, signal }
     }
 }
 
@@ -210,7 +212,7 @@ impl<W: Clone + PartialEq> Desk<W> {
 
     /// Takes a signal.
     pub fn handle_signal(&mut self, now: Instant, arrival: Arrival<W>) -> Decision<W> {
-        let Arrival { from, player, table, edge_in, signal } = arrival;
+        let Arrival { from, player, table, edge_in, last_mile: _, signal } = arrival;
         let key = Key { player, table, round: signal.round_id.clone(), key: signal.key.clone() };
         let answer = |outcome| {
             let (to, bet_id, stamps) = (from.clone(), signal.bet_id.clone(), Stamps::at(edge_in));
@@ -412,7 +414,8 @@ mod tests {
         fn says(&mut self, from: u32, player: &str, key: &str, amount: u32) -> Decision<u32> {
             let player = PlayerId::new(player).unwrap();
             let signal = signal(&format!("b-{key}"), "r", key, amount);
-            let arrival = Arrival { from, player, table: "roulette".into(), edge_in: self.now, signal };
+            let arrival =
+                Arrival { from, player, table: "roulette".into(), edge_in: self.now, last_mile: None, signal };
             self.desk.handle_signal(self.now, arrival)
         }
 

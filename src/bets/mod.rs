@@ -3,9 +3,10 @@
 //!
 //! In: messages of players and answers of a bet service, neither of which anybody vouches for, and `now`. Out: signals
 //! to pass on, one first outcome for each, at most one late one, and texts for players. The edge relays and never
-//! decides whether a bet is accepted. Knows no session, socket or clock; `docs/bets.md` has the protocol.
+//! decides whether a bet is accepted. The audit trail's chain and its verifier are here as well. Knows no session, socket or clock; `docs/bets.md` has the protocol.
 
 mod ack;
+pub mod audit;
 mod counts;
 mod desk;
 mod id;

@@ -46,7 +46,7 @@ pub enum Refused {
     TooManyWaiting,
     /// The key stands for another bet of the round.
     KeyReused,
-    /// There is no bet service, it cannot be reached, or the node is too busy.
+    /// There is no bet service, it cannot be reached, the audit trail cannot be written, or the node is too busy.
     Unavailable,
 }
 

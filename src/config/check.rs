@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use crate::identity::Jurisdictions;
 
-use super::Config;
 use super::sections::Media;
+use super::{Audit, Config};
 
 /// A value that is refused.
 pub(super) struct Problem {
@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config) -> Checked {
     media(config)?;
     sessions(config)?;
     auth(config)?;
+    audit(config)?;
     tables(config)?;
     bet_service(config)
 }
@@ -153,6 +154,28 @@ fn auth(config: &Config) -> Checked {
         ),
         None => Ok(()),
     }
+}
+
+fn audit(config: &Config) -> Checked {
+    let audit = &config.audit;
+    if let Some(node) = audit.node.as_ref().filter(|node| !Audit::is_node_name(node)) {
+        let allowed = "expected 1 to 64 letters, digits, `-`, `_` or `.`, none of these last at the beginning";
+        return refuse("audit.node", format!("{node:?} is no name for a node; {allowed}"));
+    }
+    within("audit.fsync_interval_ms", audit.fsync_interval.as_millis(), 10..=60_000)?;
+    within("audit.checkpoint_interval_s", audit.checkpoint_interval.as_secs().into(), 1..=3600)?;
+    within("audit.rotate_bytes", audit.rotate_bytes.into(), 65_536..=1 << 32)?;
+    within("audit.rotate_after_s", audit.rotate_after.as_secs().into(), 10..=604_800)?;
+    within("audit.keep_shipped_days", audit.keep_shipped_days.into(), 0..=36_500)?;
+    within("audit.closing_timeout_ms", audit.closing_timeout.as_millis(), 100..=600_000)?;
+    if audit.keep_shipped_days > 0 && audit.sink_directory.is_none() {
+        let message = "is set and audit.sink_directory is not: segments are removed only after they were copied there";
+        return refuse("audit.keep_shipped_days", message.to_owned());
+    }
+    if audit.directory.is_some() && audit.directory == audit.sink_directory {
+        return refuse("audit.sink_directory", "is audit.directory; a copy has to be elsewhere".to_owned());
+    }
+    Ok(())
 }
 
 /// The header extension has 12 bits for each delay, in units of 10 ms.

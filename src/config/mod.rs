@@ -4,6 +4,7 @@
 //! that names file, line, column and key and says what is allowed.
 //! Refuses to know: what the values are used for, the environment, the network.
 
+mod audit;
 mod auth;
 mod bet_service;
 mod certificate;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::{Audit, AuditKeys, Fsync, WhenFailing};
 pub use auth::{Auth, AuthMode, InvalidJwksUrl, JwksUrl};
 pub use bet_service::{
     BetService, BetServiceBreaker, BetServiceHttp, BetServiceKind, BetServiceNats, BetServiceTls, NatsServer,
@@ -66,6 +68,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[bet_service]`: who decides on bets.
     pub bet_service: BetService,
+    /// `[audit]`: the trail of bet signals.
+    pub audit: Audit,
     /// `[log]`
     pub log: Log,
     /// What was in [`Auth::jwks_file`]; empty where the keys come from elsewhere.
@@ -94,6 +98,8 @@ impl Config {
         for server in &mut config.http.ice_servers {
             server.load(directory).map_err(|message| document.complaint("http.ice_servers", message))?;
         }
+        let audit = config.audit.load(|named| beside(file, named));
+        audit.map_err(|problem| document.complaint(&problem.key, problem.message))?;
         Ok(config)
     }
 

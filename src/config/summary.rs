@@ -34,7 +34,8 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "  players      at most {} per shard{core}", sessions.max_players_per_shard)?;
         self.tokens(f)?;
         self.bet_service(f)?;
-        self.tables(f)
+        self.tables(f)?;
+        self.audit(f)
     }
 }
 
@@ -55,6 +56,18 @@ impl Summary<'_> {
                 writeln!(f, "  bet service  {}.bets.* on {}{known}", service.nats.subject_prefix, servers.join(", "))
             }
         }
+    }
+
+    fn audit(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let audit = &self.0.audit;
+        let Some(directory) = &audit.directory else {
+            return write!(f, "\n  audit trail  none: set [audit] directory to record bet signals");
+        };
+        write!(f, "\n  audit trail  {}", directory.display())?;
+        if let Some(sink) = &audit.sink_directory {
+            write!(f, ", copied to {}", sink.display())?;
+        }
+        Ok(())
     }
 
     fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -136,6 +136,11 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[publish]\nkeys_file = \"keys.toml\"\n", 1, "publish", "unknown key"),
         ("[log]\nformat = \"xml\"\n", 2, "log.format", "expected `human` or `json`"),
         ("[log]\nlevel = \"loud\"\n", 2, "log.level", "`info`"),
+        ("[audit]\nfsync = \"often\"\n", 2, "audit.fsync", "`always`, `interval`, `never`"),
+        ("[audit]\nnode = \"a/b\"\n", 2, "audit.node", "expected 1 to 64 letters"),
+        ("[audit]\nrotate_bytes = 5\n", 2, "audit.rotate_bytes", "allowed are 65536 to"),
+        ("[audit]\nkeep_shipped_days = 5\n", 2, "audit.keep_shipped_days", "audit.sink_directory is not"),
+        ("[audit]\ndirectory = \"a\"\nsink_directory = \"a\"\n", 3, "audit.sink_directory", "has to be elsewhere"),
         ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
         ("[bet_service]\nkind = \"grpc\"\n", 2, "bet_service.kind", "expected one of"),
         ("[bet_service]\nkind = \"http\"\n", 2, "bet_service.kind", "bet_service.http.url is not set"),
@@ -332,6 +337,49 @@ fn files_of_the_bet_service_are_looked_at_and_named() {
         let at = error.diagnostic().unwrap();
         assert_eq!((at.line, at.key.as_deref()), (line, Some(key)), "{error}");
         assert!(at.message.contains(says) && !at.message.contains("11qYAYKx"), "{error}");
+    }
+}
+
+#[test]
+fn an_audit_trail_without_a_key_that_signs_is_refused() {
+    let directory = Directory::new();
+    directory.write("jwks.json", JWKS);
+    let pkcs8 = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap().to_pkcs8v1().unwrap();
+    let pem = |der: &[u8]| {
+        use base64::Engine;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
+    };
+    directory.write("audit.key", &pem(pkcs8.as_ref()));
+    let other = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    directory.write("other.key", &other.signing_key.serialize_pem());
+    directory.write("player.key", &"x".repeat(32));
+    directory.write("short.key", "secret");
+    let load = |lines: &str| {
+        let text = format!("{AUTH}[audit]\ndirectory = \"trail\"\n{lines}");
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let config = load("signing_key_file = \"audit.key\"\nplayer_key_file = \"player.key\"\n").unwrap();
+    assert_eq!(config.audit.directory, Some(directory.0.join("trail")));
+    assert_eq!(
+        (config.audit.keys.signing.as_slice(), config.audit.keys.player),
+        (pkcs8.as_ref(), Some(vec![b'x'; 32]))
+    );
+    for (lines, line, key, says) in [
+        ("", 4, "audit.signing_key_file", "tableside audit keygen"),
+        ("signing_key_file = \"none.key\"\n", 6, "audit.signing_key_file", "none.key: No such file"),
+        ("signing_key_file = \"other.key\"\n", 6, "audit.signing_key_file", "holds no Ed25519 key"),
+        (
+            "signing_key_file = \"audit.key\"\nplayer_key_file = \"short.key\"\n",
+            7,
+            "audit.player_key_file",
+            "fewer than 32 bytes",
+        ),
+    ] {
+        let error = load(lines).unwrap_err();
+        let at = error.diagnostic().unwrap();
+        assert_eq!((at.line, at.key.as_deref()), (line, Some(key)), "{error}");
+        assert!(at.message.contains(says), "{error}");
     }
 }
 

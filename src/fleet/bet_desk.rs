@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::bet_service::{Link, Said, TableChange};
 use crate::bets::{Announcement, Answer, Decision, Desk, DeskLimits, RoundBook, RoundEvent, RoundReport};
-use crate::shard::{ShardId, SlotKey, TableId};
+use crate::shard::TableId;
 
+use super::bet_ledger::{Ledger, Origin};
 use super::shard_thread::{Command, NodeBet};
 
 /// Bets of all shards that wait for the desk. When it is full, the shard refuses further ones.
@@ -38,6 +39,7 @@ pub(super) struct Room {
     pub(super) tables: mpsc::UnboundedReceiver<TableNews>,
     pub(super) shards: Vec<mpsc::Sender<Command>>,
     pub(super) report: watch::Sender<RoundReport>,
+    pub(super) ledger: Ledger,
 }
 
 /// Starts the desk on a thread of its own: on those of the control plane, which yield to the shards, a flood of
@@ -52,7 +54,7 @@ pub(super) fn start(room: Room) -> io::Result<()> {
 
 /// Works until the node ends.
 async fn run(room: Room) {
-    let Room { link, mut bets, mut tables, shards, report } = room;
+    let Room { link, mut bets, mut tables, shards, report, ledger } = room;
     let Link { requests, tables: changes, mut said, .. } = link;
     let mut counter = Counter {
         desk: Desk::new(DeskLimits::default()),
@@ -62,6 +64,7 @@ async fn run(room: Room) {
         tables: HashMap::new(),
         outbox: Outbox::new(shards),
         report,
+        ledger,
     };
     let mut has_service = true;
     loop {
@@ -83,12 +86,13 @@ async fn run(room: Room) {
             },
             news = tables.recv() => match news {
                 Some(news) => counter.handle_table(news),
-                None => return,
+                None => return counter.end(now()),
             },
-            bet = bets.recv(), if !counter.outbox.is_long() => match bet {
+            bet = bets.recv(), if !counter.is_long() => match bet {
                 Some(bet) => counter.handle_bet(now(), bet),
-                None => return,
+                None => return counter.end(now()),
             },
+            () = counter.ledger.changed() => {}
             () = idle => {}
         }
         // Who comes together is served together: answers go to the shards in one turn.
@@ -97,7 +101,7 @@ async fn run(room: Room) {
             counter.handle_said(now(), message);
         }
         for _ in 0..AT_ONCE {
-            if counter.outbox.is_long() {
+            if counter.is_long() {
                 break;
             }
             let Ok(bet) = bets.try_recv() else { break };
@@ -109,28 +113,36 @@ async fn run(room: Room) {
 
 /// The desk with what is around it.
 struct Counter {
-    desk: Desk<(ShardId, SlotKey)>,
+    desk: Desk<Origin>,
     book: RoundBook,
     requests: mpsc::Sender<crate::bets::Passed>,
     changes: mpsc::UnboundedSender<TableChange>,
     tables: HashMap<Arc<str>, TableId>,
     outbox: Outbox,
     report: watch::Sender<RoundReport>,
+    ledger: Ledger,
 }
 
 impl Counter {
+    /// So much waits for a shard, or for the disk, that no more is taken.
+    fn is_long(&self) -> bool {
+        self.outbox.is_long() || self.ledger.waiting() >= QUEUE
+    }
+
     fn handle_bet(&mut self, now: Instant, bet: NodeBet) {
-        match self.desk.handle_signal(now, bet) {
+        let origin = self.ledger.origin(&bet);
+        match self.desk.handle_signal(now, bet.at(|_| origin)) {
             Decision::PassOn(passed) => {
                 let ticket = passed.ticket;
-                if self.requests.try_send(passed).is_err() {
+                // Who repeats a key gets its outcome all the same: only what is new waits for better times.
+                if !self.ledger.admits() || self.requests.try_send(passed).is_err() {
                     self.desk.withdraw(ticket);
                 }
             }
-            Decision::Answer(answer) => self.outbox.answer(answer),
+            Decision::Answer(answer) => self.ledger.settle(now, answer),
             Decision::Wait => {}
         }
-        self.tell();
+        self.tell(now);
     }
 
     fn handle_said(&mut self, now: Instant, said: Said) {
@@ -141,7 +153,7 @@ impl Counter {
             Said::Lost(ticket) => _ = self.desk.handle_loss(ticket),
             Said::Round { table, event } => self.handle_round(now, &table, &event),
         }
-        self.tell();
+        self.tell(now);
     }
 
     fn handle_round(&mut self, now: Instant, table: &Arc<str>, event: &RoundEvent) {
@@ -167,12 +179,14 @@ impl Counter {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.desk.poll_timeout(), self.book.poll_timeout(), self.outbox.retry_at].into_iter().flatten().min()
+        let wakes =
+            [self.desk.poll_timeout(), self.book.poll_timeout(), self.ledger.poll_timeout(), self.outbox.retry_at];
+        wakes.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.desk.handle_timeout(now);
-        self.tell();
+        self.tell(now);
         if self.book.poll_timeout().is_some_and(|at| at <= now) {
             self.book.handle_timeout(now);
             self.report.send_replace(self.book.report().clone());
@@ -180,10 +194,21 @@ impl Counter {
         self.outbox.handle_timeout(now);
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Instant) {
         while let Some(answer) = self.desk.poll_answer() {
+            self.ledger.settle(now, answer);
+        }
+        self.ledger.release(now);
+        while let Some(answer) = self.ledger.poll() {
             self.outbox.answer(answer);
         }
+    }
+
+    /// The node ends: signals that wait are told nothing any more, and recorded as what they are, unconfirmed.
+    fn end(&mut self, now: Instant) {
+        let DeskLimits { deadline, late, .. } = DeskLimits::default();
+        self.desk.handle_timeout(now + deadline + late);
+        self.tell(now);
     }
 }
 
@@ -210,8 +235,8 @@ impl Outbox {
         self.shards.iter().any(|way| way.waiting.len() >= QUEUE)
     }
 
-    fn answer(&mut self, answer: Answer<(ShardId, SlotKey)>) {
-        let Answer { to: (shard, to), bet_id, outcome, stamps, late } = answer;
+    fn answer(&mut self, answer: Answer<Origin>) {
+        let Answer { to: Origin { to: (shard, to), .. }, bet_id, outcome, stamps, late } = answer;
         let command = Command::BetAnswer(Box::new(Answer { to, bet_id, outcome, stamps, late }));
         self.send(usize::from(shard.0), command);
     }
@@ -268,9 +293,17 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::audit::tests::Directory;
+    use crate::audit::{self, Audit, Recorder};
     use crate::bet_service::{ServiceEnd, link};
+    use crate::bets::audit::{PlayerNames, SigningKey};
     use crate::bets::{Arrival, Id, Outcome, PlayerId, Refused, RoundKind, Signal};
+    use crate::config::{Fsync, WhenFailing};
+    use crate::shard::{ShardId, SlotKey};
 
     struct Table {
         service: ServiceEnd,
@@ -282,11 +315,16 @@ mod tests {
 
     /// A desk whose shards have a queue of `room` commands.
     fn desk(room: usize) -> Table {
+        desk_with(room, None)
+    }
+
+    fn desk_with(room: usize, recorder: Option<Recorder>) -> Table {
         let ((link, service), (bets, incoming)) = (link(), mpsc::channel(QUEUE));
         let (tables, news) = mpsc::unbounded_channel();
         let (senders, shards) = (0..2).map(|_| mpsc::channel(room)).unzip();
         let (report, rounds) = watch::channel(RoundReport::default());
-        tokio::spawn(run(Room { link, bets: incoming, tables: news, shards: senders, report }));
+        let ledger = Ledger::new(recorder, (now(), Duration::ZERO));
+        tokio::spawn(run(Room { link, bets: incoming, tables: news, shards: senders, report, ledger }));
         Table { service, bets, tables, shards, rounds }
     }
 
@@ -299,6 +337,7 @@ mod tests {
             player: PlayerId::new(player).unwrap(),
             table: "roulette".into(),
             edge_in: now(),
+            last_mile: None,
             signal: Signal::parse(text.as_bytes()).unwrap(),
         }
     }
@@ -325,6 +364,106 @@ mod tests {
         table.service.said.send(Said::NotSent(other.ticket)).await.unwrap();
         let unavailable = Outcome::Refused(Refused::Unavailable);
         assert_eq!(told(&mut table.shards[1]).await, (9, "k".to_owned(), unavailable));
+    }
+
+    /// A trail in a directory, whose records are durable before an outcome is told.
+    fn trail(directory: &Path) -> (Audit, Recorder) {
+        let options = audit::Options {
+            directory: directory.join("trail"),
+            node: "edge-1".to_owned(),
+            key: Arc::new(SigningKey::generate().unwrap()),
+            names: PlayerNames::Plain,
+            when_failing: WhenFailing::Refuse,
+            fsync: Fsync::Always,
+            fsync_interval: Duration::from_secs(1),
+            checkpoint_interval: Duration::from_secs(3600),
+            rotate_bytes: 4096,
+            rotate_after: Duration::from_secs(3600),
+            sink_directory: None,
+            keep_shipped: None,
+            closing_timeout: Duration::from_secs(20),
+        };
+        audit::start(options).unwrap()
+    }
+
+    fn records(directory: &Path) -> String {
+        let mut segments: Vec<_> = fs::read_dir(directory.join("trail")).unwrap().map(|e| e.unwrap().path()).collect();
+        segments.sort();
+        segments.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+    }
+
+    async fn answers(table: &mut Table, outcome: Outcome) {
+        let passed = table.service.requests.recv().await.unwrap();
+        table.service.said.send(Said::Answer { ticket: passed.ticket, outcome }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_outcome_is_told_once_its_record_is_durable() {
+        let directory = Directory::new();
+        let (audit, recorder) = trail(&directory.0);
+        let mut table = desk_with(16, Some(recorder));
+        table.bets.send(bet(0, 7, "ann", "k")).await.unwrap();
+        answers(&mut table, Outcome::rejected("round_closed")).await;
+        assert_eq!(told(&mut table.shards[0]).await.0, 7);
+        let written = records(&directory.0);
+        for part in
+            [r#""player":"ann""#, r#""bet":"k""#, r#""outcome":"rejected","reason":"round_closed","late":false"#]
+        {
+            assert!(written.contains(part), "{written}");
+        }
+        assert_eq!((audit.report().records, audit.report().told_early), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_signal_that_waits_when_the_node_ends_is_recorded() {
+        let directory = Directory::new();
+        let (audit, recorder) = trail(&directory.0);
+        let mut table = desk_with(16, Some(recorder));
+        table.bets.send(bet(0, 7, "ann", "k")).await.unwrap();
+        table.service.requests.recv().await.unwrap();
+        drop(table);
+        assert!(audit.close(None).await);
+        let written = records(&directory.0);
+        assert!(written.contains(r#""bet":"k""#) && written.contains(r#""outcome":"unconfirmed""#), "{written}");
+    }
+
+    #[tokio::test]
+    async fn while_the_trail_cannot_be_written_new_bets_are_refused_and_known_keys_answered() {
+        let directory = Directory::new();
+        let (audit, recorder) = trail(&directory.0);
+        let mut table = desk_with(16, Some(recorder));
+        let gone = directory.0.join("gone");
+        fs::rename(directory.0.join("trail"), &gone).unwrap();
+        let mut places = 0..;
+        // Not all that a loop could send in a second: as refusals they would not all be kept.
+        let mut pace = tokio::time::interval(Duration::from_millis(1));
+        // The segment is full after a few records, and there is no place for the next one.
+        let mut until = async |table: &mut Table, wanted: Outcome| loop {
+            let n = places.next().unwrap();
+            pace.tick().await;
+            table.bets.send(bet(0, n, "ann", &format!("k{n}"))).await.unwrap();
+            let outcome = tokio::select! {
+                (_, _, outcome) = told(&mut table.shards[0]) => outcome,
+                passed = table.service.requests.recv() => {
+                    let (ticket, outcome) = (passed.unwrap().ticket, Outcome::Accepted);
+                    table.service.said.send(Said::Answer { ticket, outcome }).await.unwrap();
+                    told(&mut table.shards[0]).await.2
+                }
+            };
+            if outcome == wanted {
+                break;
+            }
+        };
+        until(&mut table, Outcome::Refused(Refused::Unavailable)).await;
+        assert!(audit.report().failing);
+        table.bets.send(bet(0, 0, "ann", "k0")).await.unwrap();
+        assert_eq!(told(&mut table.shards[0]).await, (0, "k0".to_owned(), Outcome::Accepted));
+        fs::rename(&gone, directory.0.join("trail")).unwrap();
+        until(&mut table, Outcome::Accepted).await;
+        drop(table);
+        assert!(audit.close(None).await);
+        let report = audit.report();
+        assert_eq!((report.lost, report.failing), (0, false));
     }
 
     #[tokio::test]

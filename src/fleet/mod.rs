@@ -6,6 +6,7 @@
 
 mod admission;
 mod bet_desk;
+mod bet_ledger;
 mod client;
 mod directory;
 mod half_open;

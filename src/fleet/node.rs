@@ -9,8 +9,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::audit::{self, Audit, AuditReport, Recorder};
 use crate::bet_service::{self, Link, Meter, ServiceReport, connect_configured};
-use crate::bets::{PlayerId, RoundReport};
+use crate::bets::{BetCounts, PlayerId, RoundReport};
 use crate::config::{Config, Sessions, TableName};
 use crate::identity::Subject;
 use crate::media::{MediaKind, PlayoutDelay};
@@ -28,6 +29,7 @@ use crate::shard::{
 
 use super::admission::{Admission, AdmissionReport, RETRY_WHEN_FULL};
 use super::bet_desk::{self, TableNews};
+use super::bet_ledger::Ledger;
 use super::client::ClientNetwork;
 use super::directory::{Directory, IceSession, Session, TableSeed};
 use super::half_open::HalfOpenLimits;
@@ -100,6 +102,9 @@ pub enum StartError {
     /// The thread for bets.
     #[error("cannot start the thread for bets: {0}")]
     Desk(std::io::Error),
+    /// The audit trail.
+    #[error(transparent)]
+    Audit(#[from] audit::StartError),
     /// The system's random number generator.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -125,6 +130,7 @@ struct Inner {
     rounds: watch::Receiver<RoundReport>,
     /// What the connector counts; of none without one.
     bet_service: Meter,
+    audit: Option<Audit>,
     draining: AtomicBool,
 }
 
@@ -145,6 +151,7 @@ impl Node {
         let identity = Arc::new(DtlsIdentity::generate()?);
         let addresses = announced(config)?;
         let options = udp_options(config);
+        let (audit, recorder) = start_audit(config)?;
         let count = match config.media.shards {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -193,8 +200,15 @@ impl Node {
         let meter = bet_service.as_ref().map(|link| link.meter.clone()).unwrap_or_default();
         let bet_service = bet_service.map(|link| {
             let (table_news, tables) = mpsc::unbounded_channel();
-            let room =
-                bet_desk::Room { link, bets: incoming_bets, tables, shards: senders.clone(), report: round_report };
+            let (instant, ntp) = epoch;
+            let room = bet_desk::Room {
+                link,
+                bets: incoming_bets,
+                tables,
+                shards: senders.clone(),
+                report: round_report,
+                ledger: Ledger::new(recorder, (instant, ntp.to_unix())),
+            };
             (table_news, room)
         });
         let table_news = match bet_service {
@@ -215,10 +229,12 @@ impl Node {
             table_news,
             rounds,
             bet_service: meter,
+            audit,
             draining: AtomicBool::new(false),
         };
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(node.clone().listen(said));
+        tokio::spawn(node.clone().record_totals(config.audit.checkpoint_interval));
         Ok(node)
     }
 
@@ -361,6 +377,41 @@ impl Node {
     /// What the connector to the bet service has done so far.
     pub fn bet_service(&self) -> ServiceReport {
         self.inner.bet_service.report()
+    }
+
+    /// What the audit trail has done so far; nothing, where there is none.
+    pub fn audit(&self) -> AuditReport {
+        self.inner.audit.as_ref().map(Audit::report).unwrap_or_default()
+    }
+
+    /// Ends the audit trail: after [`Node::shutdown`], when no record comes any more. Waits until it is in its sink, for as
+    /// long as the configuration allows.
+    pub async fn close_audit(&self) {
+        let Some(audit) = &self.inner.audit else { return };
+        if !audit.close(Some((&self.bet_counts()).into())).await {
+            tracing::warn!("the audit trail is not complete, or not in its sink: it stays in its directory");
+        }
+    }
+
+    fn bet_counts(&self) -> BetCounts {
+        let mut sum = BetCounts::default();
+        self.inner.shards.iter().for_each(|shard| sum.add(&shard.report.borrow().bets));
+        sum
+    }
+
+    /// Has the trail say how many signals there were in all, where there were any.
+    async fn record_totals(self, interval: Duration) {
+        let Some(audit) = &self.inner.audit else { return };
+        let mut last = BetCounts::default();
+        let mut ticks = tokio::time::interval(interval);
+        loop {
+            ticks.tick().await;
+            let counts = self.bet_counts();
+            if (counts.outcomes, counts.late) != (last.outcomes, last.late) {
+                audit.totals((&counts).into());
+                last = counts;
+            }
+        }
     }
 
     /// The UDP ports, one per shard.
@@ -652,6 +703,13 @@ fn announced(config: &Config) -> Result<Vec<IpAddr>, StartError> {
     let mut addresses = host_addresses(config.demo).map_err(StartError::Addresses)?;
     addresses.retain(|a| listen.is_ipv6() || a.is_ipv4());
     if addresses.is_empty() { Err(StartError::NoAddress) } else { Ok(addresses) }
+}
+
+/// The trail, where one is configured. Whoever calls keeps the recorder, or drops it: then no record will come.
+fn start_audit(config: &Config) -> Result<(Option<Audit>, Option<Recorder>), audit::StartError> {
+    let Some(options) = audit::Options::from_config(&config.audit)? else { return Ok((None, None)) };
+    let (audit, recorder) = audit::start(options)?;
+    Ok((Some(audit), Some(recorder)))
 }
 
 fn udp_options(config: &Config) -> UdpOptions {

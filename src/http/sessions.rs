@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 
+use crate::audit::AuditReport;
 use crate::bet_service::ServiceReport;
 use crate::bets::{PlayerId, RoundReport};
 use crate::fleet::{
@@ -71,6 +72,9 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 
     /// What the connector to the bet service has done so far.
     fn bet_service(&self) -> ServiceReport;
+
+    /// What the audit trail has done so far.
+    fn audit(&self) -> AuditReport;
 
     /// What serving depends on, each with its name and, if it fails, why.
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
@@ -152,6 +156,10 @@ impl Sessions for Node {
 
     fn admission(&self) -> AdmissionReport {
         Node::admission(self)
+    }
+
+    fn audit(&self) -> AuditReport {
+        Node::audit(self)
     }
 
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {

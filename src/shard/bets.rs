@@ -89,7 +89,9 @@ impl Shard {
     pub(super) fn handle_bet(&mut self, now: Instant, slot: u32, data: &[u8]) -> Option<()> {
         let session = self.sessions[slot as usize].session.as_deref_mut()?;
         let (key, table) = (session.key, session.table);
-        let line = &mut session.player_mut()?.bets;
+        let session = session.player_mut()?;
+        let last_mile = session.path.round_trip();
+        let line = &mut session.bets;
         let player = line.player.clone();
         if !line.talk().budget.take(now) {
             // The names alone are read: under which bet the answer goes.
@@ -108,7 +110,7 @@ impl Shard {
         let table = self.tables.get(&table)?.spec.name.clone();
         match Signal::parse(data) {
             Ok(signal) => {
-                let arrival = Arrival { from: key, player, table, edge_in: now, signal };
+                let arrival = Arrival { from: key, player, table, edge_in: now, last_mile, signal };
                 self.events.push_back(ShardEvent::Bet(Box::new(arrival)));
                 Some(())
             }

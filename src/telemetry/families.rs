@@ -283,6 +283,63 @@ pub(super) const FAMILIES: &[Family] = &[
         &["table", "cause"],
         round_aborts,
     ),
+    counter(
+        "tableside_audit_records_total",
+        "Records of bet signals that were written to the audit trail.",
+        &[],
+        |t| one(t.audit().records as f64),
+    ),
+    counter(
+        "tableside_audit_records_lost_total",
+        "Records of bet signals that could not be written; the audit trail says so itself.",
+        &[],
+        |t| one(t.audit().lost as f64),
+    ),
+    counter("tableside_audit_write_errors_total", "How often the audit trail could not be written.", &[], |t| {
+        one(t.audit().write_errors as f64)
+    }),
+    counter(
+        "tableside_audit_outcomes_told_early_total",
+        "With audit.fsync = always: outcomes that were told before their record was on the disk, because it failed or took more than a second.",
+        &[],
+        |t| one(t.audit().told_early as f64),
+    ),
+    counter(
+        "tableside_audit_trails_replaced_total",
+        "Audit trails that were begun because the directory did not hold the one of which the sink has checkpoints; see audit.when_failing.",
+        &[],
+        |t| one(t.audit().replaced as f64),
+    ),
+    counter("tableside_audit_syncs_total", "How often records were forced to the disk.", &[], |t| {
+        one(t.audit().syncs as f64)
+    }),
+    counter("tableside_audit_checkpoints_total", "Checkpoints that were signed.", &[], |t| {
+        one(t.audit().checkpoints as f64)
+    }),
+    counter("tableside_audit_segments_shipped_total", "Segments that were copied to the audit sink.", &[], |t| {
+        one(t.audit().shipped as f64)
+    }),
+    counter("tableside_audit_ship_errors_total", "How often the audit sink did not take something.", &[], |t| {
+        one(t.audit().ship_errors as f64)
+    }),
+    gauge("tableside_audit_segments_unshipped", "Finished segments that are not in the audit sink yet.", &[], |t| {
+        one(t.audit().unshipped as f64)
+    }),
+    gauge("tableside_audit_backlog_records", "Records that wait for the writer of the audit trail.", &[], |t| {
+        one(t.audit().backlog as f64)
+    }),
+    gauge(
+        "tableside_audit_lag_seconds",
+        "How long the oldest record that is not as durable as audit.fsync wants it has waited, in seconds; 0 for none.",
+        &[],
+        |t| one(t.audit().lag),
+    ),
+    gauge(
+        "tableside_audit_failing",
+        "1 while the audit trail cannot be written, so that bets are refused or go unrecorded, as audit.when_failing says, else 0.",
+        &[],
+        |t| one(f64::from(t.audit().failing)),
+    ),
     counter("tableside_packets_dropped_total", "Datagrams and packets dropped, by reason.", &["reason"], |t| {
         let value = |(reason, label): (DropReason, &str)| {
             (vec![label.to_owned()], t.sum(|shard| shard.dropped[reason as usize]))
@@ -334,6 +391,12 @@ pub(super) const FAMILIES: &[Family] = &[
         |t| t.tuning().map(|(setting, ok)| (vec![setting.to_owned()], f64::from(ok))).collect(),
     ),
 ];
+
+/// The only sample of a metric without labels.
+fn one(value: f64) -> Vec<Sample> {
+    vec![(Vec::new(), value)]
+}
+
 
 pub(super) const fn gauge(
     name: &'static str,

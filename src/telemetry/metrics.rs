@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::audit::AuditReport;
 use crate::bet_service::{ServiceKind, ServiceReport};
 use crate::bets::{Leg, LegHistogram, RoundReport};
 use crate::config::Config;
@@ -114,6 +115,11 @@ impl Metrics {
     /// Takes what the connector to the bet service has done.
     pub fn replace_bet_service(&self, report: ServiceReport) {
         lock(&self.totals).replace_bet_service(report);
+    }
+
+    /// Takes what the audit trail has done.
+    pub fn replace_audit(&self, report: AuditReport) {
+        lock(&self.totals).replace_audit(report);
     }
 
     /// Takes how the node is tuned.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus::proto::MetricType;
 
+use crate::audit::AuditReport;
 use crate::bets::{Leg, RoundReport};
 use crate::config::Config;
 use crate::fleet::AdmissionReport;
@@ -167,6 +168,45 @@ fn bets_are_summed_over_shards_and_rounds_counted_by_table() {
         "tableside_round_aborts_total{table=\"roulette\",cause=\"no_result\"} 5",
         "tableside_round_settle_seconds_bucket{le=\"7.5\"} 1",
         "tableside_round_settle_seconds_sum 6",
+    ] {
+        assert_line(&metrics, line);
+    }
+}
+
+#[test]
+fn the_audit_trail_is_counted() {
+    let metrics = metrics();
+    assert_line(&metrics, "tableside_audit_failing 0");
+    let report = AuditReport {
+        records: 1,
+        lost: 2,
+        write_errors: 3,
+        checkpoints: 4,
+        syncs: 5,
+        replaced: 11,
+        told_early: 6,
+        backlog: 7,
+        lag: 1.5,
+        failing: true,
+        shipped: 8,
+        ship_errors: 9,
+        unshipped: 10,
+    };
+    metrics.replace_audit(report);
+    for line in [
+        "tableside_audit_records_total 1",
+        "tableside_audit_records_lost_total 2",
+        "tableside_audit_write_errors_total 3",
+        "tableside_audit_checkpoints_total 4",
+        "tableside_audit_syncs_total 5",
+        "tableside_audit_outcomes_told_early_total 6",
+        "tableside_audit_backlog_records 7",
+        "tableside_audit_lag_seconds 1.5",
+        "tableside_audit_failing 1",
+        "tableside_audit_segments_shipped_total 8",
+        "tableside_audit_ship_errors_total 9",
+        "tableside_audit_segments_unshipped 10",
+        "tableside_audit_trails_replaced_total 11",
     ] {
         assert_line(&metrics, line);
     }

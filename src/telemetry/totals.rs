@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::audit::AuditReport;
 use crate::bet_service::ServiceReport;
 use crate::bets::{BetCounts, RoundReport};
 use crate::fleet::AdmissionReport;
@@ -19,6 +20,7 @@ pub(super) struct Totals {
     admission: AdmissionReport,
     rounds: RoundReport,
     bet_service: ServiceReport,
+    audit: AuditReport,
 }
 
 impl Totals {
@@ -30,6 +32,7 @@ impl Totals {
             admission: AdmissionReport::default(),
             rounds: RoundReport::default(),
             bet_service: ServiceReport::default(),
+            audit: AuditReport::default(),
         }
     }
 
@@ -65,6 +68,14 @@ impl Totals {
 
     pub(super) fn bet_service(&self) -> &ServiceReport {
         &self.bet_service
+    }
+
+    pub(super) fn replace_audit(&mut self, report: AuditReport) {
+        self.audit = report;
+    }
+
+    pub(super) fn audit(&self) -> &AuditReport {
+        &self.audit
     }
 
     /// Bet signals of all shards.

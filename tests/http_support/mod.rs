@@ -225,6 +225,10 @@ impl Sessions for FakeSessions {
         self.reports.clone()
     }
 
+    fn audit(&self) -> tableside::audit::AuditReport {
+        tableside::audit::AuditReport::default()
+    }
+
     fn rounds(&self) -> RoundReport {
         RoundReport::default()
     }

@@ -41,6 +41,7 @@ macro_rules! targets {
 }
 
 targets! {
+    audit: "segments of an audit trail, and damage to one that was whole",
     bet_service: "what a bet service answers, and its stream of round events",
     bets: "bet signals of several players, and what becomes of them at the desk",
     bystander: "a player with keys, and strangers, against a publisher and a player that must notice nothing",

@@ -76,6 +76,7 @@ fn request_id() -> RequestId {
         player: PlayerId::anonymous([1; 16]),
         table: "roulette".into(),
         edge_in: Instant::now(),
+        last_mile: None,
         signal: Signal::parse(text).expect("a signal"),
     };
     match Desk::new(DeskLimits::default()).handle_signal(Instant::now(), arrival) {

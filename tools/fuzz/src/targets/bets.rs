@@ -93,7 +93,7 @@ fn takes(
     };
     assert_eq!(signal.text().as_bytes(), text, "it is passed on as it came");
     let player = PlayerId::anonymous([player % 3; 16]);
-    let arrival = Arrival { from: number, player, table: "roulette".into(), edge_in: now, signal };
+    let arrival = Arrival { from: number, player, table: "roulette".into(), edge_in: now, last_mile: None, signal };
     match desk.handle_signal(now, arrival) {
         Decision::PassOn(passed) => {
             assert!(!tickets.contains(&passed.ticket));

@@ -1,5 +1,6 @@
 //! One module a target: `run`, which reads an input, and `seeds`, which real peers might have sent.
 
+pub(crate) mod audit;
 pub(crate) mod bet_service;
 pub(crate) mod bets;
 pub(crate) mod bystander;

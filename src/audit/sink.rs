@@ -1,0 +1,148 @@
+//! Where copies go.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::bets::audit::ExpectedCheckpoint;
+
+use super::trail::sync_directory;
+
+/// How much is compared at once.
+const PIECE: usize = 1 << 16;
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It was written.
+    Written,
+    /// It was there, byte by byte.
+    Already,
+}
+
+/// A place that keeps what it is given, and never overwrites it. May take its time: it is called from a thread that does
+/// nothing else.
+pub trait Sink: Send + 'static {
+    /// Keeps `bytes` under `name`, whose parts are separated by slashes. Durable when it returns.
+    ///
+    /// # Errors
+    /// It cannot be written now, or something else of this name is there.
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<Put>;
+
+    /// As [`Sink::put`], of a file.
+    ///
+    /// # Errors
+    /// As there, or the file cannot be read.
+    fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put>;
+}
+
+/// A directory, mostly on another machine.
+#[derive(Clone, Debug)]
+pub struct DirectorySink {
+    root: PathBuf,
+}
+
+impl DirectorySink {
+    /// One below `root`, which has to be there.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The newest checkpoint of a node, by the time that it names, and its file.
+    ///
+    /// # Errors
+    /// The sink cannot be read, or what is called a checkpoint is none.
+    pub fn newest(&self, node: &str) -> io::Result<Option<(PathBuf, ExpectedCheckpoint)>> {
+        // A mount that is not there is no empty sink.
+        fs::metadata(&self.root)?;
+        let chains = match fs::read_dir(self.root.join(node)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            chains => chains?,
+        };
+        let mut newest: Option<(PathBuf, ExpectedCheckpoint)> = None;
+        for chain in chains {
+            let chain = chain?.path();
+            if !chain.is_dir() {
+                continue;
+            }
+            let Some((_, path)) = checkpoints(&chain)?.pop() else { continue };
+            let checkpoint = ExpectedCheckpoint::parse(&fs::read(&path)?).map_err(|error| {
+                let what = format!("{} is no checkpoint: {error}", path.display());
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })?;
+            if newest.as_ref().is_none_or(|(_, newest)| newest.ts() < checkpoint.ts()) {
+                newest = Some((path, checkpoint));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Writes beside the name and then moves there, so that nobody ever finds half of it.
+    fn write(&self, name: &str, from: &mut impl Read) -> io::Result<Put> {
+        let path = self.root.join(name);
+        match File::open(&path) {
+            Ok(there) if is_same(from, &there)? => return Ok(Put::Already),
+            Ok(_) => {
+                let what = format!("{} is there with other content, and is not overwritten", path.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        // Nothing is made in the place of a mount that is not there.
+        fs::metadata(&self.root)?;
+        let directory = path.parent().unwrap_or(&self.root);
+        DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
+        let partial = path.with_extension("partial");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&partial)?;
+        io::copy(from, &mut file)?;
+        file.sync_all()?;
+        fs::rename(&partial, &path)?;
+        sync_directory(directory)?;
+        Ok(Put::Written)
+    }
+}
+
+impl Sink for DirectorySink {
+    fn put(&mut self, name: &str, mut bytes: &[u8]) -> io::Result<Put> {
+        self.write(name, &mut bytes)
+    }
+
+    fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put> {
+        self.write(name, &mut File::open(file)?)
+    }
+}
+
+/// The checkpoints of a chain in a sink, by the lines that they sign for.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn checkpoints(chain: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(chain)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix("checkpoint-")?.strip_suffix(".jsonl")?.parse().ok());
+        found.extend(number.map(|number| (number, path)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_same(one: &mut impl Read, mut other: impl Read) -> io::Result<bool> {
+    let mut pieces = [Vec::new(), Vec::new()];
+    loop {
+        let [ours, theirs] = &mut pieces;
+        ours.clear();
+        theirs.clear();
+        one.by_ref().take(PIECE as u64).read_to_end(ours)?;
+        other.by_ref().take(PIECE as u64).read_to_end(theirs)?;
+        if ours != theirs {
+            return Ok(false);
+        }
+        if ours.is_empty() {
+            return Ok(true);
+        }
+    }
+}
