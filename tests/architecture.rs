@@ -27,9 +27,28 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bet_service", &["config", "bets"]),
     ("audit", &["config", "bets"]),
     ("fleet", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit"]),
-    ("telemetry", &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit", "fleet"]),
+    (
+        "telemetry",
+        &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit", "fleet"],
+    ),
     ("gatekeeper", &["identity", "config", "outbound", "telemetry"]),
-    ("http", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "bet_service", "audit", "fleet", "telemetry", "gatekeeper"]),
+    (
+        "http",
+        &[
+            "identity",
+            "config",
+            "media",
+            "bets",
+            "rtc",
+            "fanout",
+            "shard",
+            "bet_service",
+            "audit",
+            "fleet",
+            "telemetry",
+            "gatekeeper",
+        ],
+    ),
     ("demo", &["config", "media", "rtc", "fanout", "shard", "fleet", "telemetry"]),
 ];
 

@@ -63,7 +63,18 @@ impl Drop for Files {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["", "gateway", "demo", "check-config", "token", "token keygen", "audit", "audit verify", "audit export", "audit keygen"] {
+    for command in [
+        "",
+        "gateway",
+        "demo",
+        "check-config",
+        "token",
+        "token keygen",
+        "audit",
+        "audit verify",
+        "audit export",
+        "audit keygen",
+    ] {
         let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();

@@ -7,6 +7,7 @@ use crate::rtc::srtp::RtpSealer;
 use super::layout::{LaidOut, MAX_DATAGRAM};
 use super::send_batch::{SendBatch, TrafficClass};
 use super::shift::{Numbers, Shift};
+use super::thinned::{ALL_TEMPORAL_LAYERS, Fate, Thinned};
 
 /// Where a player's first sequence number may lie: below 2¹⁵ at rollover counter 0, so that a loss around an early wrap
 /// cannot leave the receiver one rollover behind (RFC 3711 §3.3.1).
@@ -31,6 +32,11 @@ pub struct Rtx {
 /// the source, and another layer, takes the numbers from above all that were sent, late ones included. A packet is sealed on the media SSRC once: when the
 /// cursor passes its index, or, if it was missing then, when it arrives late (the ring takes an index only once). Every
 /// repetition goes out on the RTX SSRC under a number of its own.
+///
+/// Packets that the player is not given take no number, since a gap is a loss to a receiver: those that were left out before an
+/// index are taken off its number (`Thinned`). What is left out is decided as the cursor passes, once, and never sent later.
+/// So of the packets that are given each has a number above that of the one before, late ones in the places that were kept for
+/// them. Of an index so old that it is not known any more how many were left out before it, nothing is sent or repeated.
 #[derive(Debug)]
 pub struct DownTrack {
     /// Which of the table's header classes.
@@ -42,15 +48,24 @@ pub struct DownTrack {
     next_line: u64,
     line: Option<Line>,
     cursor: Option<u64>,
-    /// Where the player had another layer before.
-    shift: Option<Box<Shift>>,
+    /// Of a player that is given the layer otherwise than it comes.
+    altered: Option<Box<Altered>>,
     newest: Option<Newest>,
     next_rtx_number: u64,
     packets_sent: u32,
     octets_sent: u32,
 }
 
-/// The packet that went out last in order.
+/// What few players have.
+#[derive(Debug, Default)]
+struct Altered {
+    /// Where the player had another layer before.
+    shift: Option<Shift>,
+    /// Where it does not get all of the layer.
+    thinned: Option<Box<Thinned>>,
+}
+
+/// The packet that the cursor passed last, sent or left out.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
     /// Its layer's timestamp.
@@ -77,7 +92,7 @@ impl DownTrack {
             next_line: u64::from(seed as u16 % FIRST_SEQUENCE_LIMIT),
             line: None,
             cursor: None,
-            shift: None,
+            altered: None,
             newest: None,
             next_rtx_number: u64::from((seed >> 16) as u16 % FIRST_SEQUENCE_LIMIT),
             packets_sent: 0,
@@ -108,13 +123,56 @@ impl DownTrack {
     /// The cursor is the new layer's from now on, and whatever is missing of the old one stays so: its numbers are over.
     pub fn switch_layer(&mut self, codec: Codec, first: &Packet, at: u32, last: Option<&Packet>) {
         if let Some(newest) = self.newest {
-            let before = self.shift.as_ref().map(|shift| *shift.numbers()).unwrap_or_default();
-            let numbers = last.map(|last| Numbers::following(codec, last, &before, first)).unwrap_or_default();
+            let before = self.shift().map(|shift| *shift.numbers()).unwrap_or_default();
+            // Also where `last` was left out itself: the player has had the picture before.
+            let left_out = self.thinned().map_or(0, Thinned::frames);
+            let numbers = last.map(|last| Numbers::following(codec, last, &before.without(left_out), first));
+            let numbers = numbers.unwrap_or_default();
             let (at, newest) = (self.timestamp(at), self.timestamp(newest.timestamp));
-            self.shift = Some(Box::new(Shift::new(first.timestamp, at, newest, numbers)));
+            let shift = Shift::new(first.timestamp, at, newest, numbers);
+            self.altered.get_or_insert_default().shift = Some(shift);
         }
         self.line = None;
         self.cursor = Some(first.index);
+        self.count_pictures(codec);
+    }
+
+    /// Gives the player the temporal layers up to `highest` from where that may change on: fewer from the next frame, more from the
+    /// next frame that lets in who has fewer ([`PayloadFacts::climb`](crate::media::PayloadFacts::climb)).
+    pub fn thin(&mut self, codec: Codec, highest: u8) {
+        if self.highest_temporal_layer() == highest {
+            return;
+        }
+        let (cursor, newest) = (self.cursor.unwrap_or(0), self.newest_timestamp());
+        let altered = self.altered.get_or_insert_default();
+        altered.thinned.get_or_insert_with(|| Box::new(Thinned::new(cursor, newest))).want(highest);
+        self.count_pictures(codec);
+    }
+
+    /// The highest temporal layer that the player is to get; [`ALL_TEMPORAL_LAYERS`] if it gets all.
+    pub fn highest_temporal_layer(&self) -> u8 {
+        self.thinned().map_or(ALL_TEMPORAL_LAYERS, Thinned::wanted)
+    }
+
+    /// Whether it lacks temporal layers that it is to get, as no frame has let it in yet.
+    pub fn is_climbing(&self) -> bool {
+        self.thinned().is_some_and(Thinned::is_climbing)
+    }
+
+    /// A receiver of VP8 waits for picture ids that are missing: of a thinned player they are looked at.
+    fn count_pictures(&mut self, codec: Codec) {
+        if let Some(altered) = self.altered.as_mut().filter(|altered| codec == Codec::Vp8 && altered.thinned.is_some())
+        {
+            altered.shift.get_or_insert_with(Shift::of_vp8).look_at_vp8();
+        }
+    }
+
+    fn shift(&self) -> Option<&Shift> {
+        self.altered.as_ref()?.shift.as_ref()
+    }
+
+    fn thinned(&self) -> Option<&Thinned> {
+        self.altered.as_ref()?.thinned.as_deref()
     }
 
     /// Forgets where it was to begin, as long as nothing was sent.
@@ -126,7 +184,7 @@ impl DownTrack {
 
     /// The timestamp that the player is given for one of the layer's.
     pub fn timestamp(&self, timestamp: u32) -> u32 {
-        self.shift.as_ref().map_or(timestamp, |shift| shift.timestamp(timestamp))
+        self.shift().map_or(timestamp, |shift| shift.timestamp(timestamp))
     }
 
     /// The layer's timestamp of the packet that was sent last in order; `None` before the first.
@@ -146,10 +204,12 @@ impl DownTrack {
 
     /// Whether the cursor has passed `packet` without sending it, so that it may still be sent once.
     pub fn wants_late(&self, packet: &Packet) -> bool {
-        self.number_of(packet).is_some() && self.cursor.is_some_and(|cursor| packet.index < cursor)
+        let is_known = self.thinned().is_none_or(|thinned| thinned.is_hollow(packet).is_some());
+        is_known && self.number_of(packet).is_some() && self.cursor.is_some_and(|cursor| packet.index < cursor)
     }
 
-    /// Seals the packet at the cursor and moves on. A packet the cursor has passed is refused.
+    /// Seals the packet at the cursor, unless it is to be left out, and moves on. A packet the cursor has passed is refused.
+    /// Returns whether it begins a frame that is left out.
     pub fn send_next(
         &mut self,
         packet: &Packet,
@@ -157,27 +217,44 @@ impl DownTrack {
         transport_number: &mut u16,
         egress: (&RtpSealer, TransportAddress),
         batch: &mut SendBatch,
-    ) {
+    ) -> bool {
         if self.cursor.is_none_or(|cursor| packet.index < cursor) {
             debug_assert!(false, "packet {} behind the cursor", packet.index);
-            return;
+            return false;
         }
         if self.line.is_none_or(|line| line.epoch != packet.epoch) {
-            let line = Line { epoch: packet.epoch, first_index: packet.index, first_number: self.next_line };
-            self.line = Some(line);
+            self.begin_line(packet);
         }
         self.cursor = Some(packet.index + 1);
+        if let Some(thinned) = self.altered.as_mut().and_then(|altered| altered.thinned.as_mut())
+            && let Fate::LeftOut { begins_frame } = thinned.decide(packet)
+        {
+            self.newest = Some(Newest { timestamp: packet.timestamp, marker: packet.marker });
+            return begins_frame;
+        }
         if let Some(number) = self.number_of(packet) {
             self.next_line = number + 1;
         }
-        if let Some(shift) = &mut self.shift {
+        if let Some(shift) = self.altered.as_mut().and_then(|altered| altered.shift.as_mut()) {
             shift.go_on(packet.timestamp);
         }
         self.newest = Some(Newest { timestamp: packet.timestamp, marker: packet.marker });
         self.seal(packet, laid_out, transport_number, egress, batch);
+        false
     }
 
-    /// Seals a packet that arrived after the cursor had passed it; the caller has asked [`DownTrack::wants_late`].
+    fn begin_line(&mut self, first: &Packet) {
+        self.line = Some(Line { epoch: first.epoch, first_index: first.index, first_number: self.next_line });
+        let Some(altered) = &mut self.altered else { return };
+        // Who is to get all again has nothing left out from here on.
+        altered.thinned.take_if(|thinned| thinned.wanted() == ALL_TEMPORAL_LAYERS);
+        if let Some(thinned) = &mut altered.thinned {
+            thinned.begin(first);
+        }
+    }
+
+    /// Seals a packet that arrived after the cursor had passed it; the caller has asked [`DownTrack::wants_late`]. Of one that the
+    /// player would not have been given, the number alone goes out.
     pub fn send_late(
         &mut self,
         packet: &Packet,
@@ -190,6 +267,7 @@ impl DownTrack {
         if let Some(number) = self.number_of(packet) {
             self.next_line = self.next_line.max(number + 1);
         }
+        self.give_late(packet);
         self.seal(packet, laid_out, transport_number, egress, batch);
     }
 
@@ -202,8 +280,8 @@ impl DownTrack {
         batch: &mut SendBatch,
     ) {
         let Some(number) = self.number_of(packet) else { return };
-        let payload = &packet.payload()[laid_out.payload_offset..];
-        let shift = self.shift.as_deref();
+        let Some((payload, left_out)) = self.content(packet, laid_out.payload_offset) else { return };
+        let shift = self.altered.as_ref().and_then(|altered| altered.shift.as_ref());
         self.packets_sent = self.packets_sent.wrapping_add(1);
         self.octets_sent = self.octets_sent.wrapping_add(payload.len() as u32);
         batch.push(destination, self.traffic, MAX_DATAGRAM, |out| {
@@ -215,17 +293,22 @@ impl DownTrack {
                 *transport_number = transport_number.wrapping_add(1);
             }
             let rollover = (number >> 16) as u32;
-            let Some(shift) = shift else { return sealer.seal(rollover, out, len, payload, laid_out.padding) };
-            shift.apply(out, laid_out.descriptor);
-            if !shift.changes_payload() {
-                return sealer.seal(rollover, out, len, payload, laid_out.padding);
+            match shift {
+                None => sealer.seal(rollover, out, len, payload, laid_out.padding),
+                Some(shift) => seal_shifted(shift, sealer, (rollover, len, laid_out), out, (payload, left_out)),
             }
-            let mut copy = [0; MAX_PAYLOAD];
-            let copy = &mut copy[..payload.len()];
-            copy.copy_from_slice(payload);
-            shift.apply_to_payload(copy);
-            sealer.seal(rollover, out, len, copy, laid_out.padding)
         });
+    }
+
+    /// Whether the player was given what this packet carries, as far as that is known, if the cursor has passed it and it was there.
+    pub fn has_given(&self, packet: &Packet) -> bool {
+        let is_hollow = self.thinned().map(|thinned| thinned.is_hollow(packet));
+        is_hollow.is_none_or(|hollow| hollow == Some(false)) && self.number_of(packet).is_some()
+    }
+
+    /// Whether the packet at `index` was left out, as far as that is known.
+    pub fn has_left_out(&self, index: u64) -> bool {
+        self.thinned().is_some_and(|thinned| thinned.has_left_out(index))
     }
 
     /// Whether the player takes repetitions.
@@ -244,8 +327,10 @@ impl DownTrack {
         batch: &mut SendBatch,
     ) -> bool {
         let (Some(rtx), Some(original)) = (self.rtx, self.number_of(packet)) else { return false };
+        self.give_late(packet);
+        let Some((first, left_out)) = self.content(packet, laid_out.payload_offset) else { return false };
         let number = self.next_rtx_number;
-        let shift = self.shift.as_deref();
+        let shift = self.altered.as_ref().and_then(|altered| altered.shift.as_ref());
         self.next_rtx_number += 1;
         batch.push(destination, self.traffic, MAX_DATAGRAM + 2, |out| {
             let len = laid_out.header.len();
@@ -263,12 +348,11 @@ impl DownTrack {
                 shift.apply(out, laid_out.descriptor);
             }
             let mut payload = [0; 2 + MAX_PAYLOAD];
-            let first = &packet.payload()[laid_out.payload_offset..];
             let payload_len = 2 + first.len();
             payload[..2].copy_from_slice(&(original as u16).to_be_bytes());
             payload[2..payload_len].copy_from_slice(first);
             if let Some(shift) = shift {
-                shift.apply_to_payload(&mut payload[2..payload_len]);
+                shift.apply_to_payload(&mut payload[2..payload_len], left_out);
             }
             sealer.seal((number >> 16) as u32, out, len, &payload[..payload_len], &[])
         });
@@ -282,7 +366,13 @@ impl DownTrack {
         let newest = self.next_line.checked_sub(1)?;
         let behind = (newest as u16).wrapping_sub(sequence_number);
         let number = newest.checked_sub(u64::from(behind))?;
-        number.checked_sub(line.first_number).map(|n| n + line.first_index)
+        let nth = number.checked_sub(line.first_number)?;
+        let Some(thinned) = self.thinned() else { return Some(nth + line.first_index) };
+        match thinned.numbers_since(line.first_index).checked_sub(nth) {
+            Some(behind) if behind > 0 => thinned.index_behind(behind, line.first_index),
+            // A late packet may have the number of an index about which the cursor has still to decide.
+            _ => Some(nth + line.first_index + thinned.packets()),
+        }
     }
 
     /// Packets and payload octets sent on the media SSRC, for the sender report (RFC 3550 §6.4.1).
@@ -290,352 +380,52 @@ impl DownTrack {
         (self.packets_sent, self.octets_sent)
     }
 
+    /// What a packet carries that was missing at its turn is decided once.
+    fn give_late(&mut self, packet: &Packet) {
+        let cursor = self.cursor.unwrap_or(0);
+        if let Some(thinned) = self.altered.as_mut().and_then(|altered| altered.thinned.as_mut()) {
+            thinned.give_late(packet, cursor);
+        }
+    }
+
     fn number_of(&self, packet: &Packet) -> Option<u64> {
         let line = self.line.filter(|line| line.epoch == packet.epoch)?;
-        packet.index.checked_sub(line.first_index).map(|n| n + line.first_number)
+        let nth = packet.index.checked_sub(line.first_index)?;
+        match self.thinned() {
+            None => Some(nth + line.first_number),
+            Some(thinned) => Some(nth + line.first_number - thinned.packets_before(packet.index)?),
+        }
     }
+
+    /// What goes out under a packet's number: what it carries from `offset` on, or nothing; and how many frames were left out before
+    /// it. `None` if that is not known any more.
+    fn content<'p>(&self, packet: &'p Packet, offset: usize) -> Option<(&'p [u8], u64)> {
+        let payload = &packet.payload()[offset..];
+        let Some(thinned) = self.thinned() else { return Some((payload, 0)) };
+        let is_hollow = thinned.is_hollow(packet)?;
+        Some((if is_hollow { &[] } else { payload }, thinned.frames_before(packet.index)))
+    }
+}
+
+/// Out of the way of the many whose packets go out as they are.
+#[inline(never)]
+fn seal_shifted(
+    shift: &Shift,
+    sealer: &RtpSealer,
+    (rollover, header_len, laid_out): (u32, usize, LaidOut<'_>),
+    out: &mut [u8],
+    (payload, left_out): (&[u8], u64),
+) -> usize {
+    shift.apply(out, laid_out.descriptor);
+    if !shift.changes_payload() {
+        return sealer.seal(rollover, out, header_len, payload, laid_out.padding);
+    }
+    let mut copy = [0; MAX_PAYLOAD];
+    let copy = &mut copy[..payload.len()];
+    copy.copy_from_slice(payload);
+    shift.apply_to_payload(copy, left_out);
+    sealer.seal(rollover, out, header_len, copy, laid_out.padding)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::time::Instant;
-
-    use proptest::prelude::*;
-
-    use super::super::{HeaderClass, Layout, Stamps};
-    use super::*;
-    use crate::media::{AbsSendTime, ClearPacket, PayloadFacts, PlayoutDelay, Position, RtpHeader};
-    use crate::rtc::srtp::{MasterKey, Profile, RtpOpener};
-
-    const SSRC: u32 = 0x1111_1110;
-    const RTX: Rtx = Rtx { payload_type: 97, ssrc: 0x1111_1111 };
-    const CLASS: HeaderClass = HeaderClass {
-        payload_type: 96,
-        red: None,
-        ssrc: SSRC,
-        transport_cc: Some(3),
-        playout_delay: None,
-        abs_capture_time: None,
-        abs_send_time: None,
-        dependency_descriptor: None,
-    };
-    const STAMPS: Stamps =
-        Stamps { playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 }, clock_offset: None, send_time: AbsSendTime(0) };
-    /// The highest first number: 16 bits are used up soonest.
-    const LATEST_START: u32 = FIRST_SEQUENCE_LIMIT as u32 - 1;
-
-    /// What the player made of a datagram.
-    #[derive(Debug, PartialEq)]
-    struct Received {
-        ssrc: u32,
-        payload_type: u8,
-        /// The number that never wraps, by SRTP.
-        number: u64,
-        transport_number: u16,
-        payload: Vec<u8>,
-    }
-
-    /// A player and the way to it.
-    struct Player {
-        down: DownTrack,
-        sealer: RtpSealer,
-        opener: RtpOpener,
-        layout: Layout,
-        batch: SendBatch,
-        transport_number: u16,
-    }
-
-    impl Player {
-        fn new(rtx: Option<Rtx>, seed: u32) -> Self {
-            let profile = Profile::AeadAes256Gcm;
-            let master = MasterKey::new(profile, &[7; 32], &[9; 12]).expect("lengths of the profile");
-            Self {
-                down: DownTrack::new(0, TrafficClass::Video, rtx, seed),
-                sealer: RtpSealer::new(&master),
-                opener: RtpOpener::new(&master),
-                layout: Layout::default(),
-                batch: SendBatch::with_capacity(2 * MAX_DATAGRAM, 1),
-                transport_number: 65_535,
-            }
-        }
-
-        fn next(&mut self, packet: &Packet) -> Received {
-            self.send(packet, |down, laid_out, number, egress, batch| {
-                down.send_next(packet, laid_out, number, egress, batch);
-            })
-        }
-
-        fn late(&mut self, packet: &Packet) -> Received {
-            self.send(packet, |down, laid_out, number, egress, batch| {
-                down.send_late(packet, laid_out, number, egress, batch);
-            })
-        }
-
-        fn again(&mut self, packet: &Packet) -> Received {
-            self.send(packet, |down, laid_out, number, egress, batch| {
-                assert!(down.retransmit(packet, laid_out, number, egress, batch));
-            })
-        }
-
-        /// The one datagram that `send` pushes, opened.
-        ///
-        /// # Panics
-        /// If it does not authenticate, or has a nonce that came before: to the player that is a replay.
-        fn send(
-            &mut self,
-            packet: &Packet,
-            send: impl FnOnce(&mut DownTrack, LaidOut<'_>, &mut u16, (&RtpSealer, TransportAddress), &mut SendBatch),
-        ) -> Received {
-            self.batch.clear();
-            self.layout.rebuild(&CLASS, &STAMPS, [packet].into_iter());
-            let egress = (&self.sealer, TransportAddress::udp(([192, 0, 2, 1], 4000).into()));
-            send(&mut self.down, self.layout.get(0), &mut self.transport_number, egress, &mut self.batch);
-            let mut bytes = self.batch.bytes().to_vec();
-            let header_len = RtpHeader::parse_header(&bytes).expect("a header").header_len;
-            let opened = self.opener.open(&mut bytes, header_len).expect("authentic and new");
-            let clear = &bytes[..opened.len];
-            let header = RtpHeader::parse(clear).expect("well-formed");
-            assert_eq!(header.sequence_number, opened.index as u16);
-            let transport_number = header.extension(clear, 3).expect("negotiated").try_into().expect("two bytes");
-            Received {
-                ssrc: header.ssrc,
-                payload_type: header.payload_type,
-                number: opened.index,
-                transport_number: u16::from_be_bytes(transport_number),
-                payload: header.payload(clear).to_vec(),
-            }
-        }
-    }
-
-    fn packet(epoch: u32, index: u64) -> Packet {
-        let clear = ClearPacket {
-            position: Position { epoch, index, timestamp: 0 },
-            marker: false,
-            facts: PayloadFacts::default(),
-            arrival: Instant::now(),
-            capture: None,
-            dependency_descriptor: &[],
-            payload: &index.to_be_bytes(),
-        };
-        Packet::new(&clear).expect("short")
-    }
-
-    #[test]
-    fn numbers_follow_the_ring_and_show_its_gaps() {
-        let mut player = Player::new(None, 5000);
-        player.down.join_at(100);
-        let first = player.next(&packet(0, 100));
-        assert_eq!((first.ssrc, first.payload_type, first.number), (SSRC, 96, 5000));
-        assert_eq!(first.payload, 100_u64.to_be_bytes());
-        assert_eq!(player.next(&packet(0, 101)).number, 5001);
-        player.down.skip_to(104);
-        assert_eq!(player.down.cursor(), Some(104));
-        assert_eq!(player.next(&packet(0, 104)).number, 5004);
-        assert_eq!(player.down.sent(), (3, 24));
-    }
-
-    #[test]
-    fn the_cursor_never_goes_back() {
-        let mut down = DownTrack::new(0, TrafficClass::Video, None, 0);
-        down.skip_to(50);
-        assert_eq!(down.cursor(), None, "there is nothing to skip before the start");
-        down.join_at(100);
-        down.join_at(90);
-        down.skip_to(80);
-        assert_eq!(down.cursor(), Some(100));
-    }
-
-    #[test]
-    fn first_numbers_leave_room_for_an_early_loss() {
-        let mut player = Player::new(Some(RTX), u32::MAX);
-        player.down.join_at(0);
-        assert_eq!(player.next(&packet(0, 0)).number, u64::from(LATEST_START));
-        assert_eq!(player.again(&packet(0, 0)).number, u64::from(LATEST_START));
-    }
-
-    #[test]
-    fn a_new_source_goes_on_where_the_last_one_stopped() {
-        let mut player = Player::new(None, 10);
-        player.down.join_at(100);
-        assert!(!player.down.is_before_epoch(0), "nothing was sent yet");
-        player.next(&packet(0, 100));
-        player.next(&packet(0, 101));
-        assert!(player.down.is_before_epoch(1) && !player.down.is_before_epoch(0));
-        player.down.join_at(70_000);
-        assert_eq!(player.next(&packet(1, 70_000)).number, 12, "the indices between were never sent by anybody");
-        assert_eq!(player.next(&packet(1, 70_002)).number, 14);
-        assert!(!player.down.is_before_epoch(1));
-    }
-
-    #[test]
-    fn what_the_cursor_passed_is_wanted_late() {
-        let mut player = Player::new(None, 10);
-        assert!(!player.down.wants_late(&packet(0, 100)), "not started");
-        player.down.join_at(100);
-        assert!(!player.down.wants_late(&packet(0, 99)), "nothing was sent, so 99 has no number");
-        player.next(&packet(0, 100));
-        player.next(&packet(0, 103));
-        assert!(!player.down.wants_late(&packet(0, 99)), "before its start");
-        assert!(!player.down.wants_late(&packet(0, 104)), "at the cursor");
-        assert!(player.down.wants_late(&packet(0, 102)));
-        assert_eq!(player.late(&packet(0, 102)).number, 12);
-        player.next(&packet(1, 200));
-        assert!(!player.down.wants_late(&packet(0, 101)), "the source is over");
-        assert!(!player.down.wants_late(&packet(1, 199)), "before the new source's start");
-    }
-
-    #[test]
-    fn a_repetition_has_an_ssrc_and_numbers_of_its_own() {
-        let mut player = Player::new(Some(RTX), 700 << 16 | 5000);
-        player.down.join_at(100);
-        let transport_numbers = [
-            player.next(&packet(0, 100)).transport_number,
-            player.next(&packet(0, 101)).transport_number,
-            player.again(&packet(0, 100)).transport_number,
-        ];
-        assert_eq!(transport_numbers, [65_535, 0, 1]);
-        let again = player.again(&packet(0, 100));
-        assert_eq!((again.ssrc, again.payload_type, again.number), (RTX.ssrc, RTX.payload_type, 701));
-        assert_eq!(again.payload, [&5000_u16.to_be_bytes()[..], &100_u64.to_be_bytes()].concat());
-        assert_eq!(player.down.sent(), (2, 16), "repetitions are not counted on the media SSRC");
-    }
-
-    #[test]
-    fn without_rtx_nothing_is_repeated() {
-        let mut player = Player::new(None, 0);
-        player.down.join_at(100);
-        player.next(&packet(0, 100));
-        player.batch.clear();
-        let egress = (&player.sealer, TransportAddress::udp(([192, 0, 2, 1], 4000).into()));
-        let sent = player.down.retransmit(&packet(0, 100), player.layout.get(0), &mut 0, egress, &mut player.batch);
-        assert!(!sent && player.batch.is_empty());
-    }
-
-    #[test]
-    fn a_number_leads_back_to_its_index_over_the_wrap() {
-        let mut player = Player::new(None, LATEST_START);
-        assert_eq!(player.down.index_of(0), None, "nothing was sent");
-        player.down.join_at(100);
-        // Hops that the player's rollover counter can follow; the numbers are 32,767 and 20,000 more each.
-        for index in [100, 20_100, 40_100, 60_100] {
-            player.next(&packet(0, index));
-        }
-        let number = |extended: u64| extended as u16;
-        assert_eq!(player.down.index_of(number(32_767 + 60_000)), Some(60_100), "the newest");
-        assert_eq!(player.down.index_of(65_535), Some(100 + 65_535 - 32_767), "the last before the wrap");
-        assert_eq!(player.down.index_of(0), Some(100 + 65_536 - 32_767), "the first behind it");
-        assert_eq!(player.down.index_of(32_767), Some(100), "the first of all");
-        assert_eq!(player.down.index_of(32_766), None, "before the first");
-        player.next(&packet(0, 80_100));
-        assert_eq!(player.down.index_of(32_767), Some(100 + 65_536), "the newest with these bits");
-    }
-
-    #[test]
-    fn a_number_of_the_last_source_leads_nowhere() {
-        let mut player = Player::new(None, 10);
-        player.down.join_at(100);
-        player.next(&packet(0, 100));
-        player.next(&packet(1, 500));
-        assert_eq!(player.down.index_of(11), Some(500));
-        assert_eq!(player.down.index_of(10), None);
-    }
-
-    /// What happens to a player's track.
-    #[derive(Clone, Copy, Debug)]
-    enum Step {
-        /// The next packet, after so many that are missing.
-        Next(u64),
-        /// The cursor passes so many that are missing, with nothing behind them yet.
-        Skip(u64),
-        /// One of the missing comes after all.
-        Late(usize),
-        /// One that was sent is asked for again.
-        Again(usize),
-        /// The source changes.
-        Change,
-        /// Another layer, whose indices are its own.
-        Layer(u64),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            8 => prop_oneof![3 => Just(0), 1 => 1_u64..5].prop_map(Step::Next),
-            3 => any::<usize>().prop_map(Step::Late),
-            3 => any::<usize>().prop_map(Step::Again),
-            2 => (1_u64..5).prop_map(Step::Skip),
-            1 => Just(Step::Change),
-            1 => (0_u64..1 << 40).prop_map(Step::Layer),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
-
-        /// Whatever happens, no nonce comes twice, and every number that was sent leads back to its packet as long as
-        /// the source is the same.
-        #[test]
-        fn no_nonce_comes_twice(seed: u32, start in 0_u64..1 << 40, steps in prop::collection::vec(step(), 1..150)) {
-            let mut player = Player::new(Some(RTX), seed);
-            let (mut epoch, mut index) = (0, start);
-            let (mut missing, mut sent): (Vec<u64>, Vec<(u64, u64)>) = (Vec::new(), Vec::new());
-            let (mut nonces, mut transport_number) = (HashSet::new(), 65_535_u16);
-            player.down.join_at(start);
-            for step in steps {
-                let received = match step {
-                    Step::Next(gap) => {
-                        // A gap before the first packet of a source is none: the player starts behind it.
-                        if !sent.is_empty() {
-                            missing.extend(index..index + gap);
-                        }
-                        index += gap + 1;
-                        let received = player.next(&packet(epoch, index - 1));
-                        sent.push((index - 1, received.number));
-                        received
-                    }
-                    Step::Skip(gap) if !sent.is_empty() => {
-                        missing.extend(index..index + gap);
-                        index += gap;
-                        player.down.skip_to(index);
-                        continue;
-                    }
-                    Step::Late(n) if !missing.is_empty() => {
-                        let late = packet(epoch, missing.swap_remove(n % missing.len()));
-                        prop_assert!(player.down.wants_late(&late));
-                        let received = player.late(&late);
-                        sent.push((late.index, received.number));
-                        received
-                    }
-                    Step::Again(n) if !sent.is_empty() => {
-                        let (index, number) = sent[n % sent.len()];
-                        let received = player.again(&packet(epoch, index));
-                        prop_assert_eq!(&received.payload[..2], &(number as u16).to_be_bytes());
-                        received
-                    }
-                    Step::Change => {
-                        for lost in missing.drain(..).chain(sent.drain(..).map(|(index, _)| index)) {
-                            prop_assert!(!player.down.wants_late(&packet(epoch + 1, lost)));
-                        }
-                        epoch += 1;
-                        index += 1000;
-                        continue;
-                    }
-                    Step::Layer(begin) => {
-                        let last = packet(epoch, index.saturating_sub(1));
-                        (index, missing, sent) = (begin, Vec::new(), Vec::new());
-                        player.down.switch_layer(Codec::H264, &packet(epoch, begin), 0, Some(&last));
-                        continue;
-                    }
-                    Step::Late(_) | Step::Again(_) | Step::Skip(_) => continue,
-                };
-                prop_assert!(nonces.insert((received.ssrc, received.number)), "{received:?} repeats a nonce");
-                prop_assert_eq!(received.transport_number, transport_number);
-                transport_number = transport_number.wrapping_add(1);
-                for &(index, number) in &sent {
-                    prop_assert_eq!(player.down.index_of(number as u16), Some(index));
-                }
-            }
-            prop_assert!(sent.windows(2).all(|w| (w[0].0 < w[1].0) == (w[0].1 < w[1].1)));
-        }
-    }
-}
+mod tests;

@@ -14,8 +14,10 @@ mod down_track;
 mod layout;
 mod send_batch;
 mod shift;
+mod thinned;
 
 pub use bandwidth::{Bandwidth, Estimate, ProbeOutcome, Usage};
 pub use down_track::{DownTrack, Rtx};
 pub use layout::{HeaderClass, Layout, MAX_DATAGRAM, Stamps};
 pub use send_batch::{MAX_SEGMENTS, Message, SendBatch, TrafficClass};
+pub use thinned::ALL_TEMPORAL_LAYERS;

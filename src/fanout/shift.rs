@@ -54,6 +54,23 @@ impl Numbers {
     }
 }
 
+impl Numbers {
+    /// Nothing is added yet, but VP8's numbers are looked at.
+    pub(super) fn of_vp8() -> Self {
+        Self { vp8: Some(Vp8Numbers::default()), ..Self::default() }
+    }
+
+    /// So that picture ids go on where this many pictures were left out. TL0PICIDX counts those of the base layer, of which
+    /// none ever is; a dependency descriptor names frames by their distance, and keeps its numbers.
+    pub(super) fn without(self, pictures: u64) -> Self {
+        let left_out = |vp8: Vp8Numbers| match pictures {
+            0 => vp8,
+            _ => Vp8Numbers { picture_id: Some(vp8.picture_id.unwrap_or(0).wrapping_sub(pictures as u16)), ..vp8 },
+        };
+        Self { vp8: self.vp8.map(left_out), ..self }
+    }
+}
+
 /// The frame number of a dependency descriptor (RTP Payload Format For AV1, §A.8.1): behind the first byte.
 fn frame_number(descriptor: &[u8]) -> Option<u16> {
     let &[_, high, low] = descriptor.first_chunk()?;
@@ -88,6 +105,16 @@ impl Shift {
         }
     }
 
+    /// Changes nothing, and is asked about payloads of VP8.
+    pub(super) fn of_vp8() -> Self {
+        Self { offset: 0, squeeze: None, numbers: Numbers::of_vp8() }
+    }
+
+    /// Is asked about payloads of VP8 from now on.
+    pub(super) fn look_at_vp8(&mut self) {
+        self.numbers.vp8.get_or_insert_default();
+    }
+
     /// Writes them into a header: the timestamp, and the frame number of the dependency descriptor that begins at
     /// `descriptor`, unless that is 0.
     pub(super) fn apply(&self, header: &mut [u8], descriptor: u8) {
@@ -105,9 +132,9 @@ impl Shift {
         self.numbers.vp8.is_some()
     }
 
-    /// Moves the numbers in a private copy of a payload.
-    pub(super) fn apply_to_payload(&self, payload: &mut [u8]) {
-        if let Some(offset) = &self.numbers.vp8 {
+    /// Moves the numbers in a private copy of a payload, of a player that was not given so many pictures before.
+    pub(super) fn apply_to_payload(&self, payload: &mut [u8], left_out: u64) {
+        if let Some(offset) = &self.numbers.without(left_out).vp8 {
             Vp8Numbers::advance(payload, offset);
         }
     }

@@ -90,8 +90,19 @@ pub struct PayloadFacts {
     pub temporal_layer: Option<u8>,
     /// The spatial layer, where the payload names one (VP9 SID, AV1 `spatial_id`).
     pub spatial_layer: Option<u8>,
+    /// From this frame on a receiver may have temporal layers that it was not given before. A keyframe is one such for all.
+    pub climb: Option<Climb>,
     /// The payload is RED (RFC 2198), and this is its newest block.
     pub primary: Option<PrimaryBlock>,
+}
+
+/// A frame from which on more temporal layers can be decoded by one who lacks what they had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Climb {
+    /// For whoever has had the layers up to this one.
+    pub needs: u8,
+    /// These can be decoded from this frame on, this frame included.
+    pub reaches: u8,
 }
 
 /// Reads `payload`, a clear RTP payload without padding, as one of `codec`. Any bytes are allowed.

@@ -53,6 +53,7 @@ pub struct FrameTracker {
     /// A frame is lost, and no keyframe has come since.
     is_broken: bool,
     counts: FrameCounts,
+    last_lost: Option<u64>,
     whole_rate: RateWindow,
 }
 
@@ -60,6 +61,8 @@ pub struct FrameTracker {
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     timestamp: u32,
+    /// Of its last packet that came.
+    index: u64,
     is_damaged: bool,
     /// Refers to no other.
     is_keyframe: bool,
@@ -104,6 +107,11 @@ impl FrameTracker {
     /// The frames that are decided.
     pub fn counts(&self) -> FrameCounts {
         self.counts
+    }
+
+    /// The last packet of the last frame that was lost in part.
+    pub fn last_lost(&self) -> Option<u64> {
+        self.last_lost
     }
 
     /// How many frames fit strictly between two whose timestamps are `step` ticks apart, by the usual interval; 0 while that
@@ -172,6 +180,7 @@ impl FrameTracker {
         let missing = mem::take(&mut self.given_up);
         match &mut self.frame {
             Some(frame) if frame.timestamp == packet.timestamp => {
+                frame.index = packet.index;
                 frame.is_damaged |= missing > 0;
                 frame.is_keyframe |= packet.facts.keyframe;
                 frame.arrival = frame.arrival.max(packet.arrival);
@@ -211,6 +220,7 @@ impl FrameTracker {
         frame.has_ended = true;
         if frame.is_damaged {
             self.counts.lost += 1;
+            self.last_lost = Some(frame.index);
             self.is_broken = true;
         } else {
             self.is_broken &= !frame.is_keyframe;
@@ -224,7 +234,8 @@ impl FrameTracker {
 impl Frame {
     fn new(packet: &Packet, is_damaged: bool) -> Self {
         let is_keyframe = packet.facts.keyframe;
-        Self { timestamp: packet.timestamp, is_damaged, is_keyframe, has_ended: false, arrival: packet.arrival }
+        let Packet { timestamp, index, arrival, .. } = *packet;
+        Self { timestamp, index, is_damaged, is_keyframe, has_ended: false, arrival }
     }
 }
 

@@ -19,6 +19,7 @@
 mod av1;
 mod codec;
 mod dependency_descriptor;
+mod dependency_structure;
 mod extension;
 mod frames;
 mod h264;
@@ -35,8 +36,9 @@ mod timeline;
 mod vp8;
 mod vp9;
 
-pub use codec::{Codec, MediaKind, PayloadFacts, facts};
+pub use codec::{Climb, Codec, MediaKind, PayloadFacts, facts};
 pub use dependency_descriptor::{DescriptorNumbers, MAX_DESCRIPTOR};
+pub use dependency_structure::{Described, DescriptorReader};
 pub use extension::{AbsCaptureTime, AbsSendTime, Extensions, PlayoutDelay};
 pub use frames::{FrameCounts, FrameTracker};
 pub use header_writer::{HeaderFields, HeaderLayout, MAX_ELEMENTS, write_header};

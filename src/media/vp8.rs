@@ -1,6 +1,7 @@
 //! VP8 payloads (RFC 7741), as far as a forwarder reads them.
 
 use super::PayloadFacts;
+use super::codec::Climb;
 
 /// Facts of a payload: the descriptor of RFC 7741 §4.2 and the first bit of the frame header (§4.3).
 pub(super) fn facts(payload: &[u8]) -> PayloadFacts {
@@ -8,13 +9,21 @@ pub(super) fn facts(payload: &[u8]) -> PayloadFacts {
 }
 
 fn read(payload: &[u8]) -> Option<PayloadFacts> {
-    let (temporal_layer, first, rest) = descriptor(payload)?;
+    let (layer, first, rest) = descriptor(payload)?;
     let (starts_partition, partition) = (first & 0x10 != 0, first & 0x07);
     let &frame_header = rest.first()?;
     let starts_frame = starts_partition && partition == 0;
     // RFC 7741 §4.3: the inverse key frame flag "P" is 0 for a key frame.
     let keyframe = starts_frame && frame_header & 0x01 == 0;
-    Some(PayloadFacts { starts_frame, parameter_sets: keyframe, keyframe, temporal_layer, ..PayloadFacts::default() })
+    let (temporal_layer, climb) = (layer.map(|layer| layer.id), layer.and_then(Layer::climb));
+    Some(PayloadFacts {
+        starts_frame,
+        parameter_sets: keyframe,
+        keyframe,
+        temporal_layer,
+        climb,
+        ..PayloadFacts::default()
+    })
 }
 
 /// The first bytes of a key frame, if the payload begins with one: RFC 6386 §9.1 puts the picture's size there.
@@ -23,15 +32,33 @@ pub(super) fn keyframe(payload: &[u8]) -> Option<&[u8]> {
     Some(frame)
 }
 
+/// TID and Y of a descriptor.
+#[derive(Clone, Copy)]
+struct Layer {
+    id: u8,
+    is_sync: bool,
+}
+
+impl Layer {
+    /// Y (RFC 7741 §4.2) is set where a frame depends on nothing but the frame of the base layer that has its TL0PICIDX.
+    ///
+    /// There may have been a frame of a layer between these two, on which others rest: so this is for who has the layer below.
+    /// What Y says of the base layer itself is not believed.
+    fn climb(self) -> Option<Climb> {
+        let needs = self.id.checked_sub(1).filter(|_| self.is_sync)?;
+        Some(Climb { needs, reaches: self.id })
+    }
+}
+
 /// The temporal layer, the descriptor's first byte, and what follows the descriptor.
-fn descriptor(payload: &[u8]) -> Option<(Option<u8>, u8, &[u8])> {
+fn descriptor(payload: &[u8]) -> Option<(Option<Layer>, u8, &[u8])> {
     let (&first, mut rest) = payload.split_first()?;
     let temporal_layer = if first & 0x80 != 0 { extension(&mut rest)? } else { None };
     Some((temporal_layer, first, rest))
 }
 
 /// Steps over the descriptor's extension, `I L T K` and what they announce; the temporal layer where T says so.
-fn extension(rest: &mut &[u8]) -> Option<Option<u8>> {
+fn extension(rest: &mut &[u8]) -> Option<Option<Layer>> {
     let present = take(rest)?;
     if present & 0x80 != 0 && take(rest)? & 0x80 != 0 {
         // M: the picture id has 15 bits.
@@ -43,8 +70,8 @@ fn extension(rest: &mut &[u8]) -> Option<Option<u8>> {
     if present & 0x30 == 0 {
         return Some(None);
     }
-    let layer = take(rest)? >> 6;
-    Some((present & 0x20 != 0).then_some(layer))
+    let layer = take(rest)?;
+    Some((present & 0x20 != 0).then_some(Layer { id: layer >> 6, is_sync: layer & 0x20 != 0 }))
 }
 
 /// The numbers of a descriptor that count pictures (RFC 7741 §4.2): a receiver with temporal layers waits for what they say is
@@ -152,6 +179,16 @@ mod tests {
         let short_id = facts(&[0x90, 0xe0, 0x23, 0x07, 0x80, 0x51]);
         assert!(short_id.starts_frame && !short_id.keyframe);
         assert_eq!(short_id.temporal_layer, Some(2));
+    }
+
+    #[test]
+    fn a_sync_frame_lets_in_who_has_the_layer_below() {
+        let climb = |layer: u8| facts(&[0x90, 0x20, layer, 0x51]).climb;
+        assert_eq!(climb(0x60), Some(Climb { needs: 0, reaches: 1 }));
+        assert_eq!(climb(0xa0), Some(Climb { needs: 1, reaches: 2 }));
+        assert_eq!([climb(0x40), climb(0x80)], [None; 2], "without Y");
+        assert_eq!(climb(0x20), None, "the base layer");
+        assert_eq!(facts(&[0x90, 0x10, 0x60, 0x51]).climb, None, "a key index alone");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! VP9 payloads (RFC 9628), as far as a forwarder reads them.
 
 use super::PayloadFacts;
+use super::codec::Climb;
 
 /// The flags of the descriptor's first byte (RFC 9628 §4.2).
 mod flag {
@@ -21,6 +22,9 @@ mod flag {
 /// RFC 9628 §4.2: "up to three times".
 const MAX_REFERENCES: usize = 3;
 
+/// TID has three bits.
+const HIGHEST_LAYER: u8 = 7;
+
 /// Facts of a payload. A *frame* here is the picture: the layer frames of all spatial layers, with one timestamp.
 pub(super) fn facts(payload: &[u8]) -> PayloadFacts {
     read(payload).unwrap_or_default()
@@ -30,6 +34,9 @@ pub(super) fn facts(payload: &[u8]) -> PayloadFacts {
 #[derive(Clone, Copy)]
 struct Layers {
     temporal: u8,
+    /// U: "'switch up' to a higher frame rate is possible, as subsequent higher-temporal-layer pictures will not depend on any
+    /// picture before the current picture (in coding order) with temporal-layer ID value greater than TID" (RFC 9628 §4.2).
+    switches_up: bool,
     spatial: u8,
     /// D: depends on the layer frame below it in the same picture.
     inter_layer: bool,
@@ -62,6 +69,9 @@ fn read(payload: &[u8]) -> Option<PayloadFacts> {
         keyframe,
         temporal_layer: layers.map(|layers| layers.temporal),
         spatial_layer: layers.map(|layers| layers.spatial),
+        climb: layers
+            .filter(|layers| layers.switches_up)
+            .map(|layers| Climb { needs: layers.temporal, reaches: HIGHEST_LAYER }),
         primary: None,
     })
 }
@@ -72,7 +82,8 @@ fn layers(rest: &mut &[u8], flexible: bool) -> Option<Layers> {
         // TL0PICIDX
         take(rest)?;
     }
-    Some(Layers { temporal: indices >> 5, spatial: indices >> 1 & 7, inter_layer: indices & 1 != 0 })
+    let switches_up = indices & 0x10 != 0;
+    Some(Layers { temporal: indices >> 5, switches_up, spatial: indices >> 1 & 7, inter_layer: indices & 1 != 0 })
 }
 
 /// `P_DIFF N`, the last with N = 0.
@@ -195,6 +206,14 @@ mod tests {
         assert!(read.starts_frame && !read.keyframe);
         assert_eq!(read.temporal_layer, Some(2));
         assert_eq!(facts(&[0xf8, 0x05, 0x50, 0x03, 0x05, 0x07, INTER]), PayloadFacts::default(), "four references");
+    }
+
+    #[test]
+    fn a_switching_up_point_lets_in_who_has_its_layer() {
+        let climb = |indices: u8| facts(&[0xa8, 0x05, indices, 0x07, INTER]).climb;
+        assert_eq!(climb(0x10), Some(Climb { needs: 0, reaches: 7 }));
+        assert_eq!(climb(0x30), Some(Climb { needs: 1, reaches: 7 }));
+        assert_eq!([climb(0x00), climb(0x40)], [None; 2]);
     }
 
     #[test]

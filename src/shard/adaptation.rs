@@ -16,10 +16,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::fanout::{Bandwidth, ProbeOutcome, Usage};
+use crate::fanout::{ALL_TEMPORAL_LAYERS, Bandwidth, ProbeOutcome, Usage};
 use crate::rtc::rtcp::TwccFeedback;
 
-use super::message::{LayerIndex, LayerOffer};
+use super::points::{Choice, OperatingPoint};
 
 /// What sound takes, in bit/s: Opus as browsers send it, with its headers.
 const SOUND: u64 = 80_000;
@@ -32,6 +32,9 @@ const OVERHEAD: u64 = 108;
 
 /// After overuse the estimate is 85 % of what arrived. A layer may take this much of it, in percent: 92 % of what arrived.
 const SHARE: u64 = 108;
+
+/// What came through when there was overuse, of which the estimate is a part, in percent.
+const CAME_THROUGH: u64 = 117;
 
 /// Repairs get this part of what the layer takes at least.
 const LEAST_FOR_REPAIRS: u64 = 8;
@@ -66,6 +69,16 @@ const RELAPSE: Duration = Duration::from_secs(10);
 /// … that is made again only after a time that doubles up to this.
 const MOST_WAIT_AFTER_RELAPSE: Duration = Duration::from_secs(60);
 
+/// The path has carried less than the only encoding for so long …
+const STARVED: Duration = Duration::from_secs(3);
+
+/// … that the player gets none of it for so long, and for longer each time that was not enough.
+const REST: Duration = Duration::from_secs(2);
+const MOST_REST: Duration = Duration::from_secs(8);
+
+/// A frame that lets a player in to more temporal layers is waited for so long before a keyframe is asked for.
+const CLIMB: Duration = Duration::from_secs(3);
+
 /// Whether padding can be sent to a player.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Padding {
@@ -90,6 +103,12 @@ pub(super) struct Adaptation {
     rose: Option<Instant>,
     /// When the probe began that runs.
     probing: Option<Instant>,
+    /// Since when the path carries less than the only encoding.
+    starved_since: Option<Instant>,
+    /// Since when it lacks layers that it is to get.
+    climbing_since: Option<Instant>,
+    /// When the last rest ended, and how long it was.
+    rested: Option<(Instant, Duration)>,
     /// When the next probe may begin.
     next_probe: Instant,
     /// Up to when the allowance for repairs is spent, while the path is full.
@@ -110,6 +129,9 @@ impl Adaptation {
             overused: None,
             rose: None,
             probing: None,
+            starved_since: None,
+            climbing_since: None,
+            rested: None,
             next_probe: now + FIRST_WAIT,
             repairs_earned: now,
             wait: FIRST_WAIT,
@@ -139,27 +161,32 @@ impl Adaptation {
         is_due
     }
 
-    /// The layer to send, of `offers`, the best first, where `current` is sent now. Asked after each feedback.
+    /// What to send, of `points`, the best first, where `current` is sent now. Asked after each feedback.
     pub(super) fn decide(
         &mut self,
         now: Instant,
-        offers: &[LayerOffer],
-        current: LayerIndex,
+        points: &[OperatingPoint],
+        current: Choice,
         padding: Padding,
-    ) -> Option<LayerIndex> {
+    ) -> Option<Choice> {
         let outcome = self.probe_outcome(now);
-        let best = offers.first().map(|offer| offer.layer);
+        let best = points.first().map(|point| point.choice);
         let Some(estimate) = self.bandwidth.estimate(now) else { return best };
         if estimate.usage == Usage::Overuse {
             self.overused = Some(now);
             self.next_probe = self.next_probe.max(now + self.wait);
         }
-        let Some(at) = offers.iter().position(|offer| offer.layer == current) else {
-            return if self.is_limited { best_within(offers, estimate.bits_per_second) } else { best };
+        let Some(at) = position(points, current) else {
+            return if self.is_limited { best_within(points, estimate.bits_per_second) } else { best };
         };
+        // What it has is no point any more: all of the layer may be more than the path is known to carry.
+        if self.is_limited && points[at].choice != current && !fits(&points[at], estimate.bits_per_second) {
+            return best_within(&points[at..], estimate.bits_per_second);
+        }
+        let current = points[at].choice;
         let is_overused = self.is_overused(now);
-        if is_overused && !fits(&offers[at], estimate.bits_per_second) {
-            let fitting = best_within(&offers[at..], estimate.bits_per_second);
+        if is_overused && !fits(&points[at], estimate.bits_per_second) {
+            let fitting = best_within(&points[at..], estimate.bits_per_second);
             if fitting != Some(current) {
                 self.fall(now);
             }
@@ -168,14 +195,14 @@ impl Adaptation {
         if !self.is_limited {
             return best;
         }
-        let Some(better) = at.checked_sub(1).and_then(|at| offers.get(at)) else {
+        let Some(better) = at.checked_sub(1).and_then(|at| points.get(at)) else {
             // The best of those that come now may be less than the best that there is: only one that was taken up proves more.
             self.is_limited = self.rose.is_none_or(|rose| now < rose + RELAPSE);
             return Some(current);
         };
         let needed = takes(better) * ROOM / 100;
         match outcome {
-            Some(ProbeOutcome::Sustained(rate)) if rate >= needed => return Some(self.rise(now, better.layer)),
+            Some(ProbeOutcome::Sustained(rate)) if rate >= needed => return Some(self.rise(now, better.choice)),
             // The next step at once.
             Some(ProbeOutcome::Sustained(_)) => self.next_probe = now,
             Some(ProbeOutcome::Failed) => self.put_off(now),
@@ -187,7 +214,7 @@ impl Adaptation {
         }
         match padding {
             // There is no other way to know than to believe it, or to try.
-            Padding::Impossible => return Some(self.rise(now, better.layer)),
+            Padding::Impossible => return Some(self.rise(now, better.choice)),
             Padding::NotNow => return Some(current),
             Padding::Possible => {}
         }
@@ -197,12 +224,24 @@ impl Adaptation {
         Some(current)
     }
 
-    /// Whether the path has room for a repair of `bytes`, beside `layer`. While more is sent than it carries, repairs get no more
+    /// Whether the path has room for a repair of `bytes`, beside what is sent now. While more is sent than it carries, repairs get no more
     /// than media leave of it: else they would keep the queue full that loses what they repair.
-    pub(super) fn may_repair(&mut self, now: Instant, offers: &[LayerOffer], layer: LayerIndex, bytes: usize) -> bool {
+    pub(super) fn may_repair(
+        &mut self,
+        now: Instant,
+        points: &[OperatingPoint],
+        current: Choice,
+        bytes: usize,
+    ) -> bool {
         let Some(estimate) = self.bandwidth.estimate(now).filter(|_| self.is_overused(now)) else { return true };
-        let takes = offers.iter().find(|offer| offer.layer == layer).map_or(0, takes);
-        let left = estimate.bits_per_second.saturating_sub(takes).max(takes / LEAST_FOR_REPAIRS);
+        let takes = position(points, current).map_or(0, |at| takes(&points[at]));
+        // Who gets fewer temporal layers has no keyframe to come: each frame waits for what is missing of those before it, and the
+        // queue can do so for a while.
+        let room = match current.temporal {
+            ALL_TEMPORAL_LAYERS => estimate.bits_per_second,
+            _ => estimate.bits_per_second.saturating_mul(CAME_THROUGH) / 100,
+        };
+        let left = room.saturating_sub(takes).max(takes / LEAST_FOR_REPAIRS);
         let elapsed = now.saturating_duration_since(self.repairs_earned).min(REPAIR_BURST);
         // What was earned, as the time that it takes to earn it.
         let costs = Duration::from_secs_f64(bytes as f64 * 8.0 / left.max(1) as f64);
@@ -213,12 +252,51 @@ impl Adaptation {
         true
     }
 
-    /// Whether the path does not carry this layer.
-    pub(super) fn is_too_much(&self, now: Instant, offers: &[LayerOffer], layer: LayerIndex) -> bool {
+    /// Whether the path does not carry this.
+    pub(super) fn is_too_much(&self, now: Instant, points: &[OperatingPoint], current: Choice) -> bool {
         let estimate = self.bandwidth.estimate(now);
-        let offer = offers.iter().find(|offer| offer.layer == layer);
+        let point = position(points, current).map(|at| &points[at]);
         self.is_overused(now)
-            && estimate.zip(offer).is_some_and(|(estimate, offer)| !fits(offer, estimate.bits_per_second))
+            && estimate.zip(point).is_some_and(|(estimate, point)| !fits(point, estimate.bits_per_second))
+    }
+
+    /// Whether, and until when, the player is better off without the only encoding that there is, since the path has carried less
+    /// for long. Asked after each [`Adaptation::decide`].
+    pub(super) fn rest(&mut self, now: Instant, points: &[OperatingPoint], current: Choice) -> Option<Instant> {
+        let is_starved = self.has_feedback && points.len() == 1 && self.is_too_much(now, points, current);
+        if !is_starved {
+            self.starved_since = None;
+            return None;
+        }
+        let since = *self.starved_since.get_or_insert(now);
+        if now < since + STARVED {
+            return None;
+        }
+        let rest = match self.rested {
+            Some((ended, rest)) if now < ended + RELAPSE => (rest * 2).min(MOST_REST),
+            _ => REST,
+        };
+        self.starved_since = None;
+        self.rested = Some((now + rest, rest));
+        Some(now + rest)
+    }
+
+    /// Whether the player still lacks temporal layers that were taken up for it: until it gets them, nothing is known
+    /// of them. Returns whether a keyframe is to be asked for, as no other frame lets it in. Asked before each
+    /// [`Adaptation::decide`].
+    pub(super) fn climbs(&mut self, now: Instant, is_climbing: bool) -> bool {
+        if !is_climbing {
+            self.climbing_since = None;
+            return false;
+        }
+        self.rose = self.rose.map(|_| now);
+        self.next_probe = self.next_probe.max(now + NEXT_WAIT);
+        let since = *self.climbing_since.get_or_insert(now);
+        let is_long = now >= since + CLIMB;
+        if is_long {
+            self.climbing_since = Some(now);
+        }
+        is_long
     }
 
     /// Packets were sent at once, with the transport-wide numbers from `first` to before `next`; `bytes` of UDP payload in all.
@@ -249,10 +327,10 @@ impl Adaptation {
         Some(outcome)
     }
 
-    fn rise(&mut self, now: Instant, layer: LayerIndex) -> LayerIndex {
+    fn rise(&mut self, now: Instant, choice: Choice) -> Choice {
         self.rose = Some(now);
         self.next_probe = now + NEXT_WAIT;
-        layer
+        choice
     }
 
     fn fall(&mut self, now: Instant) {
@@ -275,40 +353,54 @@ impl Adaptation {
     }
 }
 
-/// What a layer takes of a path, in bit/s.
-fn takes(offer: &LayerOffer) -> u64 {
-    offer.bits_per_second * OVERHEAD / 100 + SOUND
+/// What a point takes of a path, in bit/s.
+fn takes(point: &OperatingPoint) -> u64 {
+    point.bits_per_second * OVERHEAD / 100 + SOUND
 }
 
-fn fits(offer: &LayerOffer, bits_per_second: u64) -> bool {
-    takes(offer) <= bits_per_second.saturating_mul(SHARE) / 100
+fn fits(point: &OperatingPoint, bits_per_second: u64) -> bool {
+    takes(point) <= bits_per_second.saturating_mul(SHARE) / 100
 }
 
-/// The best of `offers` that fits, else the least.
-fn best_within(offers: &[LayerOffer], bits_per_second: u64) -> Option<LayerIndex> {
-    offers.iter().find(|offer| fits(offer, bits_per_second)).or(offers.last()).map(|offer| offer.layer)
+/// The best of `points` that fits, else the least.
+fn best_within(points: &[OperatingPoint], bits_per_second: u64) -> Option<Choice> {
+    points.iter().find(|point| fits(point, bits_per_second)).or(points.last()).map(|point| point.choice)
+}
+
+/// Where what is sent now stands. Temporal layers come and go with what the publisher does: if just this is no point any more,
+/// the least one with all that it has.
+fn position(points: &[OperatingPoint], current: Choice) -> Option<usize> {
+    let has_all =
+        |point: &OperatingPoint| point.choice.layer == current.layer && point.choice.temporal >= current.temporal;
+    points.iter().rposition(has_all).or_else(|| points.iter().rposition(|point| point.choice.layer == current.layer))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SMALL: LayerIndex = LayerIndex(0);
-    const MIDDLE: LayerIndex = LayerIndex(1);
-    const LARGE: LayerIndex = LayerIndex(2);
+    use super::super::message::LayerIndex;
+
+    const SMALL: Choice = whole(0);
+    const MIDDLE: Choice = whole(1);
+    const LARGE: Choice = whole(2);
+
+    const fn whole(layer: usize) -> Choice {
+        Choice { layer: LayerIndex(layer), temporal: ALL_TEMPORAL_LAYERS }
+    }
+
+    const fn point(choice: Choice, bits_per_second: u64) -> OperatingPoint {
+        OperatingPoint { choice, bits_per_second }
+    }
 
     /// The best first: 2 Mbit/s, 500 and 150 kbit/s.
-    const OFFERS: [LayerOffer; 3] = [
-        LayerOffer { layer: LARGE, bits_per_second: 2_000_000 },
-        LayerOffer { layer: MIDDLE, bits_per_second: 500_000 },
-        LayerOffer { layer: SMALL, bits_per_second: 150_000 },
-    ];
+    const OFFERS: [OperatingPoint; 3] = [point(LARGE, 2_000_000), point(MIDDLE, 500_000), point(SMALL, 150_000)];
 
     /// A player that says what it believes its path carries, once a second.
     struct Player {
         now: Instant,
         adaptation: Adaptation,
-        layer: LayerIndex,
+        layer: Choice,
         padding: Padding,
     }
 
@@ -318,7 +410,7 @@ mod tests {
             Self { now, adaptation: Adaptation::new(now), layer: LARGE, padding }
         }
 
-        fn says(&mut self, offers: &[LayerOffer], bits_per_second: u64) -> LayerIndex {
+        fn says(&mut self, offers: &[OperatingPoint], bits_per_second: u64) -> Choice {
             self.now += Duration::from_secs(1);
             self.adaptation.bandwidth.handle_remb(self.now, bits_per_second);
             self.layer = self.adaptation.decide(self.now, offers, self.layer, self.padding).expect("some are offered");
@@ -345,7 +437,7 @@ mod tests {
         let mut player = Player::new(Padding::Impossible);
         player.says(&OFFERS, 800_000);
         let takes = takes(&OFFERS[0]);
-        let layers: Vec<LayerIndex> = (0..3).map(|_| player.says(&OFFERS, takes * ROOM / 100)).collect();
+        let layers: Vec<Choice> = (0..3).map(|_| player.says(&OFFERS, takes * ROOM / 100)).collect();
         assert_eq!(layers, [MIDDLE, MIDDLE, LARGE]);
         assert_eq!(player.says(&OFFERS, takes), LARGE);
     }
@@ -373,6 +465,81 @@ mod tests {
             None,
             "nothing comes at all"
         );
+    }
+
+    #[test]
+    fn temporal_layers_go_first_and_come_back_last() {
+        let half = Choice { temporal: 1, ..LARGE };
+        let points = [OFFERS[0], point(half, 1_200_000), OFFERS[1], OFFERS[2]];
+        let mut player = Player::new(Padding::Impossible);
+        assert_eq!(player.says(&points, 1_500_000), half);
+        assert_eq!(player.says(&points, 1_300_000), half, "kept without room to spare");
+        assert_eq!(player.says(&points, 800_000), MIDDLE);
+        let path: Vec<Choice> = (0..12).map(|_| player.says(&points, 3_000_000)).collect();
+        let first = |choice| path.iter().position(|other| *other == choice);
+        assert!(first(half) < first(LARGE) && first(half).is_some(), "{path:?}");
+    }
+
+    #[test]
+    fn a_temporal_layer_that_comes_no_more_is_nobodys_limit() {
+        let half = Choice { temporal: 1, ..LARGE };
+        let mut player = Player::new(Padding::Impossible);
+        player.says(&[OFFERS[0], point(half, 1_200_000), OFFERS[1]], 1_500_000);
+        assert_eq!(player.layer, half);
+        assert_eq!(player.says(&[point(LARGE, 1_200_000), OFFERS[1]], 1_500_000), LARGE);
+    }
+
+    #[test]
+    fn all_of_a_layer_is_not_given_where_a_part_of_it_is_no_point_any_more() {
+        let half = Choice { temporal: 1, ..LARGE };
+        let mut player = Player::new(Padding::Possible);
+        assert_eq!(player.says(&[OFFERS[0], point(half, 1_200_000), OFFERS[1]], 1_500_000), half);
+        // What arrives is known, and the path is calm.
+        player.adaptation.has_feedback = true;
+        let better_next = [OFFERS[0], point(MIDDLE, 1_250_000), OFFERS[2]];
+        assert_eq!(player.says(&better_next, 1_500_000), MIDDLE, "and not what the path does not carry");
+    }
+
+    #[test]
+    fn what_was_taken_up_counts_from_when_it_is_given() {
+        let mut player = Player::new(Padding::Impossible);
+        let half = Choice { temporal: 1, ..LARGE };
+        let points = [OFFERS[0], point(half, 1_200_000)];
+        assert_eq!(player.says(&points, 1_500_000), half);
+        while player.says(&points, 5_000_000) != LARGE {}
+        let mut asked = 0;
+        for _ in 0..30 {
+            asked += usize::from(player.adaptation.climbs(player.now, true));
+            player.says(&points, 5_000_000);
+            assert!(player.adaptation.is_limited, "it has not had it yet");
+        }
+        assert_eq!(asked, 9, "every three seconds, but not at once");
+        for _ in 0..12 {
+            assert!(!player.adaptation.climbs(player.now, false));
+            player.says(&points, 5_000_000);
+        }
+        assert!(!player.adaptation.is_limited);
+    }
+
+    #[test]
+    fn the_only_encoding_rests_after_a_while_and_longer_if_that_does_not_help() {
+        let only = [OFFERS[0]];
+        let mut player = Player::new(Padding::Impossible);
+        player.adaptation.has_feedback = true;
+        let mut rests = Vec::new();
+        for second in 0..60 {
+            player.says(&only, 800_000);
+            player.adaptation.overused = Some(player.now);
+            if let Some(until) = player.adaptation.rest(player.now, &only, LARGE) {
+                rests.push((second, (until - player.now).as_secs()));
+                player.now = until;
+            }
+        }
+        let lengths: Vec<u64> = rests.iter().map(|(_, length)| *length).collect();
+        assert_eq!((rests[0].0, &lengths[..5]), (3, &[2, 4, 8, 8, 8][..]));
+        player.says(&only, 3_000_000);
+        assert_eq!(player.adaptation.rest(player.now, &only, LARGE), None, "it fits");
+        assert_eq!(player.adaptation.rest(player.now, &OFFERS, LARGE), None, "there is something less");
     }
 
     #[test]

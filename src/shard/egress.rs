@@ -10,6 +10,7 @@ use crate::rtc::srtp::RtpSealer;
 
 use super::adaptation::Adaptation;
 use super::core::{Shard, Slot};
+use super::ledger::count_left_out;
 use super::message::{LayerIndex, TableId, TableState, TrackId};
 use super::session::{Part, Player};
 use super::table::{Table, Track};
@@ -60,6 +61,8 @@ struct Recipient<'a> {
     allowance: usize,
     catching_up: bool,
     adaptation: Option<&'a mut Adaptation>,
+    /// Frames that are left out for it.
+    left_out: u64,
 }
 
 impl<'a> Recipient<'a> {
@@ -76,7 +79,7 @@ impl<'a> Recipient<'a> {
         let Player { video, audio, transport_number, catching_up, adaptation, .. } = player;
         let down = if kind == MediaKind::Audio { audio } else { video };
         let (catching_up, adaptation) = (*catching_up, adaptation.as_deref_mut());
-        Some(Self { down: down.as_mut()?, transport_number, egress, allowance, catching_up, adaptation })
+        Some(Self { down: down.as_mut()?, transport_number, egress, allowance, catching_up, adaptation, left_out: 0 })
     }
 }
 
@@ -113,7 +116,8 @@ impl Flush {
                 return Served::Partly;
             }
             to.down.skip_to(packet.index);
-            to.down.send_next(packet, layout.get(n), to.transport_number, to.egress, batch);
+            let left_out = to.down.send_next(packet, layout.get(n), to.transport_number, to.egress, batch);
+            to.left_out += u64::from(left_out);
         }
         // The rest waits in the ring: once there is no limit, the player catches up from its cursor.
         if self.packets.len() - first <= to.allowance {
@@ -287,7 +291,7 @@ impl Shard {
     fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
         let Some(table) = self.tables.get_mut(&flush.table) else { return true };
-        let Table { video, audio, video_classes, audio_classes, report, .. } = table;
+        let Table { video, audio, video_classes, audio_classes, report, unforwarded, .. } = table;
         let (track, classes) = match flush.track {
             TrackId::Audio => (audio.as_ref(), audio_classes),
             TrackId::Video(LayerIndex(layer)) => (video.get(layer), video_classes),
@@ -311,7 +315,12 @@ impl Shard {
                     adaptation.note_sent(now, first, *recipient.transport_number, batch.bytes().len() - len);
                 }
                 report.packets_forwarded += u64::from(sent);
-                if recipient.allowance < usize::MAX {
+                let (limited, left_out) = (recipient.allowance < usize::MAX, recipient.left_out);
+                if left_out > 0 {
+                    count_left_out(report, unforwarded, left_out);
+                    withhold(&mut self.sessions, slot, left_out);
+                }
+                if limited {
                     spend(now, &mut self.sessions, slot, sent as usize);
                 }
                 match served {
@@ -389,11 +398,14 @@ impl Shard {
         let stamps = track.stamps(&table.spec, send_time);
         layout.rebuild(&classes[down.class], &stamps, packets.iter().map(|p| &**p));
         let before = (player.transport_number, batch.bytes().len());
+        let (sent_before, mut left_out) = (down.sent().0, 0);
         for (n, packet) in packets.iter().enumerate() {
             down.skip_to(packet.index);
-            down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch);
-            table.report.packets_forwarded += 1;
+            left_out += u64::from(down.send_next(packet, layout.get(n), &mut player.transport_number, egress, batch));
         }
+        table.report.packets_forwarded += u64::from(down.sent().0.wrapping_sub(sent_before));
+        count_left_out(&mut table.report, &mut table.unforwarded, left_out);
+        player.withheld.frames += left_out;
         let sent = packets.len();
         if packets.len() < share {
             down.skip_to(level);
@@ -411,6 +423,12 @@ impl Shard {
 fn spend(now: Instant, sessions: &mut [Slot], slot: u32, packets: usize) {
     if let Some(session) = sessions[slot as usize].session.as_deref_mut() {
         session.endpoint.spend(now, packets);
+    }
+}
+
+fn withhold(sessions: &mut [Slot], slot: u32, frames: u64) {
+    if let Some(player) = sessions[slot as usize].session.as_deref_mut().and_then(|session| session.player_mut()) {
+        player.withheld.frames += frames;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::fanout::MAX_DATAGRAM;
-use crate::media::MediaKind;
+use crate::media::{Codec, MediaKind, Packet as MediaPacket, Vp8Numbers};
 use crate::rtc::TransportAddress;
 use crate::rtc::rtcp::{self, FirEntry, NtpTime, Packet as Rtcp, ReportBlock, RtcpError, RtcpWriter, SenderInfo};
 
@@ -11,6 +11,7 @@ use super::adaptation::Adaptation;
 use super::core::{Shard, drop_reason};
 use super::inbound::Inbound;
 use super::message::{CaptureClock, LayerIndex, PeerMessage, ShardEvent, TableId, TableState, TrackClock, TrackId};
+use super::points::Choice;
 use super::report::DropReason;
 use super::session::{Part, Player, Publisher, Session, TRANSPORT_FEEDBACK};
 use super::table::Table;
@@ -70,7 +71,7 @@ impl Shard {
                 table.report.keyframe_requests_received += 1;
                 let Some(player) = session.player_mut() else { return };
                 let (layer, allowed) = (player.layer, player.keyframes.take(now));
-                if allowed {
+                if allowed && !player.rests(now) {
                     self.want_keyframe(now, id, layer);
                 }
             }
@@ -78,6 +79,10 @@ impl Shard {
                 let Some(player) = session.player_mut() else { return };
                 for block in blocks.clone() {
                     player.path.handle_report(&block, ntp, block.ssrc == table.spec.video_ssrc);
+                }
+                // Who has nothing to choose from is looked at closely only where something is wrong.
+                if player.adaptation.is_none() && player.video.is_some() && player.path.is_troubled() {
+                    player.adaptation = Some(Box::new(Adaptation::new(now)));
                 }
             }
             Rtcp::TransportFeedback(feedback) => self.handle_transport_feedback(arrived, slot, feedback),
@@ -150,6 +155,9 @@ impl Shard {
         let (Some(track), Some(down)) = (table.video.get(player.layer.0), player.video.as_mut()) else { return };
         let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
+        let choice = Choice { layer: player.layer, temporal: down.highest_temporal_layer() };
+        let points = table.points.for_class(track.codec, &table.video_classes.classes[down.class]);
+        let is_described = table.video_classes.classes[down.class].dependency_descriptor.is_some();
         for sequence_number in lost {
             let packet = down.index_of(sequence_number).and_then(|index| track.ring.get(index));
             let Some(packet) = packet else {
@@ -157,15 +165,17 @@ impl Shard {
                 continue;
             };
             let batch = &mut self.control.batch;
-            let (layer, len) = (player.layer, packet.payload().len());
-            if sent >= allowance || player.repairs.is_under_way(now, sequence_number, round_trip) {
+            let len = packet.payload().len();
+            let is_over = packet.facts.temporal_layer > Some(choice.temporal)
+                && is_discardable(track.codec, is_described, packet, choice.temporal);
+            if is_over || sent >= allowance || player.repairs.is_under_way(now, sequence_number, round_trip) {
                 table.report.retransmissions_withheld += 1;
                 continue;
             }
             layout.rebuild(&table.video_classes.classes[down.class], &stamps, std::iter::once(&**packet));
             let mut copies = 0;
             for _ in 0..player.repairs.copies_of(sequence_number, player.path.is_losing()) {
-                let has_room = |adaptation: &mut Box<Adaptation>| adaptation.may_repair(now, &table.layers, layer, len);
+                let has_room = |adaptation: &mut Box<Adaptation>| adaptation.may_repair(now, points, choice, len);
                 if sent >= allowance
                     || !batch.has_room(MAX_DATAGRAM + 2)
                     || !player.adaptation.as_mut().is_none_or(has_room)
@@ -211,7 +221,12 @@ impl Shard {
         let layers = self.tables.get(&id).map_or(0, |table| table.video.len());
         for layer in (0..layers).map(LayerIndex) {
             let track = self.tables.get_mut(&id).and_then(|table| table.track_mut(TrackId::Video(layer)));
-            if let Some(track) = track.filter(|track| !track.waiting.is_empty() && track.is_due_again(now)) {
+            let sessions = &self.sessions;
+            let waits = |slot: &u32| {
+                let player = sessions[*slot as usize].session.as_deref().and_then(Session::player);
+                player.is_some_and(|player| !player.rests(now))
+            };
+            if let Some(track) = track.filter(|track| track.waiting.iter().any(waits) && track.is_due_again(now)) {
                 track.keyframe_wanted.want();
             }
             self.request_keyframe(now, id, layer);
@@ -303,6 +318,19 @@ pub(super) fn ntp_at(epoch: (Instant, NtpTime), now: Instant) -> NtpTime {
     ntp.plus(now.saturating_duration_since(instant))
 }
 
+/// Whether a receiver does without this packet, of a layer above the highest that the player gets. Nothing that it gets
+/// rests on it, but the receiver has to know: by references that are named, or VP8's for the base layer by TL0PICIDX.
+/// Frames of VP8's other layers wait for every picture id before them; who knows no more than the numbers waits for all
+/// of them, and so does Chromium's of H.264.
+fn is_discardable(codec: Codec, is_described: bool, packet: &MediaPacket, highest: u8) -> bool {
+    match codec {
+        Codec::Vp9 => true,
+        Codec::H264 | Codec::H265 => false,
+        _ if is_described && !packet.dependency_descriptor().is_empty() => true,
+        _ => highest == 0 && Vp8Numbers::of(packet.payload()).tl0_picture_index.is_some(),
+    }
+}
+
 fn write_player_report(
     writer: &mut RtcpWriter<'_>,
     table: &Table,
@@ -382,5 +410,42 @@ fn keyframe_request(session: &mut Session, layer: LayerIndex, writer: &mut RtcpW
         writer.fir(FEEDBACK_SSRC, &[FirEntry { ssrc, command_number: stream.fir_number }])
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{ClearPacket, Position, facts};
+
+    #[test]
+    fn what_a_receiver_waits_for_is_not_discardable() {
+        let packet = |payload: &[u8], descriptor: &[u8]| {
+            let clear = ClearPacket {
+                position: Position { epoch: 0, index: 0, timestamp: 0 },
+                marker: true,
+                facts: facts(Codec::Vp8, payload),
+                arrival: Instant::now(),
+                capture: None,
+                dependency_descriptor: descriptor,
+                payload,
+            };
+            MediaPacket::new(&clear).expect("short")
+        };
+        let numbered = packet(&[0x90, 0xe0, 0x81, 0x23, 0x07, 0x80, 0x51], &[]);
+        let without_index = packet(&[0x90, 0xa0, 0x81, 0x23, 0x80, 0x51], &[]);
+        let described = packet(&[0x10, 0x51], &[0xc0, 0, 1]);
+        for (codec, is_described, packet, by_highest) in [
+            (Codec::Vp8, false, &numbered, [true, false]),
+            (Codec::Vp8, true, &numbered, [true, false]),
+            (Codec::Vp8, false, &without_index, [false, false]),
+            (Codec::Vp8, false, &described, [false, false]),
+            (Codec::Vp8, true, &described, [true, true]),
+            (Codec::Vp9, false, &numbered, [true, true]),
+            (Codec::H264, true, &described, [false, false]),
+        ] {
+            let discardable = [0, 1].map(|highest| is_discardable(codec, is_described, packet, highest));
+            assert_eq!(discardable, by_highest, "{codec}, {is_described}, {packet:?}");
+        }
     }
 }

@@ -161,7 +161,7 @@ impl Shard {
         }
         // A simulcast's are known once they come.
         if codec_of(&media, MediaKind::Video).is_some() && layers == 1 {
-            self.offer_layers(now, id, vec![LayerOffer { layer: LayerIndex(0), bits_per_second: 0 }]);
+            self.offer_layers(now, id, vec![LayerOffer::unmeasured(LayerIndex(0))]);
         }
         let Some(table) = self.tables.get_mut(&id) else { return };
         // One that took over in mid-stream is waited for like any publisher that falls silent.
@@ -202,7 +202,7 @@ impl Shard {
             TrackId::Video(LayerIndex(layer)) => table.video.get_mut(layer),
         }
         .ok_or(DropReason::UnexpectedRtp)?;
-        let facts = arrival.facts(track.codec).ok_or(DropReason::RtpMalformed)?;
+        let mut facts = arrival.facts(track.codec).ok_or(DropReason::RtpMalformed)?;
         let mut position = match source.timeline.place(now, arrival.sequence_number, arrival.timestamp) {
             Placement::At(position) => position,
             Placement::TooOld => return Err(DropReason::TooLate),
@@ -211,6 +211,18 @@ impl Shard {
             source.parameter_sets.restart();
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
+        }
+        let mut is_described = false;
+        // A repetition must not bring a structure back that is over.
+        if !arrival.dependency_descriptor.is_empty()
+            && track.ring.get(position.index).is_none()
+            && let Some(said) = source.descriptor_reader.read(position.epoch, arrival.dependency_descriptor)
+        {
+            facts = said.correct(facts);
+            is_described = true;
+        }
+        if let TrackId::Video(_) = arrival.track {
+            facts = source.layering.check(track.codec, position, is_described, facts);
         }
         let capture = source.capture_time(now, track, &arrival, &facts, position);
         let leading = source.lead_in(now, track, &arrival, &facts, &mut position);
@@ -237,6 +249,9 @@ impl Shard {
         }
         if !fresh.packet {
             return Ok(());
+        }
+        if let TrackId::Video(_) = arrival.track {
+            source.rates.add(now, facts.temporal_layer, arrival.payload.len());
         }
         if track.clock.is_none() {
             // Who publishes from within the process sends no reports, and captures by our clock.
@@ -420,5 +435,72 @@ fn codec_of(media: &TableMedia, kind: MediaKind) -> Option<crate::media::Codec> 
     match kind {
         MediaKind::Audio => media.audio.as_ref().map(|a| a.0),
         MediaKind::Video => media.video.as_ref().map(|v| v.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{roulette, shard_config};
+    use super::*;
+
+    const VIDEO: TrackId = TrackId::Video(LayerIndex(0));
+
+    /// Chromium's structure for three temporal layers, with the key frame of it, which has number 10.
+    const L1T3: &[u8] = &[0xc0, 0x00, 0x0a, 0x80, 0x02, 0x17, 0xaa, 0xa1, 0x81, 0x4d, 0x14, 0x00];
+
+    /// A shard with a publisher of one encoding within the process.
+    fn shard(now: Instant, codec: Codec) -> Shard {
+        let mut shard = Shard::new(shard_config(now, Duration::from_secs(60)));
+        let media = TableMedia { video: Some((codec, String::new())), ..TableMedia::default() };
+        shard.add_local_publisher(now, &roulette(), media);
+        shard
+    }
+
+    /// What is known of a packet that came, whose number is its frame's as well.
+    fn taken(shard: &mut Shard, now: Instant, number: u16, descriptor: &[u8], payload: &[u8]) -> PayloadFacts {
+        let arrival = Arrival {
+            track: VIDEO,
+            sequence_number: number,
+            timestamp: u32::from(number) * 3000,
+            marker: true,
+            capture: None,
+            dependency_descriptor: descriptor,
+            red: false,
+            payload,
+        };
+        shard.ingest(now, TableId(0), arrival).expect("accepted");
+        let ring = &shard.tables[&TableId(0)].track(VIDEO).expect("begun").ring;
+        let at = (ring.oldest()..ring.head()).find(|index| *index as u16 == number);
+        at.and_then(|index| ring.get(index)).expect("just inserted").facts
+    }
+
+    /// A descriptor that names a template and nothing else.
+    fn plain(template: u8, number: u16) -> Vec<u8> {
+        [&[0xc0 | template][..], &number.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn a_structure_that_comes_again_makes_nothing_be_forgotten() {
+        let now = Instant::now();
+        let mut shard = shard(now, Codec::Vp8);
+        let payload = [0x10, 0x01, 0x00];
+        taken(&mut shard, now, 10, L1T3, &payload);
+        taken(&mut shard, now, 14, &plain(1, 14), &payload);
+        taken(&mut shard, now, 10, L1T3, &payload);
+        let climb = taken(&mut shard, now, 16, &plain(2, 16), &payload).climb;
+        assert_eq!(climb.map(|climb| climb.needs), Some(0), "it refers to the base layer alone");
+    }
+
+    #[test]
+    fn layers_of_other_codecs_need_descriptors_that_were_read() {
+        let now = Instant::now();
+        // An OBU with an extension header: temporal layer 2.
+        let payload = [0x10, 0x34, 0x40, 0x00];
+        let mut shard = shard(now, Codec::Av1);
+        assert_eq!(facts(Codec::Av1, &payload).temporal_layer, Some(2));
+        assert_eq!(taken(&mut shard, now, 9, &[], &payload).temporal_layer, None);
+        assert_eq!(taken(&mut shard, now, 10, &plain(3, 10), &payload).temporal_layer, None, "no structure yet");
+        taken(&mut shard, now, 11, L1T3, &payload);
+        assert_eq!(taken(&mut shard, now, 12, &plain(3, 11), &payload).temporal_layer, Some(2));
     }
 }

@@ -8,14 +8,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::media::{Codec, Packet, PictureSize, facts, picture_size};
+use crate::fanout::ALL_TEMPORAL_LAYERS;
+use crate::media::{Codec, FrameCounts, MediaKind, Packet, PictureSize, facts, picture_size};
 use crate::rtc::sdp::SimulcastLayer;
 
 use super::adaptation::Padding;
 use super::core::{Shard, Slot};
 use super::inbound::{Carried, Inbound};
 use super::ladder::{Ladder, Seen};
+use super::ledger::count_left_out;
 use super::message::{LayerIndex, LayerOffer, PeerMessage, ShardEvent, TableId, TrackId};
+use super::points::{Choice, Points};
 use super::table::Table;
 
 /// How long a whole keyframe waits for the end of the old layer's frame. Longer than a repair takes from a studio nearby.
@@ -36,14 +39,42 @@ pub(super) struct Change {
     whole_since: Option<Instant>,
     /// The path does not carry the layer that the player has: it is sent no more of that.
     gives_up: bool,
-    /// It is not sent any more. Frames that were counted as forwarded by then, and a flush had still to come.
-    left: Option<u64>,
+    /// It is not sent any more, and misses frames.
+    left: Option<Missed>,
+    /// The temporal layers of the new layer that it is to get.
+    temporal: u8,
+    /// It gets nothing before that time: its path carries less than the only layer.
+    rests_until: Option<Instant>,
 }
+
+/// Frames that a player without a layer was not given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missed {
+    /// All that were counted since it has none, in whatever way.
+    all: u64,
+    /// Of those, the whole ones that were decided last and are not booked: it may go on with them.
+    last: u64,
+}
+
+/// A publisher's own keyframe is waited for so long after a rest before one is asked for.
+const OWN_KEYFRAME: Duration = Duration::from_secs(2);
 
 impl Change {
     /// The old layer is not sent any more.
     pub(super) fn has_left(&self) -> bool {
         self.left.is_some()
+    }
+
+    /// So many frames of the layer that it waits for were decided. Returns those that it has missed for certain.
+    pub(super) fn miss(&mut self, counts: FrameCounts) -> u64 {
+        let Some(missed) = self.left.as_mut().filter(|_| counts.whole > 0) else { return 0 };
+        missed.all += counts.whole + counts.lost;
+        std::mem::replace(&mut missed.last, counts.whole)
+    }
+
+    /// No keyframe is to be asked for yet.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until + OWN_KEYFRAME)
     }
 }
 
@@ -74,9 +105,13 @@ fn picture_of(codec: Codec, payload: &[u8]) -> Option<PictureSize> {
 
 impl Shard {
     /// Home: which layers come has changed, or what they take.
-    pub(super) fn offer_layers(&mut self, now: Instant, id: TableId, offers: Vec<LayerOffer>) {
+    pub(super) fn offer_layers(&mut self, now: Instant, id: TableId, mut offers: Vec<LayerOffer>) {
         let Some(home) = self.tables.get_mut(&id).and_then(|table| table.home.as_mut()) else { return };
         home.layers_told = Some(now);
+        for offer in &mut offers {
+            let source = home.video.get(offer.layer.0);
+            offer.temporal = source.map(|source| source.rates.shares(now)).unwrap_or_default();
+        }
         let shared: Arc<[LayerOffer]> = offers.into();
         for to in &home.subscribers {
             let message = PeerMessage::Layers { table: id, offers: Arc::clone(&shared) };
@@ -87,14 +122,26 @@ impl Shard {
 
     /// Home: tells what the layers take, now and then.
     pub(super) fn refresh_offers(&mut self, now: Instant, id: TableId) {
-        let Some(home) = self.tables.get(&id).and_then(|table| table.home.as_ref()) else { return };
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(home) = &mut table.home else { return };
+        home.video.iter_mut().for_each(|source| source.rates.mark(now));
         if home.layers_told.is_some_and(|told| now < told + RATES) {
             return;
         }
         let session = home.publisher.and_then(|slot| self.sessions[slot as usize].session.as_deref_mut());
         let publisher = session.and_then(|session| session.publisher_mut());
         let ladder = publisher.and_then(|publisher| publisher.video_mut()?.ladder.as_deref());
-        if let Some(offers) = ladder.map(|ladder| ladder.offers(now)).filter(|offers| !offers.is_empty()) {
+        let offers = match ladder {
+            Some(ladder) => ladder.offers(now),
+            // The only encoding is told of where that is news: most tables have nothing to choose from.
+            None => {
+                let (Some(told), Some(source)) = (table.layers.first(), home.video.first()) else { return };
+                let temporal = source.rates.shares(now);
+                let offer = LayerOffer { layer: told.layer, bits_per_second: temporal.total(), temporal };
+                if !offer.is_news_after(told) { Vec::new() } else { vec![offer] }
+            }
+        };
+        if !offers.is_empty() {
             self.offer_layers(now, id, offers);
         }
     }
@@ -102,10 +149,10 @@ impl Shard {
     /// On every shard: the layers to choose from, the best first.
     pub(super) fn layers_offered(&mut self, now: Instant, id: TableId, offers: &[LayerOffer]) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let order = |offers: &[LayerOffer]| offers.iter().map(|offer| offer.layer).collect::<Vec<_>>();
-        let changed = order(&table.layers) != order(offers);
+        let changed = !table.layers.iter().map(|offer| offer.layer).eq(offers.iter().map(|offer| offer.layer));
         table.layers.clear();
         table.layers.extend_from_slice(offers);
+        table.points = Points::of(offers, &table.points);
         if changed {
             for slot in table.players.clone() {
                 self.choose_layer(now, slot);
@@ -113,24 +160,53 @@ impl Shard {
         }
     }
 
+    /// A player is to get more temporal layers, and no frame of the publisher's lets it in: not all of them send such
+    /// frames.
+    fn help_to_climb(&mut self, now: Instant, slot: u32) {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let id = session.table;
+        let Some(player) = session.player_mut() else { return };
+        let (Some(adaptation), Some(down)) = (&mut player.adaptation, &player.video) else { return };
+        let layer = player.layer;
+        if adaptation.climbs(now, down.is_climbing()) && player.change.is_none() && player.keyframes.take(now) {
+            self.want_keyframe(now, id, layer);
+        }
+    }
+
     /// Sees to it that a player gets the layer that is best for it.
     pub(super) fn choose_layer(&mut self, now: Instant, slot: u32) {
+        self.help_to_climb(now, slot);
         let may_probe = self.may_probe();
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let id = session.table;
         let Some(table) = self.tables.get_mut(&id).filter(|table| !table.layers.is_empty()) else { return };
         let Some(player) = session.player_mut() else { return };
-        let Some(down) = &mut player.video else { return };
-        let (layer, next) = (player.layer, player.change.as_ref().map_or(player.layer, |change| change.layer));
+        let (Some(down), Some(codec)) = (&mut player.video, table.codec(MediaKind::Video)) else { return };
+        let current = Choice { layer: player.layer, temporal: down.highest_temporal_layer() };
+        let pending = player.change.as_ref().map(|change| Choice { layer: change.layer, temporal: change.temporal });
+        let (layer, next) = (player.layer, pending.unwrap_or(current));
+        let points = table.points_for(down.class);
         let padding = match table.video_classes.classes[down.class].transport_cc {
             Some(_) if down.has_rtx() && may_probe => Padding::Possible,
             Some(_) if down.has_rtx() => Padding::NotNow,
             _ => Padding::Impossible,
         };
-        let adapted = player.adaptation.as_mut().map(|a| a.decide(now, &table.layers, next, padding));
-        let wanted = adapted.flatten().unwrap_or(table.best_layer());
-        let gives_up = player.adaptation.as_ref().is_some_and(|a| a.is_too_much(now, &table.layers, layer));
-        if wanted == next || table.track(TrackId::Video(wanted)).is_none() {
+        let adapted = player.adaptation.as_mut().map(|a| a.decide(now, points, next, padding));
+        let Choice { layer: wanted, temporal } = adapted.flatten().unwrap_or(Choice::all(table.best_layer()));
+        let gives_up = player.adaptation.as_ref().is_some_and(|a| a.is_too_much(now, points, current));
+        if wanted == next.layer || table.track(TrackId::Video(wanted)).is_none() {
+            match &mut player.change {
+                _ if wanted != next.layer => {}
+                Some(change) => change.temporal = temporal,
+                None => {
+                    let rest = player.adaptation.as_mut().and_then(|a| a.rest(now, points, current));
+                    down.thin(codec, temporal);
+                    if let (Some(until), true) = (rest, down.newest_timestamp().is_some()) {
+                        self.begin_rest(now, slot, until);
+                    }
+                    return;
+                }
+            }
             // What was to be changed for another reason may be urgent by now.
             if let Some(change) = player.change.as_mut().filter(|change| gives_up && !change.gives_up) {
                 change.gives_up = true;
@@ -145,11 +221,12 @@ impl Shard {
         let left = given_up.and_then(|change| change.left);
         // Who gets no more of a layer has to begin with a keyframe, also where it is the same layer again.
         if wanted == layer && left.is_none() {
-            return;
+            return down.thin(codec, temporal);
         }
         if down.newest_timestamp().is_none() {
             // It has had nothing yet: nothing has to go on.
             down.restart();
+            down.thin(codec, temporal);
             player.layer = wanted;
             move_player(table, slot, layer, wanted);
             return self.start_replay(now, slot, id);
@@ -162,13 +239,33 @@ impl Shard {
         track.waiting_from = track.waiting_from.min(from);
         // One that is no haste waits with others for whom one is asked for now and then.
         let asks = may_ask && !track.has_keyframe_from(from) && (gives_up || left.is_some() || track.is_due_again(now));
-        player.change = Some(Box::new(Change { layer: wanted, from, since: now, whole_since: None, gives_up, left }));
+        let change =
+            Change { layer: wanted, from, since: now, whole_since: None, gives_up, left, temporal, rests_until: None };
+        player.change = Some(Box::new(change));
         if gives_up && left.is_none() {
             table.leaving.push(slot);
         }
         if asks {
             self.want_keyframe(now, id, wanted);
         }
+    }
+
+    /// A player gets no more of the only layer until then, and goes on with a keyframe after that. Whole frames, or none: what it
+    /// would get of them otherwise is what its full queue lets through.
+    fn begin_rest(&mut self, now: Instant, slot: u32, until: Instant) {
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
+        let Some(table) = self.tables.get_mut(&session.table) else { return };
+        let Some(player) = session.player_mut() else { return };
+        let (layer, temporal) = (player.layer, ALL_TEMPORAL_LAYERS);
+        let Some(track) = table.track_mut(TrackId::Video(layer)) else { return };
+        let from = track.ring.head();
+        track.waiting.push(slot);
+        track.waiting_from = track.waiting_from.min(from);
+        let rests_until = Some(until);
+        let change =
+            Change { layer, from, since: now, whole_since: None, gives_up: true, left: None, temporal, rests_until };
+        player.change = Some(Box::new(change));
+        table.leaving.push(slot);
     }
 
     /// Lets the players go on with another layer for whom it is time.
@@ -229,8 +326,8 @@ impl Shard {
     /// Players that are to get no more of their layers leave these at the end of a frame.
     fn leave_layers(&mut self, now: Instant, id: TableId) {
         let Some(table) = self.tables.get_mut(&id).filter(|table| !table.leaving.is_empty()) else { return };
-        let (sessions, tracks) = (&mut self.sessions, &mut table.video);
-        table.leaving.retain(|slot| {
+        let (sessions, Table { video: tracks, leaving, report, unforwarded, .. }) = (&mut self.sessions, table);
+        leaving.retain(|slot| {
             let session = sessions[*slot as usize].session.as_deref_mut();
             let Some(player) = session.and_then(|session| session.player_mut()) else { return false };
             let (Some(change), Some(down)) = (&mut player.change, &player.video) else { return false };
@@ -242,7 +339,11 @@ impl Shard {
                 return true;
             }
             if let Some(track) = tracks.get(player.layer.0) {
-                change.left = Some(down.cursor().map_or(0, |cursor| track.frames_since(cursor)));
+                // They were counted as forwarded, though a flush had still to come.
+                let unsent = down.cursor().map_or(0, |cursor| track.frames_since(cursor));
+                count_left_out(report, unforwarded, unsent);
+                player.withheld.frames += unsent;
+                change.left = Some(Missed { all: unsent, last: 0 });
             }
             false
         });
@@ -258,6 +359,11 @@ impl Shard {
         let session = self.sessions[slot as usize].session.as_deref_mut();
         let Some(player) = session.and_then(|session| session.player_mut()) else { return Settled::Gone };
         let (Some(change), Some(down)) = (&mut player.change, &mut player.video) else { return Settled::Gone };
+        if let (Some(until), Some(track)) = (change.rests_until, table.track(TrackId::Video(change.layer)))
+            && now < until
+        {
+            change.from = track.ring.head();
+        }
         if keyframe.index < change.from {
             return Settled::Waits(change.from);
         }
@@ -271,25 +377,40 @@ impl Shard {
         }
         // Counted as forwarded, though a flush had still to come.
         let pending = || had.zip(down.cursor()).map_or(0, |(track, cursor)| track.frames_since(cursor));
-        let (unsent, gives_up) = (change.left.unwrap_or_else(pending), change.left.is_some());
-        let at = table.same_time(old, new, keyframe).unwrap_or(keyframe.timestamp);
+        let (left, unsent) = (change.left, change.left.map_or_else(pending, |_| 0));
+        // After a rest it is the same layer, whose times go on as they are.
+        let same_time = if old == new { None } else { table.same_time(old, new, keyframe) };
+        let at = same_time.unwrap_or(keyframe.timestamp);
         let skipped = down.newest_timestamp().map_or(0, |newest| at.wrapping_sub(newest));
         let last = had.zip(down.cursor()).and_then(|(track, cursor)| track.last_before(cursor));
         if let Some(codec) = had.map(|track| track.codec) {
+            down.thin(codec, change.temporal);
             down.switch_layer(codec, keyframe, at, last);
         }
         player.layer = new;
         player.held_up_to = 0;
         player.change = None;
-        let skipped = table.track(TrackId::Video(new)).map_or(0, |track| track.frames.frames_within(skipped));
-        let skipped = skipped + u64::from(!between_frames);
-        player.withheld.frames += skipped;
-        table.report.layer_switches += 1;
-        match gives_up {
-            true => table.report.frames_dropped_congestion += skipped,
-            false => table.report.frames_dropped_layer_switch += skipped,
-        }
-        table.report.frames_forwarded += replayed.saturating_sub(unsent);
+        let Some(track) = table.track(TrackId::Video(new)) else { return Settled::Moved };
+        let skipped = track.frames.frames_within(skipped) + u64::from(!between_frames);
+        let behind = track.frames_until(keyframe.index);
+        table.report.layer_switches += u64::from(old != new);
+        let (missed, replayed) = match left {
+            None => {
+                table.report.frames_dropped_layer_switch += skipped;
+                player.withheld.frames += skipped;
+                (0, replayed.saturating_sub(unsent))
+            }
+            // Other layers' frames come at other times.
+            Some(missed) if old != new => (skipped.saturating_sub(missed.all - missed.last), replayed),
+            Some(missed) => {
+                count_left_out(&mut table.report, &mut table.unforwarded, behind);
+                player.withheld.frames += behind;
+                (missed.last.saturating_sub(replayed), replayed.min(missed.last))
+            }
+        };
+        table.report.frames_dropped_congestion += missed;
+        player.withheld.frames += missed;
+        table.count_forwarded(replayed);
         Settled::Moved
     }
 }

@@ -6,13 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fanout::DownTrack;
 use crate::media::FrameCounts;
 use crate::qos::Breach;
 use crate::rtc::TransportAddress;
 
 use super::core::Shard;
 use super::message::{LayerIndex, LossPlace, PeerMessage, ShardEvent, TableId, TableState, TrackId};
-use super::report::DropReason;
+use super::report::{DropReason, TableReport};
 use super::table::{Fresh, Table};
 
 /// Frames that are found lost so long after a receive buffer overflowed were lost there. A packet is waited for half a second.
@@ -63,8 +64,20 @@ impl Shard {
             table.report.frames_lost_before_ingest += counts.lost;
         }
         let Some(track) = table.video.get_mut(layer.0) else { return };
-        let players = track.players.len() as u64;
-        table.report.frames_forwarded += counts.whole * players;
+        let mut players = track.players.len() as u64;
+        let forwarded = counts.whole * players;
+        for slot in &track.waiting {
+            let session = self.sessions[*slot as usize].session.as_deref_mut();
+            let Some(player) = session.and_then(|session| session.player_mut()) else { continue };
+            let Some(change) = player.change.as_mut().filter(|change| change.has_left()) else { continue };
+            // It gets nothing of the layer that it waits for.
+            let missed = change.miss(counts);
+            table.report.frames_dropped_congestion += missed;
+            player.withheld.frames += missed + counts.lost - counts.vanished;
+            players += 1;
+        }
+        table.count_forwarded(forwarded);
+        let Some(track) = table.video.get_mut(layer.0) else { return };
         if counts.lost == 0 && counts.broken == 0 {
             return;
         }
@@ -80,17 +93,28 @@ impl Shard {
             let first = by_place.iter().position(|count| *count > 0).unwrap_or(0);
             track.broken_by = [Breach::BeforeTheNode, Breach::Overload, Breach::Queue][first];
         }
+        let mut left_out = 0;
         for slot in &track.players {
             let session = self.sessions[*slot as usize].session.as_deref_mut();
             if let Some(player) = session.and_then(|session| session.player_mut()) {
-                player.withheld.frames += counts.lost - counts.vanished;
+                // One that was left out is counted already, and nobody waits for it to be forwarded.
+                let is_left_out =
+                    |down: &DownTrack| track.frames.last_lost().is_some_and(|lost| down.has_left_out(lost));
+                let has_none = counts.lost > counts.vanished && player.video.as_ref().is_some_and(is_left_out);
+                left_out += u64::from(has_none);
+                player.withheld.frames += counts.lost - counts.vanished - u64::from(has_none);
                 player.withheld.broken[track.broken_by as usize] += counts.broken;
             }
         }
-        let [by_ingest, by_overload, by_queue] = by_place;
-        table.report.frames_dropped_ingest_loss += by_ingest * players;
-        table.report.frames_dropped_node_overload += by_overload * players;
-        table.report.frames_dropped_node_queue += by_queue * players;
+        table.unforwarded = table.unforwarded.saturating_sub(left_out);
+        let mut dropped = by_place.map(|count| count * players);
+        if let Some(count) = dropped.iter_mut().find(|count| **count > 0) {
+            *count -= left_out;
+        }
+        let [by_ingest, by_overload, by_queue] = dropped;
+        table.report.frames_dropped_ingest_loss += by_ingest;
+        table.report.frames_dropped_node_overload += by_overload;
+        table.report.frames_dropped_node_queue += by_queue;
         let Some(home) = table.home.as_ref().filter(|_| counts.lost > 0) else { return };
         for to in &home.subscribers {
             let message = PeerMessage::FramesLost { table: id, layer, count: counts.lost, place };
@@ -114,6 +138,13 @@ impl Shard {
             self.overloaded = Some(now);
         }
     }
+}
+
+/// So many frames were left out for players whose paths carry less. A frame is as a rule counted as forwarded before it is left
+/// out; the total never goes back for that, as it is a counter, and is right again with the next frame.
+pub(super) fn count_left_out(report: &mut TableReport, unforwarded: &mut u64, frames: u64) {
+    report.frames_dropped_congestion += frames;
+    *unforwarded += frames;
 }
 
 /// Away from home: frames that home has lost and told of, and that have not been missed here yet.
@@ -143,6 +174,13 @@ impl LostBefore {
 }
 
 impl Table {
+    /// So many frames have come whole, one for each player; those that were left out for players are none of them.
+    pub(super) fn count_forwarded(&mut self, frames: u64) {
+        let left_out = self.unforwarded.min(frames);
+        self.unforwarded -= left_out;
+        self.report.frames_forwarded += frames - left_out;
+    }
+
     /// Brings the gauges up to date.
     pub(super) fn refresh_report(&mut self, now: Instant) {
         self.report.players = self.players.len() as u64;

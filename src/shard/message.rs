@@ -49,6 +49,49 @@ pub struct LayerOffer {
     pub layer: LayerIndex,
     /// Payload bits per second over the last seconds.
     pub bits_per_second: u64,
+    /// Which temporal layers have a part in that.
+    pub temporal: TemporalShares,
+}
+
+impl LayerOffer {
+    /// Of which nothing is known but that it comes.
+    pub fn unmeasured(layer: LayerIndex) -> Self {
+        Self { layer, bits_per_second: 0, temporal: TemporalShares::default() }
+    }
+}
+
+impl LayerOffer {
+    /// Whether it takes clearly more or less than when it was told of, or has temporal layers, of which the shares matter.
+    pub(super) fn is_news_after(&self, told: &Self) -> bool {
+        let changed = self.bits_per_second.abs_diff(told.bits_per_second);
+        changed > told.bits_per_second / 8 || self.temporal.highest() > 0 || told.temporal.highest() > 0
+    }
+}
+
+/// Temporal layers that are told apart; higher ones count as the last.
+pub const TEMPORAL_LAYERS: usize = 4;
+
+/// What each temporal layer of a track takes beside the others, all 0 where nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TemporalShares(pub [u64; TEMPORAL_LAYERS]);
+
+impl TemporalShares {
+    /// The highest layer that there is.
+    pub fn highest(&self) -> u8 {
+        self.0.iter().rposition(|share| *share > 0).unwrap_or(0) as u8
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The part of `amount` that falls to the layers up to `highest`.
+    pub fn part_of(&self, amount: u64, highest: u8) -> u64 {
+        let part: u64 = self.0.iter().take(usize::from(highest) + 1).sum();
+        let part = u128::from(amount) * u128::from(part) / u128::from(self.total().max(1));
+        part as u64
+    }
 }
 
 /// A session of one shard. The generation tells a slot's tenants apart.

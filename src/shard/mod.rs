@@ -31,6 +31,7 @@ mod ledger;
 mod message;
 mod pacing;
 mod path;
+mod points;
 mod probing;
 mod repairs;
 mod report;

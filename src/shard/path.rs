@@ -13,6 +13,9 @@ const NONE: u16 = u16::MAX;
 /// From this loss on a packet is repaired twice: 2 %, in 1/65536. Below it what is won is not worth the bytes.
 const LOSING: u16 = 1311;
 
+/// From this loss on something is wrong with a path: 5 %, in 1/65536.
+const TROUBLED: u16 = 3277;
+
 /// A round trip of more than twice the least and this much has a queue in it, not only jitter.
 const JITTER: Duration = Duration::from_millis(40);
 
@@ -57,11 +60,21 @@ impl Path {
         Some(Duration::from_millis(u64::from(least)))
     }
 
+    /// Whether it may carry less than is sent: packets get lost, or wait in a queue. To be found out.
+    pub(super) fn is_troubled(&self) -> bool {
+        // Most reports are of short round trips, and have to look at none before.
+        self.loss >= TROUBLED || self.round_trip > Some(JITTER) && self.has_queue()
+    }
+
+    fn has_queue(&self) -> bool {
+        let (Some(last), Some(least)) = (self.round_trip, self.least_round_trip()) else { return false };
+        last > 2 * least + JITTER
+    }
+
     /// Whether it loses so many packets, by chance and not because its queue is full, that a repair is as well lost often. A queue that
     /// stands for longer than the reports that are remembered looks like a longer path.
     pub(super) fn is_losing(&self) -> bool {
-        let (Some(last), Some(least)) = (self.round_trip, self.least_round_trip()) else { return false };
-        self.loss >= LOSING && last <= 2 * least + JITTER
+        self.loss >= LOSING && self.round_trip.is_some() && !self.has_queue()
     }
 }
 
@@ -115,6 +128,19 @@ mod tests {
             report(&mut path, 80 * MS, 0);
         }
         assert!(!path.is_losing(), "it has become better");
+    }
+
+    #[test]
+    fn trouble_is_a_queue_or_much_loss() {
+        let mut path = Path::new();
+        report(&mut path, 80 * MS, 13);
+        assert!(!path.is_troubled(), "one report");
+        report(&mut path, 210 * MS, 0);
+        assert!(path.is_troubled(), "a queue");
+        for _ in 0..8 {
+            report(&mut path, 80 * MS, 20);
+        }
+        assert!(path.is_troubled(), "8 %");
     }
 
     #[test]

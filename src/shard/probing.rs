@@ -21,6 +21,9 @@ const MOST_AT_ONCE: usize = 32;
 /// The most packets of padding at a time: after a stall the rest of the probe is not made up for in one burst.
 const BURST: usize = 12;
 
+/// The packets that are looked at for padding at a time: of four frames at least, of which a thinned player has one.
+const LOOKED_AT: usize = 128;
+
 impl Shard {
     /// A player says what arrived. Players of a table with several layers get another if their path asks for it.
     pub(super) fn handle_transport_feedback(&mut self, now: Instant, slot: u32, feedback: &TwccFeedback<'_>) {
@@ -39,8 +42,12 @@ impl Shard {
     /// The adaptation of a player that has something to choose from, from its first feedback on.
     fn adaptation(&mut self, now: Instant, slot: u32) -> Option<&mut Adaptation> {
         let session = self.sessions[slot as usize].session.as_deref_mut()?;
-        let has_choice = self.tables.get(&session.table).is_some_and(|table| table.video.len() > 1);
-        let player = session.player_mut().filter(|player| has_choice && player.video.is_some())?;
+        let table = self.tables.get(&session.table)?;
+        let player = session.player_mut()?;
+        let class = player.video.as_ref()?.class;
+        if player.adaptation.is_none() && table.video.len() <= 1 && table.points_for(class).len() <= 1 {
+            return None;
+        }
         Some(player.adaptation.get_or_insert_with(|| Box::new(Adaptation::new(now))))
     }
 
@@ -93,9 +100,13 @@ impl Shard {
         let before = (player.transport_number, batch.bytes().len());
         let mut sent = 0;
         let newest_first = (track.ring.oldest()..cursor).rev().filter_map(|index| track.ring.get(index));
-        for packet in newest_first.filter(|packet| !packet.payload().is_empty()).take(allowance) {
-            if due == 0 || !batch.has_room(MAX_DATAGRAM + 2) {
+        for packet in newest_first.filter(|packet| !packet.payload().is_empty()).take(LOOKED_AT) {
+            if due == 0 || sent == allowance || !batch.has_room(MAX_DATAGRAM + 2) {
                 break;
+            }
+            // A thinned player has not been given most of them.
+            if !down.has_given(packet) {
+                continue;
             }
             let class = &table.video_classes.classes[down.class];
             self.catch_up_layout.rebuild(class, &stamps, std::iter::once(&**packet));

@@ -175,6 +175,11 @@ impl Player {
         self.change.as_ref().is_some_and(|change| change.has_left())
     }
 
+    /// It gets no picture for a while, and none is to be asked for on its account.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.change.as_ref().is_some_and(|change| change.rests(now))
+    }
+
     /// Packets were sent at once, with the transport-wide numbers from `first` on; `bytes` of UDP payload in all.
     pub(super) fn note_sent(&mut self, now: Instant, first: u16, bytes: usize) {
         if let Some(adaptation) = &mut self.adaptation {

@@ -1,13 +1,14 @@
 //! A table as one shard sees it: its tracks, its players, and at home its publisher.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fanout::{HeaderClass, Layout, Stamps};
 use crate::media::{
-    AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, FrameCounts, FrameTracker, Inserted, MediaKind, Packet,
-    PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
+    AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, DescriptorReader, FrameCounts, FrameTracker, Inserted,
+    MediaKind, Packet, PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
 };
 use crate::qos::{Breach, Offered, TableQos};
 use crate::rtc::rtcp::NtpTime;
@@ -17,6 +18,7 @@ use super::capture_times::CaptureTimes;
 use super::ledger::LostBefore;
 use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
+use super::points::{Layering, OperatingPoint, Points, TemporalRates};
 use super::report::TableReport;
 use super::session::Player;
 
@@ -30,6 +32,8 @@ pub(super) struct Table {
     pub(super) audio: Option<Track>,
     /// The layers that come, the best first.
     pub(super) layers: Vec<LayerOffer>,
+    /// What there is to choose from of these.
+    pub(super) points: Points,
     pub(super) video_classes: Classes,
     pub(super) audio_classes: Classes,
     /// Slots of connected players.
@@ -44,6 +48,8 @@ pub(super) struct Table {
     pub(super) leaving: Vec<u32>,
     /// What every player with video was offered by now: the best layer.
     pub(super) offered: Offered,
+    /// Frames that were left out for players and are not taken off those that are forwarded yet.
+    pub(super) unforwarded: u64,
     pub(super) qos: TableQos,
     /// Players that have ceased to report how they play, when that was last looked at.
     pub(super) silent: u64,
@@ -59,6 +65,7 @@ impl Table {
             video: Vec::new(),
             audio: None,
             layers: Vec::new(),
+            points: Points::default(),
             video_classes: Classes::default(),
             audio_classes: Classes::default(),
             players: Vec::new(),
@@ -67,6 +74,7 @@ impl Table {
             idle_since: None,
             leaving: Vec::new(),
             offered: Offered::default(),
+            unforwarded: 0,
             qos: TableQos::default(),
             silent: 0,
             report: TableReport::default(),
@@ -76,6 +84,12 @@ impl Table {
     /// The layer that is best of those that come.
     pub(super) fn best_layer(&self) -> LayerIndex {
         self.layers.first().map(|offer| offer.layer).unwrap_or_default()
+    }
+
+    /// What there is to choose from for a player of this class of video.
+    pub(super) fn points_for(&self, class: usize) -> &[OperatingPoint] {
+        let codec = self.codec(MediaKind::Video).unwrap_or(Codec::H264);
+        self.points.for_class(codec, &self.video_classes.classes[class])
     }
 
     /// A connected player joins its tracks.
@@ -234,6 +248,10 @@ pub(super) struct Source {
     /// For keyframes of H.264 and H.265 that come without them.
     pub(super) parameter_sets: ParameterSets,
     pub(super) descriptors: DescriptorNumbers,
+    pub(super) descriptor_reader: DescriptorReader,
+    pub(super) layering: Layering,
+    /// What its temporal layers take.
+    pub(super) rates: TemporalRates,
     pub(super) capture_times: CaptureTimes,
     ring_packets: usize,
 }
@@ -245,6 +263,9 @@ impl Source {
             pool: PacketPool::new(pool_size(ring_packets)),
             parameter_sets: ParameterSets::new(codec),
             descriptors: DescriptorNumbers::default(),
+            descriptor_reader: DescriptorReader::default(),
+            layering: Layering::default(),
+            rates: TemporalRates::default(),
             capture_times: CaptureTimes::default(),
             ring_packets,
         }
@@ -379,8 +400,17 @@ impl Track {
 
     /// Frames that end from `index` on, among those that were counted.
     pub(super) fn frames_since(&self, index: u64) -> u64 {
+        self.ends(index..self.frames.position())
+    }
+
+    /// Frames that end before `index`, among those that are not counted yet.
+    pub(super) fn frames_until(&self, index: u64) -> u64 {
+        self.ends(self.frames.position()..index)
+    }
+
+    fn ends(&self, indices: Range<u64>) -> u64 {
         let ends = |index: &u64| self.ring.get(*index).is_some_and(|packet| packet.marker);
-        (index..self.frames.position()).filter(ends).count() as u64
+        indices.filter(ends).count() as u64
     }
 
     /// The newest packet with something in it before `cursor`, if it is not long ago.

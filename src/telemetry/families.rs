@@ -397,7 +397,6 @@ fn one(value: f64) -> Vec<Sample> {
     vec![(Vec::new(), value)]
 }
 
-
 pub(super) const fn gauge(
     name: &'static str,
     help: &'static str,

@@ -62,7 +62,8 @@ impl Node {
             (PlayerId::new(player).expect("a player"), Signal::parse(text.to_string().as_bytes()));
         self.sent.push(Sent { player: player.to_owned(), key: key.to_owned(), first: None, late: None, since: now });
         let signal = signal.expect("a signal");
-        let arrival = Arrival { from: number, player: player_id, table: table.into(), edge_in: now, last_mile: None, signal };
+        let arrival =
+            Arrival { from: number, player: player_id, table: table.into(), edge_in: now, last_mile: None, signal };
         match self.desk.handle_signal(now, arrival) {
             // As the desk's task does it.
             Decision::PassOn(passed) => {

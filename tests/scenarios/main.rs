@@ -31,3 +31,4 @@ mod reports;
 mod simulcast;
 mod table_ends;
 mod takeover;
+mod thinning;

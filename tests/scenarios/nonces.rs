@@ -4,7 +4,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::world::{Dice, Side, Studio, VIDEO_SSRC, World};
+use tableside::media::MediaKind;
+
+use crate::world::layered::{Layered, Means};
+use crate::world::{Dice, Side, Studio, VIDEO_SSRC, World, stream_mut};
 
 #[test]
 fn no_nonce_is_used_for_two_packets() {
@@ -71,6 +74,50 @@ fn no_nonce_is_used_twice_over_layer_switches() {
         world.run(Duration::from_secs(1));
         let switches = world.report(0).tables["roulette"].layer_switches;
         assert!(switches >= 3, "seed {seed}: only {switches} switches, the scenario is broken");
+        assert_no_nonce_repeats(&world, &players, seed);
+    }
+}
+
+/// Players that say now that their paths carry little and now that they carry all: what each is given changes all the time, and
+/// with it which packets have numbers.
+#[test]
+fn no_nonce_is_used_twice_where_temporal_layers_come_and_go() {
+    for (seed, means) in (0..6).zip([Means::Vp8, Means::DependencyDescriptor].into_iter().cycle()) {
+        let mut world = World::new(2);
+        if seed % 2 == 1 {
+            world.batch_size = Some((40_000, 6));
+        }
+        let mut dice = Dice::new(seed);
+        let mut publisher = Layered::connect(&mut world, means);
+        publisher.packets = [3, 2, 2];
+        harm_media(&mut world, seed);
+        let mut players = Vec::new();
+        for n in 0..900 {
+            if n % 120 == 5 {
+                players.push(world.add_player_with((n / 120) % 2, |negotiated| {
+                    // Who says nothing of single packets is believed what it says of its path.
+                    let stream = stream_mut(negotiated, MediaKind::Video);
+                    stream.feedback.transport_cc = false;
+                    stream.extensions.dependency_descriptor = Some(17);
+                }));
+            }
+            if n == 500 {
+                world.run(Duration::from_secs(2));
+                publisher = Layered::connect(&mut world, means);
+                publisher.packets = [3, 2, 2];
+            }
+            publisher.send(&mut world, 1);
+            for player in players.iter().filter(|_| n % 15 == 0) {
+                let bits_per_second = [150_000, 420_000, 520_000, 5_000_000, 5_000_000][dice.below(5)];
+                if world.peers[*player].is_connected() {
+                    world.peers[*player].send_rtcp(|w| w.remb(1, bits_per_second, &[VIDEO_SSRC]).unwrap());
+                }
+            }
+            ask_for_repairs(&mut world, &players, &mut dice);
+        }
+        world.run(Duration::from_secs(1));
+        let left_out = world.report(0).tables["roulette"].frames_dropped_congestion;
+        assert!(left_out >= 500, "seed {seed}: only {left_out} frames left out, the scenario is broken");
         assert_no_nonce_repeats(&world, &players, seed);
     }
 }

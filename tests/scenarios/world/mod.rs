@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 mod dealer;
+pub mod layered;
 mod peer;
 pub mod studio;
 

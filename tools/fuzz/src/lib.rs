@@ -48,6 +48,7 @@ targets! {
     channels: "SCTP packets of a player, DCEP among them",
     config: "the configuration file",
     demux: "any datagram",
+    descriptor: "dependency descriptors of one stream, with and without their structures",
     dtls: "a DTLS handshake whose flights are damaged, lost, doubled",
     frames: "the byte stream of an ICE-TCP connection",
     media: "a publisher's clear RTP, through timeline, ring and frame counting",

@@ -12,16 +12,17 @@
 
   /**
    * Publishes picture and sound to `endpoint`; `mimeType` names the video codec to prefer, `rates` has other bits a second
-   * for each rid, `token` is the publisher's. With `wheel` the picture is that of page/wheel.js instead of the camera's.
+   * for each rid, `token` is the publisher's. With `wheel` the picture is that of page/wheel.js instead of the camera's. `encodings`
+   * are others than those of the three layers.
    */
-  async function publish(endpoint, { mimeType, width, height, frameRate, rates = {}, token, wheel = false }) {
+  async function publish(endpoint, { mimeType, width, height, frameRate, rates = {}, token, wheel = false, encodings = LAYERS }) {
     const picture = { width, height, frameRate };
     const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: !wheel && picture });
     if (wheel) media.addTrack(globalThis.interopWheel.track(picture));
     const connection = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     connection.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
     const [track] = media.getVideoTracks();
-    const sendEncodings = LAYERS.map((layer) => ({ ...layer, maxBitrate: rates[layer.rid] ?? layer.maxBitrate }));
+    const sendEncodings = encodings.map((layer) => ({ ...layer, maxBitrate: rates[layer.rid] ?? layer.maxBitrate }));
     const transceiver = connection.addTransceiver(track, { direction: 'sendonly', streams: [media], sendEncodings });
     const { codecs } = RTCRtpSender.getCapabilities('video');
     const preferred = codecs.filter((codec) => codec.mimeType === mimeType);
@@ -48,12 +49,12 @@
     await sender.setParameters(parameters);
   }
 
-  /** What is sent of each layer, by rid. */
+  /** What is sent of each layer, by rid; of a single encoding, by `single`. */
   async function layers() {
     const stats = [...(await sender.getStats()).values()].filter((entry) => entry.type === 'outbound-rtp');
-    const of = ({ frameHeight, framesSent, framesPerSecond, keyFramesEncoded, bytesSent, targetBitrate, pliCount, retransmittedPacketsSent, active }) =>
-      ({ frameHeight, framesSent, framesPerSecond, keyFramesEncoded, bytesSent, targetBitrate, pliCount, retransmittedPacketsSent, active });
-    return Object.fromEntries(stats.map((entry) => [entry.rid, of(entry)]));
+    const of = ({ scalabilityMode, frameHeight, framesSent, framesPerSecond, keyFramesEncoded, bytesSent, targetBitrate, pliCount, retransmittedPacketsSent, active }) =>
+      ({ scalabilityMode, frameHeight, framesSent, framesPerSecond, keyFramesEncoded, bytesSent, targetBitrate, pliCount, retransmittedPacketsSent, active });
+    return Object.fromEntries(stats.map((entry) => [entry.rid ?? 'single', of(entry)]));
   }
 
   globalThis.interopSimulcast = { publish, setActive, layers };

@@ -7,6 +7,7 @@ pub(crate) mod bystander;
 pub(crate) mod channels;
 pub(crate) mod config;
 pub(crate) mod demux;
+pub(crate) mod descriptor;
 pub(crate) mod dtls;
 pub(crate) mod frames;
 pub(crate) mod media;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tableside::media::{HeaderFields, MediaKind, write_header};
 use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::sdp::{DataSection, ExtensionIds, Negotiated, Red, Section};
-use tableside::shard::{EndCause, LayerIndex, LayerOffer, PeerMessage, ShardId, TableId};
+use tableside::shard::{EndCause, LayerIndex, LayerOffer, PeerMessage, ShardId, TableId, TemporalShares};
 
 use super::channels::{Client, open};
 use crate::checksums;
@@ -359,8 +359,11 @@ impl Node {
             1 => PeerMessage::KeyframeWanted { table, layer: layer(input.byte()) },
             2 => {
                 // Also layers that there are not, and the same one twice.
-                let offers = (0..input.byte() % 5)
-                    .map(|_| LayerOffer { layer: layer(input.byte()), bits_per_second: u64::from(input.byte()) << 14 });
+                let offers = (0..input.byte() % 5).map(|_| {
+                    let (layer, bits_per_second) = (layer(input.byte()), u64::from(input.byte()) << 14);
+                    let temporal = TemporalShares([bits_per_second / 2, bits_per_second / 4, bits_per_second / 4, 0]);
+                    LayerOffer { layer, bits_per_second, temporal }
+                });
                 PeerMessage::Layers { table, offers: offers.collect() }
             }
             _ => PeerMessage::Subscribe { table: self.world.table.clone(), from },
