@@ -49,6 +49,7 @@ for_each! {
         faults::after_a_reconnect_the_current_round_is_known => after_a_reconnect_the_current_round_is_known,
         http_only::each_attempt_is_named_and_has_the_same_key => each_attempt_is_named_and_has_the_same_key,
         http_only::connections_that_end_after_each_answer_lose_nothing => connections_that_end_after_each_answer_lose_nothing,
+        http_only::a_table_that_the_service_does_not_hear_of_holds_up_no_other => a_table_that_the_service_does_not_hear_of_holds_up_no_other,
         http_only::a_stream_that_falls_silent_is_opened_anew => a_stream_that_falls_silent_is_opened_anew,
     }
     NatsBench: nats {
@@ -74,6 +75,21 @@ for_each! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_over_tls_with_a_certificate_of_the_nodes_own() {
     http_only::over_tls().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_over_a_connection_that_falls_silent() {
+    http_only::a_silent_connection_over_http2_is_given_up_soon().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_without_the_right_certificates() {
+    nats_only::strangers_get_no_connection().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_over_tls_stays_there() {
+    nats_only::nobody_is_led_to_a_server_without_tls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

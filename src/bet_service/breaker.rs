@@ -36,7 +36,7 @@ impl BreakerState {
         [(BreakerState::Closed, "closed"), (BreakerState::Open, "open"), (BreakerState::HalfOpen, "half_open")];
 }
 
-/// The right to send one request. What became of that is told once, with [`Breaker::succeed`], [`Breaker::fail`] or
+/// The right to ask about one signal, repetitions included. What became of that is told once, with [`Breaker::succeed`], [`Breaker::fail`] or
 /// [`Breaker::forget`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -111,6 +111,11 @@ impl Breaker {
             Mode::Open { .. } | Mode::HalfOpen => return None,
         }
         Some(Permit { era: self.era })
+    }
+
+    /// Whether a request may be repeated: not where the service is left alone meanwhile.
+    pub fn allows(&self, permit: Permit) -> bool {
+        permit.era == self.era || matches!(self.mode, Mode::Closed(_))
     }
 
     /// The service answered.
@@ -215,8 +220,11 @@ mod tests {
             }
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
+        let mut closed = Breaker::new(LIMITS);
+        let before = closed.permit(now).unwrap();
+        assert!(closed.allows(before));
         let (mut breaker, now) = open();
-        assert_eq!(breaker.permit(now + SECOND / 2), None);
+        assert_eq!((breaker.permit(now + SECOND / 2), breaker.allows(before)), (None, false));
     }
 
     #[test]
@@ -248,6 +256,7 @@ mod tests {
         let now = now + SECOND;
         let permit = breaker.permit(now).expect("the try");
         assert_eq!((breaker.state(), breaker.permit(now)), (BreakerState::HalfOpen, None));
+        assert!(breaker.allows(permit), "the try may be repeated");
         breaker.fail(now, permit);
         assert_eq!((breaker.state(), breaker.permit(now + SECOND / 2)), (BreakerState::Open, None));
         let now = now + SECOND;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::bets::{Outcome, Passed};
+use crate::bets::{Outcome, Passed, PlayerId};
 use crate::config::{BetService, BetServiceBreaker};
 
 use super::Said;
@@ -25,13 +25,17 @@ const WAITING: usize = 1024;
 /// What is not sent by then has no time to be answered: so long before its player is told `unconfirmed` it is refused.
 const LAST_MOMENT: Duration = Duration::from_millis(250);
 
+/// An attempt without an answer that had less says nothing of the service: its signal has waited here for most of its
+/// time.
+const FAIR: Duration = Duration::from_secs(1);
+
 /// Between two attempts.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(30), longest: Duration::from_millis(400) };
 
 /// What holds for all signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayLimits {
-    /// Signals that the service is asked about at once.
+    /// Signals that the service is asked about at once. Beyond their deadlines as many more are waited for.
     pub in_flight: usize,
     /// Attempts for each signal, the first among them.
     pub attempts: u32,
@@ -84,6 +88,8 @@ pub struct Failed {
     pub maybe_taken: bool,
     /// Whether another attempt may bring one.
     pub again: bool,
+    /// Whether it is about this request, and says nothing of the service.
+    pub of_request: bool,
     /// How long the service wants to be left alone.
     pub retry_after: Option<Duration>,
 }
@@ -91,17 +97,22 @@ pub struct Failed {
 impl Failed {
     /// Nothing of it has reached the service.
     pub fn not_sent(failure: Failure) -> Self {
-        Self { failure, maybe_taken: false, again: true, retry_after: None }
+        Self { failure, maybe_taken: false, again: true, of_request: false, retry_after: None }
     }
 
     /// The service may have taken it.
     pub fn in_doubt(failure: Failure) -> Self {
-        Self { failure, maybe_taken: true, again: true, retry_after: None }
+        Self { maybe_taken: true, ..Self::not_sent(failure) }
     }
 
     /// Another attempt would bring the same.
     pub fn for_good(self) -> Self {
         Self { again: false, ..self }
+    }
+
+    /// Another request may do better.
+    pub fn of_request(self) -> Self {
+        Self { of_request: true, ..self.for_good() }
     }
 }
 
@@ -125,9 +136,11 @@ pub async fn relay<T: Transport>(
         transport,
         limits,
         slots: Semaphore::new(limits.in_flight),
+        late: Semaphore::new(limits.in_flight),
         breaker: Mutex::new(Breaker::new(limits.breaker)),
         state: breaker,
         last_failure: AtomicUsize::new(Failure::Timeout as usize),
+        last_player: Mutex::default(),
         meter,
         clocks,
     });
@@ -146,7 +159,7 @@ pub async fn relay<T: Transport>(
                     tracing::error!(%error, "a request to the bet service has failed");
                 }
             }
-            passed = requests.recv(), if open && tasks.len() < limits.in_flight + WAITING => match passed {
+            passed = requests.recv(), if open && tasks.len() < 2 * limits.in_flight + WAITING => match passed {
                 Some(passed) => {
                     let (desk, said) = (Arc::clone(&desk), said.clone());
                     tasks.spawn(async move {
@@ -165,11 +178,15 @@ struct Counter<T> {
     transport: Arc<T>,
     limits: RelayLimits,
     slots: Semaphore,
+    /// For those that wait on after their deadline, so that they take no slot from who comes then.
+    late: Semaphore,
     breaker: Mutex<Breaker>,
     /// For those who wait for a slot.
     state: watch::Sender<BreakerState>,
     /// [`Failure`] discriminant: what the log says when the breaker opens.
     last_failure: AtomicUsize,
+    /// Whose signal failed last. It may be what that player sends: further ones of the same player do not count.
+    last_player: Mutex<Option<PlayerId>>,
     meter: Meter,
     clocks: Clocks,
 }
@@ -199,21 +216,28 @@ impl<T: Transport> Counter<T> {
     /// # Errors
     /// Whether the service may have taken the signal.
     async fn outcome(&self, passed: &Passed, trace: TraceId) -> Result<Outcome, bool> {
-        let Some(_slot) = self.slot(passed).await else { return Err(false) };
+        let mut slot = self.slot(passed).await;
+        if slot.is_none() {
+            return Err(false);
+        }
         let _in_flight = self.meter.begin();
+        let Some(mut pass) = self.pass() else {
+            self.meter.failure(Failure::BreakerOpen);
+            return Err(false);
+        };
         let id = RequestId::of(passed);
         let mut maybe_taken = false;
         for attempt in 1.. {
-            let Some(pass) = self.pass() else {
-                self.meter.failure(Failure::BreakerOpen);
-                break;
-            };
             if attempt > 1 {
+                if !pass.allows() {
+                    self.meter.failure(Failure::BreakerOpen);
+                    break;
+                }
                 self.meter.retry();
             }
             let trace = TraceParent::new(trace, chance().to_be_bytes());
             let call = Call { passed, id, trace, attempt, clocks: &self.clocks };
-            let failed = match self.ask(call, pass).await {
+            let failed = match self.ask(call, &mut pass, &mut slot).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(failed) => failed,
             };
@@ -221,6 +245,9 @@ impl<T: Transport> Counter<T> {
             let wait = BACKOFF.delay(attempt, chance()).max(failed.retry_after.unwrap_or_default());
             let in_time = now() + wait + LAST_MOMENT <= passed.deadline;
             if !failed.again || attempt >= self.limits.attempts || !in_time {
+                if !failed.of_request {
+                    pass.fail(&passed.player);
+                }
                 break;
             }
             tokio::time::sleep(wait).await;
@@ -229,7 +256,7 @@ impl<T: Transport> Counter<T> {
     }
 
     /// Waits for one of the slots, as long as the signal has time and the service is not left alone.
-    async fn slot(&self, passed: &Passed) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    async fn slot(&self, passed: &Passed) -> Option<SemaphorePermit<'_>> {
         let last = passed.deadline.checked_sub(LAST_MOMENT).unwrap_or(passed.deadline);
         // It may have waited in the queue to here.
         if now() >= last {
@@ -254,30 +281,45 @@ impl<T: Transport> Counter<T> {
         None
     }
 
-    /// Asks once. The breaker is told by the signal's deadline: an answer that comes later is for the player alone.
-    async fn ask(&self, call: Call<'_>, mut pass: Pass<'_, T>) -> Result<Outcome, Failed> {
-        let begun = now();
-        let (deadline, until) = (call.passed.deadline, call.passed.until.min(begun + self.limits.answer_timeout));
+    /// Asks once. The breaker is told by the signal's deadline, and the slot is free from then on: an answer that comes
+    /// later is for the player alone.
+    async fn ask(
+        &self,
+        call: Call<'_>,
+        pass: &mut Pass<'_, T>,
+        slot: &mut Option<SemaphorePermit<'_>>,
+    ) -> Result<Outcome, Failed> {
+        let (begun, passed, timeout) = (now(), call.passed, self.limits.answer_timeout);
+        let until = passed.until.min(begun + timeout);
+        let deadline = passed.deadline.min(until);
         let mut answer = std::pin::pin!(self.transport.ask(call));
-        let in_time = tokio::time::timeout_at(deadline.min(until).into(), &mut answer).await;
+        let in_time = tokio::time::timeout_at(deadline.into(), &mut answer).await;
         let (answer, late) = match in_time {
             Ok(answer) => (answer, false),
             Err(_) => {
                 self.failed(Failure::Timeout);
-                pass.end(false);
+                if deadline.saturating_duration_since(begun) >= FAIR.min(timeout) {
+                    pass.fail(&passed.player);
+                }
+                pass.forget();
+                *slot = None;
                 // The deadline is over by now, so there is no attempt after this one.
+                let unanswered = Err(Failed::in_doubt(Failure::Timeout).for_good());
+                let Ok(_late) = self.late.try_acquire() else { return unanswered };
                 match tokio::time::timeout_at(until.into(), answer).await {
                     Ok(answer) => (answer, true),
-                    Err(_) => return Err(Failed::in_doubt(Failure::Timeout).for_good()),
+                    Err(_) => return unanswered,
                 }
             }
         };
         match &answer {
-            Ok(_) => self.meter.answered(now().saturating_duration_since(begun)),
+            Ok(_) => {
+                self.meter.answered(now().saturating_duration_since(begun));
+                pass.succeed();
+            }
             Err(failed) if !late => self.failed(failed.failure),
             Err(_) => {}
         }
-        pass.end(answer.is_ok());
         answer
     }
 
@@ -312,27 +354,45 @@ impl<T: Transport> Counter<T> {
     }
 }
 
-/// A permit of the breaker that is given back, whatever becomes of the request.
+/// A permit of the breaker that is given back, whatever becomes of the signal. What it is told after that is of no
+/// account.
 struct Pass<'a, T: Transport> {
     desk: &'a Counter<T>,
     permit: Option<Permit>,
 }
 
 impl<T: Transport> Pass<'_, T> {
-    /// Tells the breaker how it went; the second time it is of no account.
-    fn end(&mut self, good: bool) {
+    /// Whether the service may be asked again.
+    fn allows(&self) -> bool {
+        self.permit.is_some_and(|permit| self.desk.with_breaker(|breaker| breaker.allows(permit)))
+    }
+
+    fn succeed(&mut self) {
         if let Some(permit) = self.permit.take() {
-            let tell = if good { Breaker::succeed } else { Breaker::fail };
-            self.desk.with_breaker(|breaker| tell(breaker, now(), permit));
+            self.desk.with_breaker(|breaker| breaker.succeed(now(), permit));
+        }
+    }
+
+    fn fail(&mut self, player: &PlayerId) {
+        let Some(permit) = self.permit.take() else { return };
+        let last = self.desk.last_player.lock().unwrap_or_else(PoisonError::into_inner).replace(player.clone());
+        self.desk.with_breaker(|breaker| {
+            let is_same_again = breaker.state() == BreakerState::Closed && last.as_ref() == Some(player);
+            let tell = if is_same_again { Breaker::forget } else { Breaker::fail };
+            tell(breaker, now(), permit);
+        });
+    }
+
+    fn forget(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.desk.with_breaker(|breaker| breaker.forget(now(), permit));
         }
     }
 }
 
 impl<T: Transport> Drop for Pass<'_, T> {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.desk.with_breaker(|breaker| breaker.forget(now(), permit));
-        }
+        self.forget();
     }
 }
 
@@ -356,6 +416,7 @@ mod tests {
     use super::*;
     use crate::bet_service::document::tests::passed;
 
+    const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
     const LIMITS: RelayLimits = RelayLimits {
         in_flight: 4,
@@ -418,8 +479,14 @@ mod tests {
     }
 
     impl Service {
+        /// Of a player of its own.
         async fn send(&self, key: &str) {
-            self.requests.send(passed(now(), "ann", "r", key)).await.unwrap();
+            static PLAYERS: AtomicU32 = AtomicU32::new(0);
+            self.send_of(&format!("player-{}", PLAYERS.fetch_add(1, Ordering::Relaxed)), key).await;
+        }
+
+        async fn send_of(&self, player: &str, key: &str) {
+            self.requests.send(passed(now(), player, "r", key)).await.unwrap();
         }
 
         async fn word(&mut self) -> &'static str {
@@ -439,12 +506,18 @@ mod tests {
         }
     }
 
-    const REFUSED: Does =
-        Does::Fails(Failed { failure: Failure::NotConnected, maybe_taken: false, again: true, retry_after: None });
-    const BROKEN: Does =
-        Does::Fails(Failed { failure: Failure::Broken, maybe_taken: true, again: true, retry_after: None });
-    const NOBODY: Does =
-        Does::Fails(Failed { failure: Failure::NoResponders, maybe_taken: false, again: false, retry_after: None });
+    const FAILED: Failed = Failed {
+        failure: Failure::NotConnected,
+        maybe_taken: false,
+        again: true,
+        of_request: false,
+        retry_after: None,
+    };
+    const REFUSED: Does = Does::Fails(FAILED);
+    const BROKEN: Does = Does::Fails(Failed { failure: Failure::Broken, maybe_taken: true, ..FAILED });
+    const NOBODY: Does = Does::Fails(Failed { failure: Failure::NoResponders, again: false, ..FAILED });
+    const OF_REQUEST: Does =
+        Does::Fails(Failed { failure: Failure::Status, maybe_taken: true, again: false, of_request: true, ..FAILED });
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_tried_again_and_if_all_fail_doubt_is_told_as_doubt() {
@@ -535,6 +608,87 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(service.word().await, "lost");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_answers_take_no_place_from_who_comes_after_the_deadline() {
+        let mut limits = LIMITS;
+        (limits.answer_timeout, limits.breaker.consecutive) = (30 * SECOND, 4);
+        let mut service = service(limits, &[("hangs", &[Does::Hangs]), ("good", &[Does::Accepts])]);
+        for _ in 0..4 {
+            service.send("hangs").await;
+        }
+        tokio::time::sleep(2 * SECOND + 500 * MS).await;
+        assert_eq!(service.meter.report().breaker, BreakerState::Open);
+        assert_eq!(service.asked("good").await, ("not sent", 0));
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(service.asked("good").await, ("accepted", 1), "the service is back after its second");
+        assert_eq!((service.meter.report().breaker, service.meter.report().in_flight), (BreakerState::Closed, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_late_answers_are_waited_for_than_may() {
+        let mut limits = LIMITS;
+        (limits.in_flight, limits.answer_timeout, limits.breaker.consecutive) = (2, 30 * SECOND, 100);
+        let mut service = service(limits, &[("hangs", &[Does::Hangs])]);
+        let begun = now();
+        for round in 0..3 {
+            for _ in 0..2 {
+                service.send("hangs").await;
+            }
+            tokio::time::sleep(2 * SECOND + MS).await;
+            assert!(service.meter.report().in_flight <= 2, "round {round}");
+        }
+        for seconds in [6, 6, 6, 6, 30, 30] {
+            assert_eq!(service.word().await, "lost");
+            assert_eq!(
+                now().duration_since(begun).as_secs(),
+                seconds,
+                "the first two are waited for, the others are not"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_counts_once_for_the_breaker_and_a_player_until_another_fails() {
+        let broken = Does::Fails(Failed { maybe_taken: true, failure: Failure::Status, ..FAILED });
+        let script: &[(&str, &[Does])] =
+            &[("poison", &[broken]), ("wrong", &[OF_REQUEST]), ("good", &[Does::Accepts]), ("hangs", &[Does::Hangs])];
+        let mut service = service(LIMITS, script);
+        for _ in 0..4 {
+            assert_eq!(service.asked("poison").await, ("lost", 3));
+        }
+        for _ in 0..20 {
+            assert_eq!(service.asked("wrong").await, ("lost", 1), "about the request, not about the service");
+        }
+        assert_eq!(service.asked("good").await, ("accepted", 1), "four signals have failed, with three attempts each");
+        for _ in 0..20 {
+            service.send_of("eve", "poison").await;
+            assert_eq!(service.word().await, "lost");
+        }
+        assert_eq!(service.meter.report().breaker, BreakerState::Closed);
+        for _ in 0..4 {
+            assert_eq!(service.asked("poison").await.0, "lost");
+        }
+        assert_eq!(service.meter.report().breaker, BreakerState::Open, "five in a row, of five players");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_had_no_time_left_says_nothing_of_the_service() {
+        let mut service = service(LIMITS, &[("slow", &[Does::AcceptsAfter(700 * MS)]), ("hangs", &[Does::Hangs])]);
+        // Of a service that needs 0.7 s, four at a time: the third four have half a second left.
+        for _ in 0..12 {
+            service.send("slow").await;
+        }
+        for _ in 0..12 {
+            assert_eq!(service.word().await, "accepted");
+        }
+        let report = service.meter.report();
+        assert_eq!((report.failures[Failure::Timeout as usize], report.breaker), (4, BreakerState::Closed));
+        for _ in 0..2 {
+            assert_eq!(service.asked("hangs").await.0, "lost");
+        }
+        assert_eq!(service.meter.report().breaker, BreakerState::Closed, "two failures, not six");
     }
 
     #[tokio::test(start_paused = true)]

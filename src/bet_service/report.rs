@@ -63,7 +63,7 @@ pub enum Failure {
     NoResponders,
     /// The service says that it has not taken the signal.
     Unavailable,
-    /// No answer by the signal's deadline.
+    /// No answer by the signal's deadline, or a late one was not waited for.
     Timeout,
     /// The connection ended before the answer.
     Broken,
@@ -134,7 +134,7 @@ pub struct ServiceReport {
     pub failures: [u64; Failure::ALL.len()],
     /// Attempts after the first of a signal.
     pub retries: u64,
-    /// Signals that the service is being asked about now.
+    /// Signals that the service is being asked about now, those that wait for a late answer among them.
     pub in_flight: u64,
     /// How long answers took.
     pub answer_time: LegHistogram,
@@ -161,7 +161,8 @@ impl ServiceReport {
             (Some(false), _, Some(ServiceKind::Nats)) => Err("there is no connection to a NATS server"),
             (Some(false), ..) => Err("there is no stream of round events"),
             (_, BreakerState::Closed, _) => Ok(()),
-            _ => Err("the circuit breaker is open: the service fails"),
+            // Nobody tries it until there is a bet.
+            _ => Err("the circuit breaker is open: the service failed, and no bet has got through since"),
         }
     }
 }
@@ -262,6 +263,10 @@ mod tests {
         assert_eq!(meter.report().health(), Err("there is no connection to a NATS server"));
         meter.connected(true);
         assert_eq!(meter.report().health(), Ok(()));
+        for breaker in [BreakerState::Open, BreakerState::HalfOpen] {
+            let failed = ServiceReport { breaker, ..meter.report() };
+            assert!(failed.health().is_err_and(|why| why.contains("no bet has got through since")));
+        }
         let under_way = meter.begin();
         assert_eq!(meter.report().in_flight, 1);
         drop(under_way);

@@ -29,6 +29,7 @@ struct Table {
     /// It has been live: the node knows it.
     known: bool,
     live: bool,
+    /// Of each kind and round the last.
     told: VecDeque<RoundEvent>,
     kept: Vec<RoundEvent>,
 }
@@ -48,14 +49,18 @@ impl Rounds {
         let Some((name, _)) = self.tables.get_key_value(name) else { return (EventResult::UnknownTable, None) };
         let name = name.clone();
         let Some(table) = self.tables.get_mut(&name) else { return (EventResult::UnknownTable, None) };
-        // Its fields too: a round whose closing time is put off is told again, and is news.
-        if table.told.contains(&event) {
-            return (EventResult::Repeated, None);
+        // Its fields too: a round whose closing time is put off, or set back, is told again, and is news.
+        let is_same = |told: &&mut RoundEvent| (told.kind, &told.round_id) == (event.kind, &event.round_id);
+        match table.told.iter_mut().find(is_same) {
+            Some(told) if *told == event => return (EventResult::Repeated, None),
+            Some(told) => *told = event.clone(),
+            None => {
+                if table.told.len() >= KNOWN {
+                    table.told.pop_front();
+                }
+                table.told.push_back(event.clone());
+            }
         }
-        if table.told.len() >= KNOWN {
-            table.told.pop_front();
-        }
-        table.told.push_back(event.clone());
         if table.known {
             return (EventResult::Taken, Some((name, event)));
         }
@@ -119,7 +124,10 @@ mod tests {
         assert_eq!(rounds.handle_event("a", open.clone()), (EventResult::Repeated, None));
         let mut later = open.clone();
         later.fields.insert("closesTs".to_owned(), json!(7));
-        assert!(rounds.handle_event("a", later).1.is_some());
+        assert!(rounds.handle_event("a", later.clone()).1.is_some());
+        assert_eq!(rounds.handle_event("a", later), (EventResult::Repeated, None));
+        assert!(rounds.handle_event("a", event(RoundKind::Close, "1")).1.is_some());
+        assert!(rounds.handle_event("a", open.clone()).1.is_some(), "set back to what it was");
         assert_eq!(rounds.handle_event("a", open), (EventResult::Repeated, None));
         assert_eq!(rounds.handle_event("b", event(RoundKind::Open, "1")), (EventResult::UnknownTable, None));
     }
@@ -151,6 +159,10 @@ mod tests {
         }
         let kept = rounds.handle_table(&live("a"));
         assert_eq!((kept.len(), &kept[0].fields["closesTs"], &kept[7].fields["closesTs"]), (8, &json!(0), &json!(99)));
+        assert_eq!(rounds.tables["a"].told.len(), 1);
+        for n in 0..100 {
+            rounds.handle_event("a", event(RoundKind::Open, &n.to_string()));
+        }
         assert_eq!(rounds.tables["a"].told.len(), KNOWN);
     }
 }

@@ -15,16 +15,17 @@ use super::signal::Signal;
 pub struct DeskLimits {
     /// A signal without an answer for so long is `unconfirmed`.
     pub deadline: Duration,
-    /// How long after a signal's deadline the service's answer is still waited for. Then nothing is known of its key
-    /// any more, and who repeats it is asked for again.
+    /// How long after a signal's deadline the service's answer is still waited for. Then its key is in doubt, and who
+    /// repeats it is asked for again.
     pub late: Duration,
-    /// How long an outcome is remembered: longer than a round, and than a player takes to come back.
+    /// How long an outcome is remembered, or that a key is in doubt: longer than a round, and than a player takes to
+    /// come back.
     pub keep: Duration,
-    /// Records of keys in all. Of those with an outcome the oldest is forgotten first; those that wait are not, and
-    /// where all do, newcomers are refused.
+    /// Records of keys in all. The oldest outcome is forgotten first, then the key that is longest in doubt; those that
+    /// wait are not, and where all do, newcomers are refused.
     pub records: usize,
-    /// Outcomes that are remembered of one player, so that no player crowds out the others; the oldest is forgotten
-    /// first.
+    /// Outcomes and keys in doubt that are remembered of one player, so that no player crowds out the others; forgotten
+    /// in the same order.
     pub outcomes_per_player: usize,
     /// Signals of one player that wait, those with an unconfirmed outcome among them.
     pub waiting_per_player: usize,
@@ -140,11 +141,14 @@ struct Record<W> {
 
 #[derive(Debug)]
 enum State<W> {
-    /// With the service until `until` at the latest.
-    Open { until: Instant, waiters: Vec<Waiter<W>> },
-    /// Remembered. The number is its place in `Desk::settled`.
-    Settled { outcome: Outcome, number: u64 },
+    /// With the service until `until` at the latest. Where it was in doubt before, only the service's word ends that.
+    Open { until: Instant, waiters: Vec<Waiter<W>>, in_doubt: bool },
+    /// Remembered. `Unconfirmed` is a key in doubt: the service may have taken it, and it may be passed on again.
+    Settled { outcome: Outcome, place: Place },
 }
+
+/// In which order records are forgotten where there are too many: whether it is in doubt, and a number that grows.
+type Place = (bool, u64);
 
 #[derive(Debug)]
 struct Waiter<W> {
@@ -161,15 +165,16 @@ struct Waiter<W> {
 #[derive(Debug, Default)]
 struct Share {
     waiting: usize,
-    /// Numbers of its records with an outcome, the oldest first.
-    settled: VecDeque<u64>,
+    settled: BTreeSet<Place>,
 }
 
 /// Records what became of each key, and who waits for it.
 ///
 /// Every signal gets one first outcome: from the record of its key, from the service, by its deadline, or a refusal.
 /// One that got `unconfirmed` gets a second, if the service answers within [`DeskLimits::late`] and the player has not
-/// asked again meanwhile on the same connection. A key is not passed on again as long as there is a record of it.
+/// asked again meanwhile on the same connection. A key is not passed on again as long as it waits or has the service's
+/// word. One that the service may have taken without an answer is passed on again, and never refused as long as there is
+/// a record of it: if that cannot be, or fails, it stays `unconfirmed`.
 #[derive(Debug)]
 pub struct Desk<W> {
     limits: DeskLimits,
@@ -177,8 +182,8 @@ pub struct Desk<W> {
     by_key: HashMap<Arc<Key>, u64>,
     shares: HashMap<PlayerId, Share>,
     wakes: BTreeSet<(Instant, u64)>,
-    /// Records with an outcome by when they got it.
-    settled: BTreeMap<u64, u64>,
+    /// Records that do not wait, in the order in which they are forgotten.
+    settled: BTreeMap<Place, u64>,
     answers: VecDeque<Answer<W>>,
     next_ticket: u64,
     next_settled: u64,
@@ -221,6 +226,7 @@ impl<W: Clone + PartialEq> Desk<W> {
         let refuse = |reason| answer(Outcome::Refused(reason));
         let deadline = now + self.limits.deadline;
         let waiter = Waiter { to: from.clone(), edge_in, since: now, deadline, told: false };
+        let mut doubt = None;
 
         if let Some(id) = self.by_key.get(&key) {
             let id = *id;
@@ -228,31 +234,37 @@ impl<W: Clone + PartialEq> Desk<W> {
             if record.fingerprint != signal.fingerprint {
                 return refuse(Refused::KeyReused);
             }
-            let waiters = match &mut record.state {
+            match &mut record.state {
+                State::Settled { outcome: Outcome::Unconfirmed, .. } => doubt = Some(id),
                 State::Settled { outcome, .. } => return answer(outcome.clone()),
-                State::Open { waiters, .. } => waiters,
-            };
-            let share = self.shares.entry(key.player).or_default();
-            // The question that it repeats needs no answer of its own any more.
-            if let Some(told) = waiters.iter_mut().find(|other| other.told && other.to == from) {
-                *told = waiter;
-            } else if share.waiting >= self.limits.waiting_per_player {
-                return refuse(Refused::TooManyWaiting);
-            } else {
-                share.waiting += 1;
-                waiters.push(waiter);
+                State::Open { waiters, .. } => {
+                    let share = self.shares.entry(key.player).or_default();
+                    // The question that it repeats needs no answer of its own any more.
+                    if let Some(told) = waiters.iter_mut().find(|other| other.told && other.to == from) {
+                        *told = waiter;
+                    } else if share.waiting >= self.limits.waiting_per_player {
+                        // The service has the key: no refusal.
+                        return answer(Outcome::Unconfirmed);
+                    } else {
+                        share.waiting += 1;
+                        waiters.push(waiter);
+                    }
+                    self.schedule(id);
+                    return Decision::Wait;
+                }
             }
-            self.schedule(id);
-            return Decision::Wait;
         }
 
         let waiting = self.shares.get(&key.player).map_or(0, |share| share.waiting);
         if waiting >= self.limits.waiting_per_player {
-            return refuse(Refused::TooManyWaiting);
+            return if doubt.is_some() { answer(Outcome::Unconfirmed) } else { refuse(Refused::TooManyWaiting) };
         }
-        if self.records.len() >= self.limits.records {
-            let Some((_, oldest)) = self.settled.first_key_value() else { return refuse(Refused::Unavailable) };
-            self.forget(*oldest);
+        // It gets a new record under a new ticket.
+        if let Some(id) = doubt {
+            self.forget(id);
+        } else if self.records.len() >= self.limits.records {
+            let Some((_, first)) = self.settled.first_key_value() else { return refuse(Refused::Unavailable) };
+            self.forget(*first);
         }
         let (id, key) = (self.next_ticket, Arc::new(key));
         self.next_ticket += 1;
@@ -265,7 +277,7 @@ impl<W: Clone + PartialEq> Desk<W> {
             key,
             bet_id: passed.signal.bet_id.clone(),
             fingerprint: passed.signal.fingerprint,
-            state: State::Open { until, waiters: vec![waiter] },
+            state: State::Open { until, waiters: vec![waiter], in_doubt: doubt.is_some() },
             wake: deadline,
         };
         self.wakes.insert((record.wake, id));
@@ -277,38 +289,24 @@ impl<W: Clone + PartialEq> Desk<W> {
     pub fn handle_answer(&mut self, now: Instant, ticket: Ticket, outcome: &Outcome) -> bool {
         let Some(record) = self.records.get_mut(&ticket.0) else { return false };
         let State::Open { waiters, .. } = &mut record.state else { return false };
-        let waiters = std::mem::take(waiters);
-        let number = self.next_settled;
-        self.next_settled += 1;
-        record.state = State::Settled { outcome: outcome.clone(), number };
-        for waiter in &waiters {
+        for waiter in &*waiters {
             let stamps = Stamps { edge_in: waiter.edge_in, upstream: Some((waiter.since, now)) };
             self.answers.push_back(answer(waiter, &record.bet_id, outcome.clone(), stamps));
         }
-        self.wakes.remove(&(record.wake, ticket.0));
-        record.wake = now + self.limits.keep;
-        self.wakes.insert((record.wake, ticket.0));
-        self.settled.insert(number, ticket.0);
-        let share = self.shares.entry(record.key.player.clone()).or_default();
-        share.waiting -= waiters.len();
-        share.settled.push_back(number);
-        if share.settled.len() > self.limits.outcomes_per_player
-            && let Some(oldest) = share.settled.front().and_then(|number| self.settled.get(number))
-        {
-            self.forget(*oldest);
-        }
+        self.settle(ticket.0, outcome.clone(), now + self.limits.keep);
         true
     }
 
-    /// The signal did not get to the service: nobody there has heard of it. `false` if nobody waits for that any more.
+    /// The signal did not get to the service: nobody there has heard of it this time. `false` if nobody waits for that
+    /// any more.
     pub fn withdraw(&mut self, ticket: Ticket) -> bool {
-        self.end(ticket.0, &Outcome::Refused(Refused::Unavailable))
+        self.end(ticket.0, Outcome::Refused(Refused::Unavailable))
     }
 
     /// The signal may have got to the service, and no answer to it will come. `false` if nobody waits for that any
     /// more.
     pub fn handle_loss(&mut self, ticket: Ticket) -> bool {
-        self.end(ticket.0, &Outcome::Unconfirmed)
+        self.end(ticket.0, Outcome::Unconfirmed)
     }
 
     /// When to call [`Desk::handle_timeout`].
@@ -325,7 +323,7 @@ impl<W: Clone + PartialEq> Desk<W> {
             };
             match &mut record.state {
                 State::Settled { .. } => self.forget(id),
-                State::Open { until, .. } if *until <= now => _ = self.end(id, &Outcome::Unconfirmed),
+                State::Open { until, .. } if *until <= now => _ = self.end(id, Outcome::Unconfirmed),
                 State::Open { waiters, .. } => {
                     for waiter in waiters.iter_mut().filter(|waiter| !waiter.told && waiter.deadline <= now) {
                         let stamps = Stamps::at(waiter.edge_in);
@@ -344,20 +342,48 @@ impl<W: Clone + PartialEq> Desk<W> {
     }
 
     /// No answer of the service will come: those who wait get `outcome`, and the key may be passed on again.
-    fn end(&mut self, id: u64, outcome: &Outcome) -> bool {
+    fn end(&mut self, id: u64, outcome: Outcome) -> bool {
         let Some(record) = self.records.get(&id) else { return false };
-        let State::Open { waiters, .. } = &record.state else { return false };
+        let State::Open { until, waiters, in_doubt } = &record.state else { return false };
+        let outcome = if *in_doubt { Outcome::Unconfirmed } else { outcome };
         for waiter in waiters.iter().filter(|waiter| !waiter.told) {
             self.answers.push_back(answer(waiter, &record.bet_id, outcome.clone(), Stamps::at(waiter.edge_in)));
         }
-        self.forget(id);
+        if outcome == Outcome::Unconfirmed {
+            let until = *until + self.limits.keep;
+            self.settle(id, outcome, until);
+        } else {
+            self.forget(id);
+        }
         true
+    }
+
+    /// Nobody waits for a record any more: it is remembered until then.
+    fn settle(&mut self, id: u64, outcome: Outcome, until: Instant) {
+        let Some(record) = self.records.get_mut(&id) else { return };
+        let place = (outcome == Outcome::Unconfirmed, self.next_settled);
+        self.next_settled += 1;
+        let before = std::mem::replace(&mut record.state, State::Settled { outcome, place });
+        self.wakes.remove(&(record.wake, id));
+        record.wake = until;
+        self.wakes.insert((until, id));
+        self.settled.insert(place, id);
+        let share = self.shares.entry(record.key.player.clone()).or_default();
+        if let State::Open { waiters, .. } = before {
+            share.waiting -= waiters.len();
+        }
+        share.settled.insert(place);
+        if share.settled.len() > self.limits.outcomes_per_player
+            && let Some(first) = share.settled.first().and_then(|place| self.settled.get(place))
+        {
+            self.forget(*first);
+        }
     }
 
     /// The next thing that time changes of an open record.
     fn schedule(&mut self, id: u64) {
         let Some(record) = self.records.get_mut(&id) else { return };
-        let State::Open { until, waiters } = &record.state else { return };
+        let State::Open { until, waiters, .. } = &record.state else { return };
         let deadlines = waiters.iter().filter(|waiter| !waiter.told).map(|waiter| waiter.deadline);
         let wake = deadlines.fold(*until, Instant::min);
         self.wakes.remove(&(record.wake, id));
@@ -373,10 +399,9 @@ impl<W: Clone + PartialEq> Desk<W> {
         let Entry::Occupied(mut share) = self.shares.entry(record.key.player.clone()) else { return };
         match record.state {
             State::Open { waiters, .. } => share.get_mut().waiting -= waiters.len(),
-            State::Settled { number, .. } => {
-                self.settled.remove(&number);
-                // Nearly always the oldest: outcomes are forgotten in the order in which they came.
-                share.get_mut().settled.retain(|other| *other != number);
+            State::Settled { place, .. } => {
+                self.settled.remove(&place);
+                share.get_mut().settled.remove(&place);
             }
         }
         if share.get().waiting == 0 && share.get().settled.is_empty() {
@@ -530,13 +555,70 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_may_have_been_taken_is_never_refused_until_the_service_has_spoken() {
+        let mut counter = Counter::new(|limits| limits.waiting_per_player = 1);
+        let refused = Outcome::Refused(Refused::Unavailable);
+        let ticket = counter.passes(1, "ann", "k");
+        counter.desk.handle_loss(ticket);
+        assert_eq!(counter.told(), [(1, Outcome::Unconfirmed, false)]);
+        // The service is left alone: the repetitions are not sent.
+        for n in 2..5 {
+            let ticket = counter.passes(n, "ann", "k");
+            assert!(counter.desk.withdraw(ticket));
+            assert_eq!(counter.told(), [(n, Outcome::Unconfirmed, false)]);
+        }
+        // Nor is there place for it while another waits, which has no second place either.
+        let other = counter.passes(5, "ann", "other");
+        assert_eq!(at_once(counter.says(6, "ann", "k", 5)), Outcome::Unconfirmed);
+        assert_eq!(at_once(counter.says(7, "ann", "other", 5)), Outcome::Unconfirmed);
+        assert_eq!(at_once(counter.says(8, "ann", "k", 6)), Outcome::Refused(Refused::KeyReused));
+        counter.desk.withdraw(other);
+        assert_eq!(counter.told(), [(5, refused, false)], "this one was not sent");
+        let ticket = counter.passes(9, "ann", "k");
+        assert!(counter.accept(ticket));
+        assert_eq!(at_once(counter.says(10, "ann", "k", 5)), Outcome::Accepted);
+    }
+
+    #[test]
+    fn doubt_is_forgotten_in_time_and_where_there_is_no_room_after_outcomes() {
+        let lost = |counter: &mut Counter, key| {
+            let ticket = counter.passes(1, "ann", key);
+            counter.desk.handle_loss(ticket);
+        };
+        let withdrawn = |counter: &mut Counter, key| {
+            let ticket = counter.passes(1, "ann", key);
+            counter.desk.withdraw(ticket);
+            counter.told().pop().map(|(_, outcome, _)| outcome)
+        };
+        let refused = Some(Outcome::Refused(Refused::Unavailable));
+        let mut counter = Counter::new(|_| {});
+        lost(&mut counter, "k");
+        counter.wait(331 * SECOND);
+        assert_eq!(counter.desk.len(), 1);
+        counter.wait(SECOND);
+        assert_eq!((counter.desk.len(), withdrawn(&mut counter, "k")), (0, refused.clone()));
+        for few in
+            [|limits: &mut DeskLimits| limits.records = 2, |limits: &mut DeskLimits| limits.outcomes_per_player = 2]
+        {
+            let mut counter = Counter::new(few);
+            lost(&mut counter, "k1");
+            for key in ["k2", "k3"] {
+                let ticket = counter.passes(1, "ann", key);
+                counter.accept(ticket);
+            }
+            assert_eq!(withdrawn(&mut counter, "k1"), Some(Outcome::Unconfirmed), "outcomes have made room");
+            ["k4", "k5", "k6"].into_iter().for_each(|key| lost(&mut counter, key));
+            assert_eq!((counter.desk.len(), withdrawn(&mut counter, "k1")), (2, refused.clone()));
+        }
+    }
+
+    #[test]
     fn a_player_has_so_many_signals_waiting_and_no_more() {
         let mut counter = Counter::new(|limits| limits.waiting_per_player = 2);
         let ticket = counter.passes(1, "ann", "k1");
         counter.passes(1, "ann", "k2");
-        for key in ["k3", "k1"] {
-            assert_eq!(at_once(counter.says(1, "ann", key, 5)), Outcome::Refused(Refused::TooManyWaiting));
-        }
+        assert_eq!(at_once(counter.says(1, "ann", "k3", 5)), Outcome::Refused(Refused::TooManyWaiting));
+        assert_eq!(at_once(counter.says(1, "ann", "k1", 5)), Outcome::Unconfirmed, "it was passed on");
         counter.passes(2, "bob", "k1");
         counter.accept(ticket);
         counter.passes(1, "ann", "k3");
@@ -639,7 +721,10 @@ mod tests {
                     Step::Waits { ms } => {
                         counter.wait(Duration::from_millis(10 * ms));
                         let desk = &counter.desk;
-                        outstanding.retain(|_, ticket| desk.records.contains_key(&ticket.0));
+                        let is_open = |ticket: &Ticket| {
+                            desk.records.get(&ticket.0).is_some_and(|record| matches!(record.state, State::Open { .. }))
+                        };
+                        outstanding.retain(|_, ticket| is_open(ticket));
                         prop_assert!(desk.poll_timeout().is_none_or(|at| at > counter.now), "a timer that never rests");
                     }
                     _ => {}
@@ -658,6 +743,70 @@ mod tests {
                 prop_assert!(first.values().all(|n| *n == 1) && late.values().all(|n| *n == 1));
             }
             prop_assert!(counter.desk.is_empty() && counter.desk.shares.is_empty() && counter.desk.wakes.is_empty());
+        }
+
+        /// Each signal comes on a connection of its own number, and there is room for all.
+        #[test]
+        fn what_may_have_been_taken_is_not_refused(
+            steps in prop::collection::vec(step(), 1..200), waiting in 1..4_usize,
+        ) {
+            let mut counter = Counter::new(|limits| {
+                (limits.keep, limits.waiting_per_player) = (100_000 * SECOND, waiting);
+            });
+            let mut keys = Vec::new();
+            let mut tickets: Vec<(Ticket, (u8, u8))> = Vec::new();
+            // Keys that are with the service, or were and nobody knows.
+            let (mut with_service, mut in_doubt) = (BTreeMap::<(u8, u8), Ticket>::new(), BTreeSet::<(u8, u8)>::new());
+            for step in steps {
+                let mut told = Vec::new();
+                match step {
+                    Step::Says { player, key, .. } => {
+                        let number = u32::try_from(keys.len()).unwrap();
+                        keys.push((player, key));
+                        match counter.says(number, &format!("p{player}"), &format!("k{key}"), 1) {
+                            Decision::PassOn(passed) => {
+                                with_service.insert((player, key), passed.ticket);
+                                tickets.push((passed.ticket, (player, key)));
+                            }
+                            Decision::Answer(answer) => told.push((answer.to, answer.outcome, answer.late)),
+                            Decision::Wait => {}
+                        }
+                    }
+                    Step::Answers { which } | Step::Withdraws { which } | Step::Loses { which } if !tickets.is_empty() => {
+                        let (ticket, key) = tickets.swap_remove(which % tickets.len());
+                        let is_current = with_service.get(&key) == Some(&ticket);
+                        match step {
+                            Step::Answers { .. } => _ = counter.accept(ticket),
+                            Step::Withdraws { .. } => _ = counter.desk.withdraw(ticket),
+                            _ => _ = counter.desk.handle_loss(ticket),
+                        }
+                        if is_current {
+                            with_service.remove(&key);
+                            match step {
+                                Step::Answers { .. } => _ = in_doubt.remove(&key),
+                                Step::Loses { .. } => _ = in_doubt.insert(key),
+                                _ => {}
+                            }
+                        }
+                    }
+                    Step::Waits { ms } => {
+                        counter.wait(Duration::from_millis(ms));
+                        // What is given up is in doubt.
+                        let desk = &counter.desk;
+                        let given_up = with_service.extract_if(.., |_, ticket| {
+                            !desk.records.get(&ticket.0).is_some_and(|r| matches!(r.state, State::Open { .. }))
+                        });
+                        in_doubt.extend(given_up.map(|(key, _)| key));
+                    }
+                    _ => {}
+                }
+                told.extend(counter.told());
+                for (to, outcome, _) in told {
+                    let key = keys[to as usize];
+                    let may_be_taken = with_service.contains_key(&key) || in_doubt.contains(&key);
+                    prop_assert!(!may_be_taken || outcome.status() != super::super::outcome::Status::Refused, "{:?}", key);
+                }
+            }
         }
     }
 }

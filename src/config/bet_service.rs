@@ -24,7 +24,7 @@ pub struct BetService {
     /// How long an answer is awaited.
     #[serde(rename = "answer_timeout_ms", with = "milliseconds")]
     pub answer_timeout: Duration,
-    /// Signals that the service is asked about at once.
+    /// Signals that the service is asked about at once. As many more may wait for a late answer.
     pub max_in_flight: usize,
     /// Attempts for each signal.
     pub attempts: u32,
@@ -170,7 +170,7 @@ impl Default for BetServiceHttp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BetServiceNats {
-    /// The servers of one cluster.
+    /// Servers of one cluster: over TLS the only ones that are used, else those it names are as well.
     pub servers: Vec<NatsServer>,
     /// What all subjects begin with.
     pub subject_prefix: String,
@@ -304,8 +304,8 @@ impl BetService {
     pub fn most_connections(&self) -> usize {
         match self.kind {
             BetServiceKind::None | BetServiceKind::Embedded => 0,
-            // One for each bet under way, for events and for tables.
-            BetServiceKind::Http => self.max_in_flight + 2,
+            // One for each bet under way and each late answer, for events and for tables.
+            BetServiceKind::Http => 2 * self.max_in_flight + 2,
             BetServiceKind::Nats => 1,
         }
     }
@@ -337,11 +337,24 @@ impl BetService {
             let message = "is \"http\" and bet_service.http.url is not set: where are bets to be posted to?";
             return Err(("bet_service.kind", message.to_owned()));
         };
-        let urls = [Some(url), http.events_url.as_ref(), http.tables_url.as_ref()];
-        if self.tls.is_set() && !urls.into_iter().flatten().any(ServiceUrl::is_https) {
+        if !self.tls.is_set() {
+            return Ok(());
+        }
+        let urls = [
+            ("bet_service.http.url", Some(url)),
+            ("bet_service.http.events_url", http.events_url.as_ref()),
+            ("bet_service.http.tables_url", http.tables_url.as_ref()),
+        ];
+        let is_plain = |url: Option<&ServiceUrl>| url.is_some_and(|url| !url.is_https());
+        if !urls.iter().any(|(_, url)| url.is_some_and(ServiceUrl::is_https)) {
             return Err(("bet_service.tls", "is set and no URL of bet_service.http is https".to_owned()));
         }
-        Ok(())
+        match urls.into_iter().find(|(_, url)| is_plain(*url)) {
+            Some((key, _)) => {
+                Err((key, "is not https, and bet_service.tls is set: all URLs have to be https".to_owned()))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_nats(&self) -> Result<(), Mistake> {
@@ -374,6 +387,10 @@ impl BetService {
         }
         if self.tls.is_set() && !nats.servers.iter().any(NatsServer::is_tls) {
             return Err(("bet_service.tls", "is set and no server of bet_service.nats is tls://".to_owned()));
+        }
+        if nats.servers.iter().any(|server| server.is_tls() != nats.servers[0].is_tls()) {
+            let message = "names tls:// and nats:// servers; expected one of both for all";
+            return Err(("bet_service.nats.servers", message.to_owned()));
         }
         Ok(())
     }
@@ -436,6 +453,36 @@ mod tests {
         }
         for bad in ["", "127.0.0.1:4222", "ws://a", "nats://", "nats://u:p@h:4222", "nats://h/a", "tls://h:99999"] {
             assert_eq!(NatsServer::try_from(bad.to_owned()), Err(InvalidNatsServer), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_over_tls_is_so_at_every_address() {
+        let url = |url: &str| Some(ServiceUrl::try_from(url.to_owned()).unwrap());
+        let mut http = BetService { kind: BetServiceKind::Http, ..BetService::default() };
+        http.tls.ca_file = Some("ca.crt".into());
+        http.http.url = url("https://a");
+        http.http.events_url = url("https://a/events");
+        assert_eq!(http.check(), Ok(()));
+        for (bets, tables, wrong) in [
+            ("http://a", "https://a", "bet_service.http.url"),
+            ("https://a", "http://a", "bet_service.http.tables_url"),
+        ] {
+            (http.http.url, http.http.tables_url) = (url(bets), url(tables));
+            assert_eq!(http.check().unwrap_err().0, wrong);
+        }
+        http.tls = BetServiceTls::default();
+        assert_eq!(http.check(), Ok(()));
+
+        let mut nats = BetService { kind: BetServiceKind::Nats, ..BetService::default() };
+        for (servers, good) in
+            [(["tls://a", "tls://b"], true), (["nats://a", "nats://b"], true), (["tls://a", "nats://b"], false)]
+        {
+            nats.nats.servers = servers.map(|server| NatsServer::try_from(server.to_owned()).unwrap()).to_vec();
+            assert_eq!(
+                nats.check().map_err(|(key, _)| key),
+                if good { Ok(()) } else { Err("bet_service.nats.servers") }
+            );
         }
     }
 

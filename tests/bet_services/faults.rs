@@ -1,5 +1,5 @@
 //! What holds of every connector whatever the service does: signals sent are outcomes received, no bet is taken twice,
-//! and nobody is told `refused` whose bet was taken.
+//! and nobody is told `refused` whose bet was taken, or may have been.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,6 +32,13 @@ pub fn audit(node: &Node, bench: &impl ForeignBench) {
         assert!(*after <= DeskLimits::default().deadline + SLACK, "{sent:?}");
         let words = words.entry((&sent.player, &sent.key)).or_default();
         words.extend([Some(first), sent.late.as_ref()].into_iter().flatten());
+    }
+    let mut in_doubt = BTreeMap::new();
+    for sent in &node.sent {
+        let (first, _) = sent.first.as_ref().expect("every signal has an outcome");
+        let doubted = in_doubt.entry((&sent.player, &sent.key)).or_insert(false);
+        assert!(!*doubted || first.status() != Status::Refused, "it was in doubt before: {sent:?}");
+        *doubted |= first.status() == Status::Unconfirmed;
     }
     for ((player, key), words) in words {
         let taken = bench.ledger().bets(player, key);
@@ -109,6 +116,11 @@ pub async fn a_hung_service_is_left_alone_until_it_is_back(bench: impl ForeignBe
     assert_eq!(outcome, Outcome::Refused(Refused::Unavailable), "{after:?} {:?}", begun.elapsed());
     assert!(after < 500 * MS, "at once, not after {after:?}");
     assert!(bench.ledger().bets("ann", "k").is_empty(), "and nothing was sent");
+    // Who bet before that, and repeats the key now, may have bet.
+    node.until("the first is given up", |node| node.report().requests[RequestResult::Lost as usize] > 0).await;
+    let again = node.bet("player-0", "one", &round, "k", 1);
+    node.until("an outcome", |node| node.sent[again].first.is_some()).await;
+    assert_eq!((status(&node, 0), status(&node, again)), (Status::Unconfirmed, Status::Unconfirmed));
 
     bench.fault(Fault::None);
     node.all_told().await;

@@ -40,6 +40,8 @@ pub struct State {
     /// Opens streams, and says nothing on them.
     pub is_mute: Arc<Mutex<bool>>,
     pub streams: Arc<Mutex<u32>>,
+    /// It does not want to hear of this one.
+    pub unknown_table: Arc<Mutex<Option<String>>>,
 }
 
 pub struct HttpBench {
@@ -47,6 +49,8 @@ pub struct HttpBench {
     pub state: State,
     pub tls: Option<TlsAcceptor>,
     pub config: String,
+    /// Where nodes look for it.
+    pub port: u16,
     server: Option<JoinHandle<()>>,
 }
 
@@ -61,17 +65,18 @@ impl HttpBench {
             ends_connections: Arc::default(),
             is_mute: Arc::default(),
             streams: Arc::default(),
+            unknown_table: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let server = Some(tokio::spawn(serve(listener, state.clone(), tls.clone())));
-        Self { address, state, tls, config: config.to_owned(), server }
+        Self { address, state, tls, config: config.to_owned(), port: address.port(), server }
     }
 
     pub fn config(&self) -> Config {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let host = if self.tls.is_some() { "localhost" } else { "127.0.0.1" };
-        let base = format!("{scheme}://{host}:{}", self.address.port());
+        let base = format!("{scheme}://{host}:{}", self.port);
         let text = format!(
             "[bet_service]\nkind = \"http\"\nbreaker.consecutive_failures = 8\n[bet_service.http]\nurl = \"{base}/bets\"\n\
              events_url = \"{base}/events\"\ntables_url = \"{base}/tables\"\nevents_silence_s = 2\n{}\n[tables.one]\n[tables.two]\n",
@@ -171,8 +176,14 @@ async fn answer(request: Request<Incoming>, state: State) -> Result<Response<Bod
     let document: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
     let mut response = match (head.method, head.uri.path()) {
         (Method::POST, "/bets") => {
+            let id = head.headers["idempotency-key"].to_str().expect("text").trim_matches('"').to_owned();
             state.heads.lock().expect("whole").push(head.headers);
-            bet(&document, &state).await
+            bet(&id, &document, &state).await
+        }
+        (Method::POST, "/tables")
+            if document["table"].as_str() == state.unknown_table.lock().expect("whole").as_deref() =>
+        {
+            status(StatusCode::NOT_FOUND)
         }
         (Method::POST, "/tables") => {
             for event in state.ledger.handle_table(&document) {
@@ -189,15 +200,15 @@ async fn answer(request: Request<Incoming>, state: State) -> Result<Response<Bod
     Ok(response)
 }
 
-async fn bet(document: &Value, state: &State) -> Response<Body> {
+async fn bet(id: &str, document: &Value, state: &State) -> Response<Body> {
     match state.ledger.fault() {
-        Fault::None => say(StatusCode::OK, &state.ledger.take(document)),
+        Fault::None => say(StatusCode::OK, &state.ledger.take(id, document)),
         Fault::Slow(time) => {
             tokio::time::sleep(time).await;
-            say(StatusCode::OK, &state.ledger.take(document))
+            say(StatusCode::OK, &state.ledger.take(id, document))
         }
         Fault::Hang => {
-            state.ledger.take(document);
+            state.ledger.take(id, document);
             std::future::pending().await
         }
         Fault::Decline => {
@@ -206,15 +217,15 @@ async fn bet(document: &Value, state: &State) -> Response<Body> {
             response
         }
         Fault::Garbage => {
-            state.ledger.take(document);
+            state.ledger.take(id, document);
             Response::new(Body::from("<html>accepted</html>"))
         }
         Fault::Flood => {
-            let mut answer = state.ledger.take(document);
+            let mut answer = state.ledger.take(id, document);
             answer["more"] = "x".repeat(100_000).into();
             say(StatusCode::OK, &answer)
         }
-        Fault::Error => say(StatusCode::INTERNAL_SERVER_ERROR, &state.ledger.take(document)),
+        Fault::Error => say(StatusCode::INTERNAL_SERVER_ERROR, &state.ledger.take(id, document)),
     }
 }
 

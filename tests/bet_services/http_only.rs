@@ -1,7 +1,7 @@
 //! What HTTP has of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +16,7 @@ use super::files::{Authority, Files, Pair};
 use super::http::HttpBench;
 use super::ledger::Fault;
 use super::node::Node;
+use super::proxy::Proxy;
 
 async fn seated(bench: &HttpBench) -> (Node, String) {
     let (mut node, _task) = bench.connect().await;
@@ -84,6 +85,48 @@ pub async fn a_stream_that_falls_silent_is_opened_anew(bench: HttpBench) {
     let streams = *bench.state.streams.lock().expect("whole");
     node.during(Duration::from_millis(2500)).await;
     assert_eq!(*bench.state.streams.lock().expect("whole"), streams);
+}
+
+pub async fn a_table_that_the_service_does_not_hear_of_holds_up_no_other(bench: HttpBench) {
+    *bench.state.unknown_table.lock().expect("whole") = Some("one".to_owned());
+    let (mut node, _task) = bench.connect().await;
+    node.table("one", true);
+    node.table("two", true);
+    node.until("the service hears of the other", |_| bench.ledger().is_live("two")).await;
+    node.table("two", false);
+    node.until("and again", |_| !bench.ledger().is_live("two")).await;
+    assert!(!bench.ledger().is_live("one"));
+    *bench.state.unknown_table.lock().expect("whole") = None;
+    node.until("it is told until it hears", |_| bench.ledger().is_live("one")).await;
+}
+
+/// Packets vanish on the one connection that there is.
+pub async fn a_silent_connection_over_http2_is_given_up_soon() {
+    let (authority, files) = (Authority::new(), Files::new());
+    let (service, node) = (authority.sign("localhost"), authority.sign("node"));
+    let section = tls_section(&files, &authority, Some(&node));
+    let mut bench = HttpBench::with(Some(acceptor(&authority, &service, &["h2"])), &section).await;
+    let proxy = Proxy::start(bench.address, None).await;
+    bench.port = proxy.port;
+    let (mut node, round) = seated(&bench).await;
+    let first = node.bet("ann", "one", &round, "first", 1);
+    node.all_told().await;
+    assert_eq!(
+        (node.sent[first].first.as_ref().map(|(o, _)| o.status()), proxy.accepted()),
+        (Some(Status::Accepted), 1)
+    );
+    proxy.silence();
+    let begun = Instant::now();
+    let mut n = 0;
+    while !node.sent[1..].iter().any(|sent| sent.first.as_ref().is_some_and(|(o, _)| o.status() == Status::Accepted)) {
+        node.bet(&format!("player-{n}"), "one", &round, "k", 1);
+        node.during(Duration::from_millis(50)).await;
+        n += 1;
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", node.tally());
+    }
+    assert!(proxy.accepted() >= 2);
+    node.all_told().await;
+    audit(&node, &bench);
 }
 
 /// A server's side that asks for a certificate of `authority`.

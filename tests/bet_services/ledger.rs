@@ -30,12 +30,11 @@ pub enum Fault {
 pub struct Taken {
     pub answer: Value,
     pub payload: String,
+    player: String,
+    key: String,
     /// How often it was asked for.
     pub asked: u32,
 }
-
-/// Player, table, round and key.
-pub type BetKey = (String, String, String, String);
 
 /// Shared by everything that is the service.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +44,8 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Books {
-    bets: HashMap<BetKey, Taken>,
+    /// By the id that the request's head has: nothing else says which bet it is, as with a service that relies on it.
+    bets: HashMap<String, Taken>,
     staked: HashMap<(String, String, String), u64>,
     fault: Option<Fault>,
     rounds: BTreeMap<String, Vec<Value>>,
@@ -62,22 +62,22 @@ impl Ledger {
         self.lock().fault.unwrap_or(Fault::None)
     }
 
-    /// Takes a bet, or finds it among those that were: the answer for it. As the embedded service, at most 100 a bet and
+    /// Takes a bet, or finds it among those that were by the id of its request: the answer for it. As the embedded service, at most 100 a bet and
     /// 500 a round.
-    pub fn take(&self, document: &Value) -> Value {
+    pub fn take(&self, id: &str, document: &Value) -> Value {
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        assert_eq!(document["type"], "bet");
+        assert_eq!((&document["type"], &document["requestId"]), (&"bet".into(), &id.into()));
         let signal = &document["signal"];
         let (player, table) = (text(&document["playerId"]), text(&document["table"]));
         let (round, key) = (text(&signal["roundId"]), text(&signal["idempotencyKey"]));
         let mut books = self.lock();
-        let bet = (player.clone(), table.clone(), round.clone(), key);
-        if let Some(taken) = books.bets.get_mut(&bet) {
+        if let Some(taken) = books.bets.get_mut(id) {
             taken.asked += 1;
-            assert_eq!(taken.payload, signal["payload"].to_string(), "one key, two bets");
+            let bet = (&taken.player, &taken.key, &taken.payload);
+            assert_eq!(bet, (&player, &key, &signal["payload"].to_string()), "one id, two bets");
             return taken.answer.clone();
         }
-        let staked = books.staked.entry((player, table, round)).or_default();
+        let staked = books.staked.entry((player.clone(), table, round)).or_default();
         let amount = signal["payload"]["amount"].as_u64().unwrap_or(u64::MAX);
         let accepted = amount <= 100 && *staked + amount <= 500;
         if accepted {
@@ -87,14 +87,15 @@ impl Ledger {
             true => json!({ "status": "accepted", "requestId": document["requestId"], "balance": 7 }),
             false => json!({ "status": "rejected", "reason": "limit_exceeded" }),
         };
-        books.bets.insert(bet, Taken { answer: answer.clone(), payload: signal["payload"].to_string(), asked: 1 });
+        let payload = signal["payload"].to_string();
+        books.bets.insert(id.to_owned(), Taken { answer: answer.clone(), payload, player, key, asked: 1 });
         answer
     }
 
     /// What was taken under a key by anybody, in any round.
     pub fn bets(&self, player: &str, key: &str) -> Vec<Taken> {
         let books = self.lock();
-        books.bets.iter().filter(|((p, _, _, k), _)| p == player && k == key).map(|(_, taken)| taken.clone()).collect()
+        books.bets.values().filter(|taken| taken.player == player && taken.key == key).cloned().collect()
     }
 
     pub fn len(&self) -> usize {

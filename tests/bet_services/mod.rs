@@ -10,3 +10,4 @@ pub mod ledger;
 pub mod nats;
 pub mod nats_only;
 pub mod node;
+pub mod proxy;

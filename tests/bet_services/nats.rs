@@ -208,30 +208,30 @@ async fn serve(client: Client, mut bets: Subscriber, mut tables: Subscriber, led
 async fn bet(client: Client, message: Message, ledger: Ledger) {
     let document: Value = serde_json::from_slice(&message.payload).expect("a document");
     let headers = message.headers.as_ref().expect("headers");
-    assert_eq!(headers.get("Nats-Msg-Id").map(|id| id.as_str()), document["requestId"].as_str());
+    let id = headers.get("Nats-Msg-Id").expect("an id").as_str();
     assert!(headers.get("traceparent").is_some_and(|parent| parent.as_str().len() == 55));
     let answer = match ledger.fault() {
-        Fault::None => ledger.take(&document).to_string(),
+        Fault::None => ledger.take(id, &document).to_string(),
         Fault::Slow(time) => {
             tokio::time::sleep(time).await;
-            ledger.take(&document).to_string()
+            ledger.take(id, &document).to_string()
         }
         Fault::Hang => {
-            ledger.take(&document);
+            ledger.take(id, &document);
             return std::future::pending().await;
         }
         Fault::Decline => json!({ "status": "unavailable" }).to_string(),
         Fault::Garbage => {
-            ledger.take(&document);
+            ledger.take(id, &document);
             "accepted".to_owned()
         }
         Fault::Flood => {
-            let mut answer = ledger.take(&document);
+            let mut answer = ledger.take(id, &document);
             answer["more"] = "x".repeat(100_000).into();
             answer.to_string()
         }
         Fault::Error => {
-            ledger.take(&document);
+            ledger.take(id, &document);
             String::new()
         }
     };

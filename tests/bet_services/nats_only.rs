@@ -1,17 +1,23 @@
 //! What NATS has of its own.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use serde_json::{Value, json};
-use tableside::bet_service::{EventResult, Failure};
+use tableside::bet_service::{EventResult, Failure, NatsService};
+use tableside::config::Config;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
-use super::bench::{Bench, ForeignBench};
+use super::bench::{Bench, ForeignBench, run};
 use super::faults::{audit, repeat_until_known};
 use super::files::{Authority, Files};
 use super::http_only::tls_section;
 use super::nats::{NatsBench, Server};
 use super::node::Node;
+use super::proxy::{Proxy, Rewrite};
 
 async fn seated(bench: &NatsBench) -> (Node, String) {
     let (mut node, _task) = bench.connect().await;
@@ -122,6 +128,102 @@ pub async fn over_tls() {
     };
     let bench = NatsBench::with(server, "tls", &section, options).await;
     plays(&bench).await;
+}
+
+/// A server that wants a password, over TLS with a certificate of `authority`; with `verify`, of the node as well.
+async fn guarded(authority: &Authority, verify: bool) -> Server {
+    let (files, pair) = (Files::new(), authority.sign("localhost"));
+    let (certificate, key) = (files.write("server.crt", &pair.certificate), files.write("server.key", &pair.key));
+    let ca = files.write("authority.crt", &authority.pem());
+    let config = format!(
+        "tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, verify: {verify} }}\n\
+         authorization {{ users: [ {{ user: node, password: secret }} ] }}"
+    );
+    Server::start(files, &config).await
+}
+
+/// A node that finds its server over TLS behind a proxy.
+fn behind(proxy: &Proxy, files: &Files, section: &str) -> Node {
+    let password = files.write("password", "secret\n");
+    let text = format!(
+        "[bet_service]\nkind = \"nats\"\n[bet_service.nats]\nservers = [\"tls://localhost:{}\"]\nusername = \"node\"\n\
+         password_file = {password:?}\n{section}\n[tables.one]\n",
+        proxy.port
+    );
+    let config = Config::parse("test.toml".as_ref(), &text).expect("a configuration");
+    let tables = config.tables.keys().map(|name| name.as_str().into());
+    let (link, _task) = run(NatsService::new(&config.bet_service, tables).expect("a connector"));
+    Node::new(link)
+}
+
+fn at(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+pub async fn strangers_get_no_connection() {
+    let (authority, stranger, files) = (Authority::new(), Authority::new(), Files::new());
+    let plain = Server::start(Files::new(), "authorization { users: [ { user: node, password: secret } ] }").await;
+    let (good, false_one) = (guarded(&authority, true).await, guarded(&stranger, false).await);
+    let pair = authority.sign("node");
+    let with = tls_section(&files, &authority, Some(&pair));
+    let proxy = Proxy::start(at(good.port), None).await;
+    let mut node = behind(&proxy, &files, &with);
+    node.until("who is known is connected", |node| node.report().connected == Some(true)).await;
+
+    let without = tls_section(&files, &authority, None);
+    for (what, server, section) in [
+        ("a server that nobody has vouched for", &false_one, &with),
+        ("a server without TLS", &plain, &with),
+        ("a node without a certificate", &good, &without),
+    ] {
+        let proxy = Proxy::start(at(server.port), None).await;
+        let mut node = behind(&proxy, &files, section);
+        // It has tried in earnest when it tries for the third time.
+        node.until(what, |node| {
+            assert_ne!(node.report().connected, Some(true), "{what}");
+            proxy.accepted() >= 3
+        })
+        .await;
+        node.bet("ann", "one", "r", "k", 1);
+        node.all_told().await;
+        assert_eq!(node.tally()["refused unavailable"], 1, "{what}");
+    }
+}
+
+/// Before TLS begins, whoever is between can name other servers, as a cluster does.
+pub async fn nobody_is_led_to_a_server_without_tls() {
+    let (authority, files) = (Authority::new(), Files::new());
+    let server = guarded(&authority, false).await;
+    let trap = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let trap_port = trap.local_addr().expect("bound").port();
+    let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let ear = heard.clone();
+    let trapped = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = trap.accept().await {
+            let info = r#"INFO {"server_id":"x","version":"2.10.0","proto":1,"host":"0","port":1,"headers":true,"max_payload":1048576,"nonce":"n"}"#;
+            let _ = stream.write_all(format!("{info}\r\n").as_bytes()).await;
+            let mut said = [0; 4096];
+            let said = match stream.read(&mut said).await {
+                Ok(bytes) => said[..bytes].to_vec(),
+                Err(_) => Vec::new(),
+            };
+            ear.lock().expect("whole").extend(said);
+        }
+    });
+    let rewrite: Rewrite = Arc::new(move |info| {
+        let named = format!(r#"INFO {{"connect_urls":["127.0.0.1:{trap_port}","ws://127.0.0.1:{trap_port}"],"#);
+        info.replacen("INFO {", &named, 1)
+    });
+    let proxy = Proxy::start(at(server.port), Some(rewrite)).await;
+    let mut node = behind(&proxy, &files, &tls_section(&files, &authority, None));
+    node.until("the connection", |node| node.report().connected == Some(true)).await;
+    let before = proxy.accepted();
+    proxy.close();
+    // By then it has tried what else it knows.
+    node.until("it looks for a server", |_| proxy.accepted() >= before + 5).await;
+    trapped.abort();
+    let heard = heard.lock().expect("whole").clone();
+    assert!(heard.is_empty(), "{}", String::from_utf8_lossy(&heard));
 }
 
 static FOLDER: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Request, Response, Uri};
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::legacy::{self, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,6 +28,10 @@ const HTTP1: &[u8] = b"http/1.1";
 /// How long a connection without a request is kept: less than servers and the load balancers before them do, so that
 /// hardly any request meets one that is being closed.
 const IDLE: Duration = Duration::from_secs(20);
+
+/// A connection that is silent while requests wait on it is found out by pings: by one after so long, without an answer
+/// for as long again.
+const PING: Duration = Duration::from_secs(1);
 
 /// A request's body.
 pub(super) type Body = Full<Bytes>;
@@ -58,16 +63,11 @@ impl HttpClient {
     /// Connections over TLS are made with `tls`. `connect_timeout` is for all of a connection, TLS included.
     pub(super) fn new(mut tls: rustls::ClientConfig, connect_timeout: Duration) -> Self {
         tls.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-        let mut tcp = HttpConnector::new();
-        // Connections of TLS are made from it as well.
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(15)));
+        let tcp = tcp(GaiResolver::new(), connect_timeout);
         let connector = Connector { tcp, tls: TlsConnector::from(Arc::new(tls)), timeout: connect_timeout };
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).timer(TokioTimer::new());
-        // A connection that is silent while requests wait on it is found out by pings.
-        builder.http2_keep_alive_interval(Duration::from_secs(5)).http2_keep_alive_timeout(Duration::from_secs(5));
+        builder.http2_keep_alive_interval(PING).http2_keep_alive_timeout(PING);
         Self { client: builder.build(connector) }
     }
 
@@ -81,6 +81,18 @@ impl HttpClient {
             if error.is_connect() { NoAnswer::NotConnected } else { NoAnswer::Broken }
         })
     }
+}
+
+/// Makes connections to the addresses of a host: each gets its share of the time, so that one that is silent does not
+/// take that of the others.
+fn tcp<R>(resolver: R, connect_timeout: Duration) -> HttpConnector<R> {
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
+    // Connections of TLS are made from it as well.
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(Duration::from_secs(15)));
+    tcp.set_connect_timeout(Some(connect_timeout));
+    tcp
 }
 
 /// Reads a body of at most `most` bytes.
@@ -179,5 +191,51 @@ impl Write for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use hyper_util::client::legacy::connect::dns::Name;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// Names these for every host.
+    #[derive(Clone)]
+    struct Names([SocketAddr; 2]);
+
+    impl Service<Name> for Names {
+        type Response = std::array::IntoIter<SocketAddr, 2>;
+        type Error = io::Error;
+        type Future = std::future::Ready<io::Result<Self::Response>>;
+
+        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _name: Name) -> Self::Future {
+            std::future::ready(Ok(self.0.into_iter()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_leaves_time_for_the_next() {
+        // A listener whose queue is full: what else comes gets no answer.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = socket.listen(1).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let limit = Duration::from_millis(500);
+        let mut queue = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(limit, TcpStream::connect(silent_address)).await {
+            queue.push(stream);
+        }
+        let good = TcpListener::bind(("127.0.0.2", silent_address.port())).await.unwrap();
+        let mut tcp = tcp(Names([silent_address, good.local_addr().unwrap()]), 4 * limit);
+        let connected = tokio::time::timeout(4 * limit, tcp.call(Uri::from_static("http://service.example"))).await;
+        assert!(connected.expect("in time").is_ok());
     }
 }

@@ -107,7 +107,7 @@ struct Post {
 impl Transport for Post {
     async fn ask(&self, call: Call<'_>) -> Result<Outcome, Failed> {
         let Call { passed, id, trace, attempt, clocks } = call;
-        let unwritable = Failed::not_sent(Failure::Malformed).for_good();
+        let unwritable = Failed::not_sent(Failure::Malformed).of_request();
         let document = document::bet(passed, clocks, now(), attempt).map_err(|_| unwritable)?;
         let mut request = request(Method::POST, &self.url, document);
         let headers = request.headers_mut();
@@ -152,6 +152,7 @@ fn failed(why: NoAnswer) -> Failed {
 /// | 2xx, 4xx | `rejected` | rejected |
 /// | 2xx, 429, 503 | `unavailable` | not taken: may be tried again |
 /// | 408, 429, 5xx | any other, or none | in doubt; may be tried again |
+/// | other 4xx | | in doubt, and says nothing of the service: it is this request that is wrong |
 /// | all else | | in doubt |
 fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], id: RequestId) -> Result<Outcome, Failed> {
     let busy = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
@@ -167,6 +168,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], id: RequestId) ->
         _ if status.is_server_error() || busy || status == StatusCode::REQUEST_TIMEOUT => {
             Err(Failed { retry_after: retry_after(headers), ..Failed::in_doubt(Failure::Status) })
         }
+        _ if status.is_client_error() => Err(Failed::in_doubt(Failure::Status).of_request()),
         _ => Err(Failed::in_doubt(Failure::Status).for_good()),
     }
 }
@@ -223,6 +225,7 @@ mod tests {
             let failed = judged(status, body).unwrap_err();
             let told = (failed.failure, failed.maybe_taken, failed.again);
             assert_eq!(told, (failure, true, again), "{status} {body}");
+            assert_eq!(failed.of_request, [400, 404, 409].contains(&status), "{status} {body}");
         }
     }
 

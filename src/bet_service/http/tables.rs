@@ -8,6 +8,7 @@ use hyper::{Method, Uri};
 use tokio::sync::mpsc;
 
 use super::super::backoff::{Backoff, chance};
+use super::super::relay::now;
 use super::super::{TableChange, document};
 use super::client::{self, HttpClient};
 use super::request;
@@ -20,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of an answer, in which there is nothing to read.
 const MAX_ANSWER: usize = 16 * 1024;
 
-/// Posts what became of tables, each until the service has heard it.
+/// Posts what became of tables, each until the service has heard it. One that it does not hear holds up no other.
 pub(super) struct Tables {
     pub(super) client: HttpClient,
     pub(super) url: Option<Uri>,
@@ -28,36 +29,59 @@ pub(super) struct Tables {
     pub(super) states: mpsc::UnboundedReceiver<TableChange>,
 }
 
+/// What is to be told. Of a table only the last counts, so both are bounded by the tables.
+#[derive(Default)]
+struct ToTell {
+    now: BTreeMap<Arc<str>, bool>,
+    /// What was not heard, for the next time.
+    again: BTreeMap<Arc<str>, bool>,
+}
+
+impl ToTell {
+    fn take(&mut self, change: TableChange) {
+        self.again.remove(&change.table);
+        self.now.insert(change.table, change.live);
+    }
+}
+
 impl Tables {
     /// Until nobody tells it anything any more.
     pub(super) async fn tell(mut self) {
-        // Of a table only the last counts, so what waits is bounded by the tables.
-        let mut waiting: BTreeMap<Arc<str>, bool> = BTreeMap::new();
-        let mut failures = 0;
+        let mut to_tell = ToTell::default();
+        let (mut failures, mut again_at) = (0_u32, now());
         loop {
-            if waiting.is_empty() {
-                let Some(change) = self.states.recv().await else { return };
-                waiting.insert(change.table, change.live);
+            tokio::select! {
+                change = self.states.recv() => match change {
+                    Some(change) => to_tell.take(change),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(again_at.into()), if !to_tell.again.is_empty() => {
+                    to_tell.now.append(&mut to_tell.again);
+                }
             }
-            while let Ok(change) = self.states.try_recv() {
-                waiting.insert(change.table, change.live);
+            loop {
+                while let Ok(change) = self.states.try_recv() {
+                    to_tell.take(change);
+                }
+                let Some((table, live)) = to_tell.now.pop_first() else { break };
+                let Some(url) = &self.url else { continue };
+                if !self.post(url, &table, live).await {
+                    to_tell.again.insert(table, live);
+                }
             }
-            let Some(url) = &self.url else {
-                waiting.clear();
-                continue;
-            };
-            let Some((table, live)) = waiting.pop_first() else { continue };
-            if self.post(url, &table, live).await {
+            let Some((table, live)) = to_tell.again.first_key_value() else {
                 failures = 0;
                 continue;
+            };
+            if now() >= again_at {
+                failures += 1;
+                again_at = now() + BACKOFF.delay(failures, chance());
+                // More and more rarely: this may go on for days.
+                if failures.is_power_of_two() {
+                    let tables = to_tell.again.len();
+                    tracing::warn!(tables, failures, %table, live, "the bet service does not hear of tables");
+                }
             }
-            failures += 1;
-            if failures == 1 {
-                tracing::warn!(%table, live, "the bet service does not hear of the table; telling it again");
-            }
-            // What has come meanwhile is newer.
-            waiting.entry(table).or_insert(live);
-            tokio::time::sleep(BACKOFF.delay(failures, chance())).await;
         }
     }
 

@@ -37,6 +37,13 @@ const PING: Duration = Duration::from_secs(5);
 /// says.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long after messages were dropped that is done: what they said is told again then, and all at once would be dropped
+/// again.
+const AFTER_A_FLOOD: Duration = Duration::from_secs(1);
+
+/// Messages of one subscription that wait to be read: a burst of round events. The server's `max_payload` bounds each.
+const UNREAD: usize = 4096;
+
 /// The connector of `bet_service.kind = "nats"`.
 #[derive(Debug)]
 pub struct NatsService {
@@ -72,6 +79,8 @@ struct Link {
     is_up: bool,
     /// How often it was lost: what was asked before has no answer after.
     losses: u64,
+    /// How many messages were dropped because too many came at once.
+    dropped: u64,
 }
 
 impl Connector for NatsService {
@@ -84,6 +93,8 @@ impl Connector for NatsService {
         let subjects = Subjects::new(&config.subject_prefix);
         let servers: Vec<&str> = config.servers.iter().map(NatsServer::as_str).collect();
         let options = options(&config, tls.as_ref(), state, meter.clone());
+        // As many answers can come at once as are awaited, late ones included.
+        let options = options.subscription_capacity(UNREAD.max(2 * limits.in_flight));
         let subscribed = async {
             let client = options.connect(servers).await.map_err(|error| error.to_string())?;
             let inbox = Inbox::new(&client.new_inbox());
@@ -166,7 +177,9 @@ fn options(
             std::future::ready(())
         });
     match tls {
-        Some(tls) => options.tls_client_config(tls.config.clone()),
+        // Before TLS begins the server names others of its cluster, and whoever is between may do so in its place: the
+        // client would believe addresses without TLS, `ws://` even where TLS is required.
+        Some(tls) => options.tls_client_config(tls.config.clone()).require_tls(true).ignore_discovered_servers(),
         None => options,
     }
 }
@@ -185,7 +198,7 @@ fn handle(event: &Event, state: &watch::Sender<Link>, meter: &Meter) {
             tracing::warn!("the connection to the NATS server is lost; reconnecting");
             state.send_modify(|link| (link.is_up, link.losses) = (false, link.losses + 1));
         }
-        Event::SlowConsumer(_) => tracing::warn!("messages of the NATS server were dropped: too many at once"),
+        Event::SlowConsumer(_) => state.send_modify(|link| link.dropped += 1),
         Event::ServerError(error) => tracing::warn!(%error, "the NATS server refuses something"),
         Event::ClientError(error) => tracing::debug!(%error, "no connection to the NATS server"),
         Event::LameDuckMode | Event::Draining | Event::Closed => {}
@@ -211,10 +224,16 @@ async fn log_in(config: BetServiceNats, nonce: Vec<u8>) -> Result<async_nats::Au
     Ok(auth)
 }
 
-/// Has the service told of the tables with every connection, and again every while.
+/// Has the service told of the tables with every connection, after messages were dropped, and again every while.
 async fn remind(mut link: watch::Receiver<Link>, came: mpsc::Sender<FromService>) {
+    let mut known = 0;
     loop {
-        let is_up = link.borrow_and_update().is_up;
+        let Link { is_up, dropped, .. } = *link.borrow_and_update();
+        if dropped != known {
+            tokio::time::sleep(AFTER_A_FLOOD).await;
+            known = link.borrow_and_update().dropped;
+            tracing::warn!(messages = known, "messages of the NATS server were dropped so far: too many at once");
+        }
         if is_up && came.send(FromService::Unaware).await.is_err() {
             return;
         }
@@ -245,11 +264,11 @@ impl Transport for Ask {
     async fn ask(&self, call: Call<'_>) -> Result<Outcome, Failed> {
         let Call { passed, id, trace, attempt, clocks } = call;
         let mut link = self.link.clone();
-        let Link { is_up, losses } = *link.borrow_and_update();
+        let Link { is_up, losses, .. } = *link.borrow_and_update();
         if !is_up {
             return Err(Failed::not_sent(Failure::NotConnected));
         }
-        let unwritable = Failed::not_sent(Failure::Malformed).for_good();
+        let unwritable = Failed::not_sent(Failure::Malformed).of_request();
         let document = document::bet(passed, clocks, now(), attempt).map_err(|_| unwritable)?;
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id.to_string());
@@ -261,7 +280,7 @@ impl Transport for Ask {
         sent.map_err(|error| match error.kind() {
             PublishErrorKind::Send => Failed::not_sent(Failure::NotConnected),
             // The server takes no message of this length.
-            _ => Failed::not_sent(Failure::TooLarge).for_good(),
+            _ => Failed::not_sent(Failure::TooLarge).of_request(),
         })?;
         let message = tokio::select! {
             message = awaited.answer() => message,
@@ -279,5 +298,31 @@ impl Transport for Ask {
             Ok(Answer::Unavailable) => Err(Failed::not_sent(Failure::Unavailable)),
             Err(_) => Err(Failed::in_doubt(Failure::Malformed).for_good()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_dropped_is_asked_for_again_a_second_later() {
+        let (state, link) = watch::channel(Link { is_up: true, ..Link::default() });
+        let (came, mut incoming) = mpsc::channel(64);
+        tokio::spawn(remind(link, came));
+        let begun = Instant::now();
+        let mut told = async || {
+            assert!(matches!(incoming.recv().await, Some(FromService::Unaware)));
+            begun.elapsed()
+        };
+        assert_eq!(told().await.as_secs(), 0, "with the connection");
+        let meter = Meter::default();
+        for _ in 0..1000 {
+            handle(&Event::SlowConsumer(1), &state, &meter);
+        }
+        assert_eq!(told().await.as_secs(), 1, "once for all of them");
+        assert_eq!(told().await.as_secs(), 11);
     }
 }
