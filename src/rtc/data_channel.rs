@@ -78,7 +78,8 @@ pub enum ChannelEvent {
         /// Its stream.
         id: ChannelId,
     },
-    /// The peer broke a rule: a bad DCEP message, too many channels, a message where none is open. Counted, dropped.
+    /// The peer broke a rule: a packet that is refused, a bad DCEP message, too many channels, a message where none is open. Counted,
+    /// dropped.
     Violation,
     /// The association is gone; no channel works any more.
     Lost,
@@ -124,6 +125,8 @@ pub struct DataChannels {
     established: bool,
     /// The peer gave up, or was given up.
     lost: bool,
+    /// A packet was refused, and nobody was told yet.
+    refused: bool,
     open: Vec<ChannelId>,
     max_message_size: usize,
     clock: FastClock,
@@ -171,6 +174,7 @@ impl DataChannels {
             associations: Vec::new(),
             established: false,
             lost: false,
+            refused: false,
             open: Vec::new(),
             max_message_size: config.max_message_size,
             clock: FastClock::default(),
@@ -183,7 +187,8 @@ impl DataChannels {
         match self.guard.judge(packet) {
             Verdict::Admit if !self.lost => self.contain(|channels| channels.read(now, packet)),
             Verdict::Abort => self.give_up(),
-            _ => {}
+            Verdict::Refuse => self.refused = !self.lost,
+            Verdict::Admit => {}
         }
     }
 
@@ -254,6 +259,9 @@ impl DataChannels {
     pub fn poll_events(&mut self, now: Instant, mut sink: impl FnMut(ChannelEvent)) {
         let now = self.clock.at(now);
         self.contain(|channels| channels.read_events(now, &mut sink));
+        if std::mem::take(&mut self.refused) {
+            sink(ChannelEvent::Violation);
+        }
         if self.lost && (self.established || !self.open.is_empty()) {
             self.established = false;
             self.open.clear();

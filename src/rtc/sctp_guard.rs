@@ -7,14 +7,11 @@
 /// How far a TSN may be ahead of the highest one seen: more than a receive window of any real message holds.
 const MAX_AHEAD: u32 = 8192;
 
-/// The shortest fragment of a message but the last. Chromium makes none shorter, and such short ones where its congestion window
-/// has no room for more.
-const MIN_FRAGMENT: usize = 10;
-
-/// A fragment that is shorter is short: the library's memory for it is far more than its bytes.
+/// A fragment that is shorter, and not a message's last, is short: the library's memory for it is far more than its bytes.
 const SHORT_FRAGMENT: usize = 64;
 
-/// Short fragments that a peer may send more than others.
+/// Short fragments that a peer may send more than other DATA. Chromium fills packets with them, down to 8 bytes: one stands at the end of
+/// a packet, and what is left of its message at the beginning of the next. Ends of messages are limited by what comes of them.
 const MAX_SHORT: u8 = 16;
 
 /// Requests to reset streams that a peer may make: one for each channel it closes. The library keeps those that it
@@ -41,7 +38,7 @@ pub(super) struct SctpGuard {
     /// The highest TSN the peer has used, from its INIT on.
     highest: Option<u32>,
     resets: u16,
-    /// By how many its short fragments outnumber the others.
+    /// By how many its short fragments outnumber other DATA.
     short: u8,
 }
 
@@ -78,15 +75,13 @@ impl SctpGuard {
         match chunk.kind {
             // DATA (§3.3.1). Without user data it is a protocol violation.
             0 => {
-                let last = chunk.flags & 0x01 != 0;
-                let least = if last { 1 } else { MIN_FRAGMENT };
-                if value.len() < 12 + least {
+                if value.len() <= 12 {
                     return false;
                 }
                 let tsn = be_u32(value);
-                let is_new = self.highest.is_none_or(|highest| tsn.wrapping_sub(highest) as i32 > 0);
-                if is_new && !last {
-                    let is_short = value.len() < 12 + SHORT_FRAGMENT;
+                if self.highest.is_none_or(|highest| tsn.wrapping_sub(highest) as i32 > 0) {
+                    let is_last = chunk.flags & 0x01 != 0;
+                    let is_short = !is_last && value.len() < 12 + SHORT_FRAGMENT;
                     if is_short && self.short == MAX_SHORT {
                         return false;
                     }
@@ -225,11 +220,10 @@ mod tests {
 
     #[test]
     fn chunks_are_judged_by_the_tables_of_rfc_9260() {
-        let cases: [(&str, u8, u8, Vec<u8>, Verdict); 18] = [
+        let cases: [(&str, u8, u8, Vec<u8>, Verdict); 17] = [
             ("data", 0, 3, data(100, 1), Verdict::Admit),
             ("data without data", 0, 3, data(100, 0), Verdict::Refuse),
-            ("a tiny fragment", 0, 2, data(100, 9), Verdict::Refuse),
-            ("a fragment", 0, 2, data(100, 10), Verdict::Admit),
+            ("a fragment", 0, 2, data(100, 1), Verdict::Admit),
             ("data far ahead", 0, 3, data(100 + 9000, 1), Verdict::Refuse),
             ("old data", 0, 3, data(50, 1), Verdict::Admit),
             ("a short INIT", 1, 0, vec![0; 15], Verdict::Refuse),
@@ -270,6 +264,24 @@ mod tests {
         assert!((15..=16).contains(&admitted), "{admitted} of them alone");
         assert_eq!(judge(300, 20), Verdict::Admit, "the same again");
         assert_eq!((judge(350, 1100), judge(351, 20)), (Verdict::Admit, Verdict::Admit));
+    }
+
+    /// As Chromium sends bets that have waited for a path: whole ones, and at the end as much of the next as there is room for.
+    #[test]
+    fn packets_that_are_filled_with_the_beginning_of_the_next_message_are_admitted() {
+        let mut guard = established();
+        let mut tsn = 100;
+        let mut next = |len| {
+            tsn += 1;
+            data(tsn - 1, len)
+        };
+        for _ in 0..1000 {
+            let (rest, whole, begin) = (next(146), [154; 6].map(&mut next), next(8));
+            let mut chunks = vec![(0, 0x01, &*rest)];
+            chunks.extend(whole.iter().map(|whole| (0, 0x03, &**whole)));
+            chunks.push((0, 0x02, &begin));
+            assert_eq!(guard.judge(&packet(&chunks)), Verdict::Admit);
+        }
     }
 
     #[test]
