@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bet_service::{Link, Said, TableChange};
 use crate::bets::{Announcement, Answer, Decision, Desk, DeskLimits, RoundBook, RoundEvent, RoundReport};
@@ -23,6 +23,15 @@ const AT_ONCE: usize = 256;
 /// How often a shard whose queue is full is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// What the node tells the desk.
+#[derive(Debug)]
+pub(super) enum News {
+    /// About a table.
+    Table(TableNews),
+    /// The node is about to end its sessions. `done` once everybody who waits was told so.
+    Ending { done: oneshot::Sender<()> },
+}
+
 /// A table of this node, and whether it is live.
 #[derive(Clone, Debug)]
 pub(super) struct TableNews {
@@ -35,8 +44,8 @@ pub(super) struct TableNews {
 pub(super) struct Room {
     pub(super) link: Link,
     pub(super) bets: mpsc::Receiver<NodeBet>,
-    /// Unbounded: one message for a table's beginning or end.
-    pub(super) tables: mpsc::UnboundedReceiver<TableNews>,
+    /// Unbounded: one message for a table's beginning or end, one for the node's end.
+    pub(super) news: mpsc::UnboundedReceiver<News>,
     pub(super) shards: Vec<mpsc::Sender<Command>>,
     pub(super) report: watch::Sender<RoundReport>,
     pub(super) ledger: Ledger,
@@ -54,7 +63,7 @@ pub(super) fn start(room: Room) -> io::Result<()> {
 
 /// Works until the node ends.
 async fn run(room: Room) {
-    let Room { link, mut bets, mut tables, shards, report, ledger } = room;
+    let Room { link, mut bets, mut news, shards, report, ledger } = room;
     let Link { requests, tables: changes, mut said, .. } = link;
     let mut counter = Counter {
         desk: Desk::new(DeskLimits::default()),
@@ -65,6 +74,8 @@ async fn run(room: Room) {
         outbox: Outbox::new(shards),
         report,
         ledger,
+        ending: None,
+        is_ending: false,
     };
     let mut has_service = true;
     loop {
@@ -84,8 +95,9 @@ async fn run(room: Room) {
                     has_service = false;
                 }
             },
-            news = tables.recv() => match news {
-                Some(news) => counter.handle_table(news),
+            news = news.recv() => match news {
+                Some(News::Table(news)) => counter.handle_table(news),
+                Some(News::Ending { done }) => counter.begin_end(now(), done),
                 None => return counter.end(now()),
             },
             bet = bets.recv(), if !counter.is_long() => match bet {
@@ -121,6 +133,9 @@ struct Counter {
     outbox: Outbox,
     report: watch::Sender<RoundReport>,
     ledger: Ledger,
+    /// Who wants to hear that all were told of the node's end.
+    ending: Option<oneshot::Sender<()>>,
+    is_ending: bool,
 }
 
 impl Counter {
@@ -135,7 +150,7 @@ impl Counter {
             Decision::PassOn(passed) => {
                 let ticket = passed.ticket;
                 // Who repeats a key gets its outcome all the same: only what is new waits for better times.
-                if !self.ledger.admits() || self.requests.try_send(passed).is_err() {
+                if self.is_ending || !self.ledger.admits() || self.requests.try_send(passed).is_err() {
                     self.desk.withdraw(ticket);
                 }
             }
@@ -192,6 +207,17 @@ impl Counter {
             self.report.send_replace(self.book.report().clone());
         }
         self.outbox.handle_timeout(now);
+        if self.ledger.waiting() == 0 && self.outbox.is_empty() {
+            self.ending.take().map(|done| done.send(()));
+        }
+    }
+
+    /// The node is about to end its sessions: whoever waits is told that it is not known what becomes of the bet, so that he
+    /// repeats it at another node, and what still comes is refused.
+    fn begin_end(&mut self, now: Instant, done: oneshot::Sender<()>) {
+        (self.is_ending, self.ending) = (true, Some(done));
+        self.desk.handle_timeout(now + DeskLimits::default().deadline);
+        self.tell(now);
     }
 
     fn tell(&mut self, now: Instant) {
@@ -204,7 +230,7 @@ impl Counter {
         }
     }
 
-    /// The node ends: signals that wait are told nothing any more, and recorded as what they are, unconfirmed.
+    /// The node has ended: signals that still wait are recorded as what they are, unconfirmed.
     fn end(&mut self, now: Instant) {
         let DeskLimits { deadline, late, .. } = DeskLimits::default();
         self.desk.handle_timeout(now + deadline + late);
@@ -233,6 +259,11 @@ impl Outbox {
     /// So much waits for a shard that no more is taken: the queue to the desk fills, and shards refuse by themselves.
     fn is_long(&self) -> bool {
         self.shards.iter().any(|way| way.waiting.len() >= QUEUE)
+    }
+
+    /// Nothing waits for a shard.
+    fn is_empty(&self) -> bool {
+        self.shards.iter().all(|way| way.waiting.is_empty())
     }
 
     fn answer(&mut self, answer: Answer<Origin>) {
@@ -308,7 +339,7 @@ mod tests {
     struct Table {
         service: ServiceEnd,
         bets: mpsc::Sender<NodeBet>,
-        tables: mpsc::UnboundedSender<TableNews>,
+        news: mpsc::UnboundedSender<News>,
         shards: Vec<mpsc::Receiver<Command>>,
         rounds: watch::Receiver<RoundReport>,
     }
@@ -320,12 +351,12 @@ mod tests {
 
     fn desk_with(room: usize, recorder: Option<Recorder>) -> Table {
         let ((link, service), (bets, incoming)) = (link(), mpsc::channel(QUEUE));
-        let (tables, news) = mpsc::unbounded_channel();
+        let (news, incoming_news) = mpsc::unbounded_channel();
         let (senders, shards) = (0..2).map(|_| mpsc::channel(room)).unzip();
         let (report, rounds) = watch::channel(RoundReport::default());
         let ledger = Ledger::new(recorder, (now(), Duration::ZERO));
-        tokio::spawn(run(Room { link, bets: incoming, tables: news, shards: senders, report, ledger }));
-        Table { service, bets, tables, shards, rounds }
+        tokio::spawn(run(Room { link, bets: incoming, news: incoming_news, shards: senders, report, ledger }));
+        Table { service, bets, news, shards, rounds }
     }
 
     fn bet(shard: u16, slot: u32, player: &str, key: &str) -> NodeBet {
@@ -364,6 +395,23 @@ mod tests {
         table.service.said.send(Said::NotSent(other.ticket)).await.unwrap();
         let unavailable = Outcome::Refused(Refused::Unavailable);
         assert_eq!(told(&mut table.shards[1]).await, (9, "k".to_owned(), unavailable));
+    }
+
+    #[tokio::test]
+    async fn who_waits_when_the_node_is_about_to_end_is_told_so() {
+        let mut table = desk(16);
+        table.bets.send(bet(0, 7, "ann", "k")).await.unwrap();
+        let passed = table.service.requests.recv().await.unwrap();
+        let (done, ended) = oneshot::channel();
+        table.news.send(News::Ending { done }).unwrap();
+        ended.await.unwrap();
+        // By then it is on its way to the shard, before the word to end its sessions.
+        let Ok(Command::BetAnswer(first)) = table.shards[0].try_recv() else { panic!("an answer") };
+        assert_eq!((first.to.slot, first.outcome), (7, Outcome::Unconfirmed));
+        table.bets.send(bet(0, 8, "bob", "k")).await.unwrap();
+        assert_eq!(told(&mut table.shards[0]).await.2, Outcome::Refused(Refused::Unavailable), "it comes too late");
+        table.service.said.send(Said::Answer { ticket: passed.ticket, outcome: Outcome::Accepted }).await.unwrap();
+        assert_eq!(told(&mut table.shards[0]).await, (7, "k".to_owned(), Outcome::Accepted), "who is still there");
     }
 
     /// A trail in a directory, whose records are durable before an outcome is told.
@@ -498,7 +546,7 @@ mod tests {
     #[tokio::test]
     async fn round_events_go_to_every_shard_and_are_counted() {
         let mut table = desk(16);
-        table.tables.send(TableNews { id: TableId(4), name: "roulette".into(), live: true }).unwrap();
+        table.news.send(News::Table(TableNews { id: TableId(4), name: "roulette".into(), live: true })).unwrap();
         let change = table.service.tables.recv().await.unwrap();
         assert_eq!(change, TableChange { table: "roulette".into(), live: true });
         for (name, kind) in [("nowhere", RoundKind::Open), ("roulette", RoundKind::Open), ("roulette", RoundKind::Void)]

@@ -28,7 +28,7 @@ use crate::shard::{
 };
 
 use super::admission::{Admission, AdmissionReport, RETRY_WHEN_FULL};
-use super::bet_desk::{self, TableNews};
+use super::bet_desk::{self, News, TableNews};
 use super::bet_ledger::Ledger;
 use super::client::ClientNetwork;
 use super::directory::{Directory, IceSession, Session, TableSeed};
@@ -55,6 +55,9 @@ const OTHER_FILES: usize = 1024;
 
 /// How long shards may take to say goodbye to their sessions.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the node waits with its end until everybody who waits for an outcome was told that it ends.
+const OUTCOMES_LIMIT: Duration = Duration::from_millis(200);
 
 /// A table as others see it; names and counts only.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -126,7 +129,7 @@ struct Inner {
     directory: Mutex<Directory>,
     admission: Admission,
     /// Tells the desk of tables, where there is one.
-    table_news: Option<mpsc::UnboundedSender<TableNews>>,
+    desk: Option<mpsc::UnboundedSender<News>>,
     rounds: watch::Receiver<RoundReport>,
     /// What the connector counts; of none without one.
     bet_service: Meter,
@@ -199,22 +202,22 @@ impl Node {
         let (round_report, rounds) = watch::channel(RoundReport::default());
         let meter = bet_service.as_ref().map(|link| link.meter.clone()).unwrap_or_default();
         let bet_service = bet_service.map(|link| {
-            let (table_news, tables) = mpsc::unbounded_channel();
+            let (desk, news) = mpsc::unbounded_channel();
             let (instant, ntp) = epoch;
             let room = bet_desk::Room {
                 link,
                 bets: incoming_bets,
-                tables,
+                news,
                 shards: senders.clone(),
                 report: round_report,
                 ledger: Ledger::new(recorder, (instant, ntp.to_unix())),
             };
-            (table_news, room)
+            (desk, room)
         });
-        let table_news = match bet_service {
-            Some((table_news, room)) => {
+        let desk = match bet_service {
+            Some((desk, room)) => {
                 bet_desk::start(room).map_err(StartError::Desk)?;
-                Some(table_news)
+                Some(desk)
             }
             None => None,
         };
@@ -226,7 +229,7 @@ impl Node {
             tuning,
             directory: Mutex::default(),
             admission: Admission::new(&config.sessions),
-            table_news,
+            desk,
             rounds,
             bet_service: meter,
             audit,
@@ -452,6 +455,12 @@ impl Node {
     /// Ends every session with an authenticated alert and stops the shards.
     pub async fn shutdown(&self) {
         self.drain();
+        if let Some(desk) = &self.inner.desk {
+            let (done, told) = oneshot::channel();
+            // If the desk has ended, nobody waits for it.
+            let _ = desk.send(News::Ending { done });
+            let _ = tokio::time::timeout(OUTCOMES_LIMIT, told).await;
+        }
         let mut goodbyes = Vec::new();
         for shard in &self.inner.shards {
             let (reply, done) = oneshot::channel();
@@ -618,9 +627,9 @@ impl Node {
             tracing::info!(table = &*table.spec.name, ?state, "table state changed");
         }
         let live = state == TableState::Live;
-        if let Some(news) = self.inner.table_news.as_ref().filter(|_| live != (table.state == TableState::Live)) {
+        if let Some(news) = self.inner.desk.as_ref().filter(|_| live != (table.state == TableState::Live)) {
             // Only at the node's end is nobody listening.
-            let _ = news.send(TableNews { id, name: table.spec.name.clone(), live });
+            let _ = news.send(News::Table(TableNews { id, name: table.spec.name.clone(), live }));
         }
         table.state = state;
         table.media = media;
