@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -11,7 +13,7 @@ use tableside_netsim::Relay;
 use tableside_netsim::relay::{Command, Delivery, Towards, WrongCommand};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 /// What the kernel may keep while another packet is dealt with: a keyframe for a hundred players.
@@ -64,6 +66,7 @@ pub async fn run(
     let mut lines = Some(BufReader::new(tokio::io::stdin()).lines());
     let start = now();
     let mut plan = VecDeque::from(plan);
+    let mut alarm = Alarm::new();
     let listening = shell.fronts.iter().map(|front| front.local_addr()).collect::<Result<Vec<_>, _>>()?;
     say(&json!({ "listening": listening }));
     loop {
@@ -75,7 +78,7 @@ pub async fn run(
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             Some(event) = queue.recv() => shell.handle(now(), event)?,
-            () = sleep_until(next) => {}
+            () = alarm.ring(next) => {}
             line = next_line(&mut lines) => match line {
                 Some(line) => say(&shell.answer(&line)?),
                 None => lines = None,
@@ -98,10 +101,47 @@ async fn next_line(lines: &mut Option<tokio::io::Lines<BufReader<tokio::io::Stdi
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+/// Rings at an instant, to some ten microseconds: tokio's timers are late by up to two milliseconds, in which a link is as much longer
+/// than it was said to be.
+struct Alarm {
+    next: std::sync::mpsc::Sender<Option<Instant>>,
+    rang: Arc<Notify>,
+    set: Option<Instant>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        let (next, changes) = std::sync::mpsc::channel::<Option<Instant>>();
+        let rang = Arc::new(Notify::new());
+        let bell = Arc::clone(&rang);
+        std::thread::spawn(move || {
+            let mut next = None;
+            loop {
+                let change = match next {
+                    Some(at) => changes.recv_timeout(Instant::saturating_duration_since(&at, now())),
+                    None => changes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                match change {
+                    Ok(at) => next = at,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        next = None;
+                        bell.notify_one();
+                    }
+                }
+            }
+        });
+        Self { next, rang, set: None }
+    }
+
+    /// Waits until then; for ever, if there is no such instant. It may ring too early.
+    async fn ring(&mut self, at: Option<Instant>) {
+        if self.set != at {
+            self.set = at;
+            let _ = self.next.send(at);
+        }
+        self.rang.notified().await;
+        self.set = None;
     }
 }
 
