@@ -562,10 +562,16 @@ export class TablesidePlayer extends EventTarget {
    * @param {EdgeMessage} message
    */
   #onRound(message) {
+    const isFirst = this.#rounds.length === 0;
     const timer = setTimeout(() => this.#tellRounds(undefined, message), ROUND_WAIT_MS);
     this.#rounds.push({ message, timer });
-    if (typeof this.#video.requestVideoFrameCallback !== "function") this.#tellRounds(undefined, message);
-    else if (this.#rounds.length === 1) this.#awaitFrame();
+    if (typeof this.#video.requestVideoFrameCallback !== "function") return this.#tellRounds(undefined, message);
+    if (!isFirst) return;
+    // Its frame may be on screen already: the next one would be too late.
+    const receiver = this.#session?.pc.getReceivers().find(({ track }) => track.kind === "video");
+    const shown = receiver?.getSynchronizationSources()[0]?.rtpTimestamp;
+    if (shown !== undefined) this.#tellRounds(shown);
+    if (this.#rounds.length) this.#awaitFrame();
   }
 
   #awaitFrame() {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 import { Metrics } from './metrics.mjs';
 import { Child } from './process.mjs';
@@ -30,7 +30,7 @@ export class Gateway {
 
   /** `tableside gateway --config FILE`, ready; `ports` are those the file names, with `scheme: 'https'` if it names a certificate. */
   static async configured(binary, folder, file, ports) {
-    return new Gateway(new Child(binary, ['gateway', '--config', file], join(folder, 'gateway.log')), ports).ready();
+    return new Gateway(new Child(binary, ['gateway', '--config', file], join(folder, `${basename(file, '.toml')}.log`)), ports).ready();
   }
 
   constructor(child, ports) {
@@ -48,6 +48,7 @@ export class Gateway {
 
   /** From here on its pages and endpoints come with tokens of this issuer. @param {import('./issuer.mjs').Issuer} issuer */
   tokensFrom(issuer) {
+    this.issuer = issuer;
     this.publisherToken = issuer.publisher();
     this.playerToken = issuer.player();
   }

@@ -15,11 +15,11 @@ export const FPS = LIGHT.fps;
 /**
  * Starts both and waits until the table `one` is live. `media` are lines of the section `[media]`, with port and shards
  * given. Public HTTP listens at all addresses. `beforePublishing` gets the media port. H.264 comes from FFmpeg, VP8 from
- * Chromium's fake camera; with `codec: 'none'` the scenario publishes.
+ * Chromium's fake camera; with `codec: 'none'` the scenario publishes. `sections` are further ones of the configuration.
  *
  * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, http: number, media: number }>}
  */
-export async function studio(t, media, { beforePublishing = async () => {}, codec = 'H264' } = {}) {
+export async function studio(t, media, { beforePublishing = async () => {}, codec = 'H264', sections = [] } = {}) {
   const [http, admin, port] = await freePorts(3);
   const text = [
     `[http]\nlisten = "[::]:${http}"`,
@@ -27,6 +27,7 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
     `[media]\nfirst_port = ${port}\nshards = 1\n${media}`,
     '[tables.one]',
     AUTH,
+    ...sections,
   ].join('\n\n');
   mkdirSync(t.folder, { recursive: true });
   const issuer = new Issuer(t);
@@ -50,14 +51,14 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
  *
  * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, netsim: Netsim, http: number, media: number }>}
  */
-export async function studioBehindNetsim(t, { codec = 'VP8' } = {}) {
+export async function studioBehindNetsim(t, { codec = 'VP8', sections = [] } = {}) {
   const announced = '127.0.0.2';
   let netsim;
   const beforePublishing = async (port) => {
     netsim = await Netsim.start(t, { [`${announced}:${port}`]: `127.0.0.1:${port}` });
   };
   const media = `listen = "127.0.0.1"\nannounce = ["${announced}"]\ntcp.enabled = false`;
-  return { ...(await studio(t, media, { beforePublishing, codec })), netsim };
+  return { ...(await studio(t, media, { beforePublishing, codec, sections })), netsim };
 }
 
 async function publishCamera(t, gateway, codec) {

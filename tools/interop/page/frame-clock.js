@@ -40,10 +40,10 @@
     return sum / (to - from) ** 2;
   }
 
-  /** The frame number that a video element shows now. */
+  /** The frame number that a video element shows now, or that of a VideoFrame. */
   function read(video) {
     const { side, squares, left, pictureWidth } = STRIP;
-    const scale = video.videoWidth / pictureWidth;
+    const scale = (video.videoWidth ?? video.displayWidth) / pictureWidth;
     const canvas = document.createElement('canvas');
     canvas.width = side * squares;
     canvas.height = side;
@@ -52,11 +52,26 @@
     return decode(context.getImageData(0, 0, canvas.width, side).data, side);
   }
 
+  /** The sixteen bits for a frame number, as timecode.py makes them. */
+  function bitsOf(number) {
+    const code = number ^ (number >> 1);
+    const gray = Array.from({ length: 9 }, (_, i) => (code >> (8 - i)) & 1);
+    return [1, 0, ...gray, ...gray.slice(5).map((bit) => 1 - bit), gray.reduce((sum, bit) => sum + bit, 0) % 2];
+  }
+
+  /** Burns a number below `FRAMES` into a picture 1280 pixels wide. */
+  function draw(context, number) {
+    for (const [i, bit] of bitsOf(number).entries()) {
+      context.fillStyle = bit ? '#fff' : '#000';
+      context.fillRect(STRIP.left + STRIP.side * i, 0, STRIP.side, STRIP.side);
+    }
+  }
+
   /** How many milliseconds clip frame `a` is ahead of `b`, the shorter way round the loop. */
   function aheadMs(a, b) {
     const frames = (((a - b) % FRAMES) + FRAMES + FRAMES / 2) % FRAMES - FRAMES / 2;
     return (frames / FPS) * 1000;
   }
 
-  globalThis.interopClock = { STRIP, FRAMES, decode, read, aheadMs };
+  globalThis.interopClock = { STRIP, FRAMES, decode, draw, read, aheadMs };
 })();

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-import { Gateway, freePorts } from '../lib/gateway.mjs';
+import { audit, bettingIsOpen, httpBetService, keepRounds, placeMany, startBetService, told } from '../lib/bets.mjs';
+import { freePorts } from '../lib/gateway.mjs';
 import { AUTH, Issuer } from '../lib/issuer.mjs';
 import { PlayerPage } from '../lib/player-page.mjs';
 import { Child } from '../lib/process.mjs';
@@ -15,7 +15,6 @@ export const about = 'bets through a service of another make, over HTTP and a re
 
 export const timeLimitSeconds = 300;
 
-const SERVICE = fileURLToPath(new URL('../peers/bet-service.mjs', import.meta.url));
 const TABLE = 'roulette-1';
 const BETS = 60;
 /** Slower than the edge takes from one player for good. */
@@ -29,20 +28,9 @@ export async function run(t) {
 async function plays(t, way, issuer) {
   const [http, admin, udp, port] = await freePorts(4);
   const books = join(t.folder, `${way}-books.jsonl`);
-  const startService = async (name, where) => {
-    const service = new Child(process.execPath, [SERVICE, way, where, books], join(t.folder, `${way}-${name}.log`));
-    t.defer(async () => {
-      if (!service.ended) await service.end('SIGKILL', 5);
-    });
-    await until('the bet service is ready', 10, () => {
-      if (service.ended) throw new Error(`it ended: ${JSON.stringify(service.ended)}`);
-      return existsSync(service.log) && service.output().includes('ready');
-    });
-    return service;
-  };
   const where = way === 'http' ? String(port) : `nats://127.0.0.1:${port}`;
   if (way === 'nats') await startNats(t, port);
-  let service = await startService('first', where);
+  let service = await startBetService(t, way, where, books, `${way}-first`);
 
   const gateway = await t.configured(configuration(t, way, { http, admin, udp, port }), { http, admin });
   gateway.tokensFrom(issuer);
@@ -50,10 +38,7 @@ async function plays(t, way, issuer) {
   await until('the table is live', 15, async () => (await gateway.metrics()).sum('tableside_table_live', { table: TABLE }) === 1);
   const browser = await t.chromium();
   const page = await browser.open(gateway.page(TABLE));
-  await page.evaluate(() => {
-    window.roundEvents = [];
-    window.tableside.addEventListener('round', ({ detail }) => window.roundEvents.push(detail.message));
-  });
+  await keepRounds(page);
   const player = new PlayerPage(page);
   await until('the page is live', 15, async () => (await player.state()) === 'live');
 
@@ -70,17 +55,13 @@ async function plays(t, way, issuer) {
   await until('some have their outcome', 10, async () => (await page.evaluate(() => window.placed.length)) >= 10);
   await service.end('SIGKILL', 5);
   await measureFor(1.5);
-  service = await startService('again', where);
+  service = await startBetService(t, way, where, books, `${way}-again`);
   const { seconds } = await until('every bet has its outcome', 90, () => page.evaluate(() => window.placed.length === window.wanted));
   t.measure(`${way}: until every bet had its outcome, after the service was back`, seconds, 's');
 
   const placed = await page.evaluate(() => window.placed);
   assert.equal(placed.length, BETS, 'signals sent are outcomes received');
-  const told = placed.reduce((sum, { status, reason }) => {
-    const name = status === 'accepted' ? status : `${status} ${reason}`;
-    return { ...sum, [name]: (sum[name] ?? 0) + 1 };
-  }, {});
-  t.measure(`${way}: ${BETS} bets`, Object.entries(told).map(([name, count]) => `${count} ${name}`).join(', '));
+  t.measure(`${way}: ${BETS} bets`, told(placed));
   const repeats = audit(placed, books);
   t.measure(`${way}: asked again for the same bet`, repeats);
   assert(repeats >= 1, 'the service was killed with bets that it had taken and not answered');
@@ -119,10 +100,9 @@ async function startNats(t, port) {
 }
 
 function configuration(t, way, { http, admin, udp, port }) {
-  const base = `http://127.0.0.1:${port}`;
   const service = {
-    http: `[bet_service.http]\nurl = "${base}/bets"\nevents_url = "${base}/events"\ntables_url = "${base}/tables"`,
-    nats: `[bet_service.nats]\nservers = ["nats://127.0.0.1:${port}"]`,
+    http: httpBetService(port),
+    nats: `[bet_service]\nkind = "nats"\n[bet_service.nats]\nservers = ["nats://127.0.0.1:${port}"]`,
   };
   const file = join(t.folder, `${way}.toml`);
   writeFileSync(file, [
@@ -131,50 +111,7 @@ function configuration(t, way, { http, admin, udp, port }) {
     `[media]\nlisten = "127.0.0.1"\nannounce = ["127.0.0.1"]\nfirst_port = ${udp}\nshards = 1`,
     `[tables.${TABLE}]`,
     AUTH,
-    `[bet_service]\nkind = "${way}"`,
     service[way],
   ].join('\n\n'));
   return file;
-}
-
-async function bettingIsOpen(page) {
-  await until('bets are taken, with time left', 30, () => page.evaluate(() => {
-    const isOpen = document.querySelector('#spots button')?.disabled === false;
-    return isOpen && parseInt(document.querySelector('#countdown').textContent, 10) >= 4;
-  }));
-}
-
-/** Runs in the page: bets in whatever round is the current one, each under a key of its own. */
-function placeMany({ bets, everyMs }) {
-  [window.placed, window.wanted] = [[], bets];
-  let next = 0;
-  const timer = setInterval(async () => {
-    if (next === bets) return clearInterval(timer);
-    const key = `key-${next}`;
-    next += 1;
-    const { roundId } = window.roundEvents.findLast(({ type }) => type === 'round.open');
-    const { status, reason } = await window.tableside.bet({ roundId, payload: { spot: 'red', amount: 1 }, betId: key, idempotencyKey: key });
-    window.placed.push({ key, roundId, status, reason });
-  }, everyMs);
-}
-
-/** Holds what the player was told against the service's books. @returns how often a bet was asked for again */
-function audit(placed, books) {
-  const entries = readFileSync(books, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));
-  const taken = new Map();
-  for (const { playerId, roundId, key, answer } of entries.filter((entry) => entry.answer)) {
-    const bet = `${playerId} ${roundId} ${key}`;
-    assert(!taken.has(bet), `${bet} was taken twice`);
-    taken.set(bet, answer.status);
-  }
-  const byKey = new Map([...taken].map(([bet, status]) => [bet.split(' ').at(-1), status]));
-  for (const { key, status, reason } of placed) {
-    if (status === 'refused') {
-      assert(['unavailable', 'too_many_waiting', 'rate_limited'].includes(reason), reason);
-      assert(!byKey.has(key), `${key} was told refused, and the bet was taken`);
-    } else {
-      assert.equal(status, byKey.get(key), `${key}: the player was told what the service says`);
-    }
-  }
-  return entries.filter((entry) => entry.again).length;
 }

@@ -6,16 +6,19 @@ import { test } from 'node:test';
 import '../page/frame-clock.js';
 import { FFMPEG, ROOT } from '../lib/tools.mjs';
 
-const { STRIP, FRAMES, decode, aheadMs } = globalThis.interopClock;
+const { STRIP, FRAMES, decode, draw, aheadMs } = globalThis.interopClock;
 const WIDTH = STRIP.side * STRIP.squares;
 
-/** The strip of a frame, drawn as tools/demo-clip/timecode.py says. */
+/** The strip of a frame, as `draw` paints it, with these for white and black. */
 function strip(frame, { white = 235, black = 16 } = {}) {
-  const gray = frame ^ (frame >> 1);
-  const bits = Array.from({ length: 9 }, (_, i) => (gray >> (8 - i)) & 1);
-  const parity = bits.reduce((sum, bit) => sum + bit, 0) % 2;
-  const squares = [1, 0, ...bits, ...bits.slice(5).map((bit) => 1 - bit), parity];
-  return pixels((x) => (squares[Math.floor(x / STRIP.side)] ? white : black));
+  const squares = new Map();
+  const context = { fillStyle: '', fillRect: (x, y, width, height) => squares.set(x, { y, width, height, white: context.fillStyle === '#fff' }) };
+  draw(context, frame);
+  return pixels((x) => {
+    const { y, width, height, white: isWhite } = squares.get(STRIP.left + STRIP.side * Math.floor(x / STRIP.side));
+    assert.deepEqual([y, width, height], [0, STRIP.side, STRIP.side]);
+    return isWhite ? white : black;
+  });
 }
 
 function pixels(luma) {
