@@ -7,6 +7,7 @@ import { element } from "/assets/shared.js";
 
 const CHIPS = [1, 5, 25, 100];
 const SPOTS = ["low", "even", "red", "black", "odd", "high"];
+/** Lines of one's last bets, and of the last rounds. */
 const SHOWN = 6;
 
 /** What the bet service and the edge give as reasons. */
@@ -94,7 +95,7 @@ export function showBets(player) {
       say("No more bets");
     } else {
       round = null;
-      if (message.type === "void") say("The round is void; stakes are returned");
+      if (message.type === "void") showVoid();
       else showResult(Number(message.number), String(message.colour), /** @type {string[]} */ (message.winners));
     }
     refresh();
@@ -107,17 +108,43 @@ export function showBets(player) {
    * @param {string[]} winners
    */
   function showResult(number, colour, winners) {
-    const staked = [...placed.values()].reduce((sum, amount) => sum + amount, 0);
     const paid = [...placed].reduce((sum, [spot, amount]) => sum + (winners.includes(spot) ? 2 * amount : 0), 0);
-    const net = paid - staked;
-    const mine = !staked ? "" : net > 0 ? ` · you win ${net}` : net < 0 ? ` · you lose ${-net}` : " · you are even";
+    const net = paid - staked();
+    const mine = !staked() ? "" : net > 0 ? ` · you win ${net}` : net < 0 ? ` · you lose ${-net}` : " · you are even";
     say(`${number} ${colour}${mine}`);
+    keep(String(number), colour, net);
+  }
+
+  function showVoid() {
+    say("The round is void; stakes are returned");
+    keep("void", "none", 0);
+  }
+
+  function staked() {
+    return [...placed.values()].reduce((sum, amount) => sum + amount, 0);
+  }
+
+  /**
+   * A line in the history: how a round ended, what was staked in it, and what came of that.
+   *
+   * @param {string} ending
+   * @param {string} colour
+   * @param {number} net
+   */
+  function keep(ending, colour, net) {
+    const line = document.createElement("li");
     const disc = document.createElement("span");
-    disc.textContent = String(number);
+    disc.textContent = ending;
     disc.dataset.colour = colour;
-    const numbers = element("numbers", HTMLElement);
-    numbers.prepend(disc);
-    while (numbers.children.length > 2 * SHOWN) numbers.lastElementChild?.remove();
+    const stakes = document.createElement("span");
+    stakes.textContent = staked() ? `staked ${staked()}` : "no bets";
+    const outcome = document.createElement("span");
+    if (staked()) outcome.textContent = net > 0 ? `+${net}` : net < 0 ? `−${-net}` : "even";
+    outcome.dataset.net = net > 0 ? "won" : net < 0 ? "lost" : "even";
+    line.append(disc, stakes, outcome);
+    const rounds = element("rounds", HTMLOListElement);
+    rounds.prepend(line);
+    while (rounds.children.length > SHOWN) rounds.lastElementChild?.remove();
   }
 
   /** @param {string} text */

@@ -33,8 +33,11 @@ export async function run(t) {
     await until('both outcomes are shown', 10, async () => (await outcomes()).length === placed);
     // Who clicks in the last moment of a round is told so; that is an outcome too.
     assert((await outcomes()).every((status) => ['accepted', 'rejected'].includes(status)), (await outcomes()).join());
-    await until('a number is shown', 30, async () => (await page.$$('#numbers span')).length >= round);
+    await until('the round is in the history', 30, async () => (await page.$$('#rounds li')).length >= round);
     assert.match(await page.textContent('#outcome'), /^\d+ (red|black|green)/);
+    // One stake on either colour: one of them wins, or neither.
+    const accepted = (await outcomes()).slice(0, 2).every((status) => status === 'accepted');
+    if (accepted) assert.match(await page.textContent('#rounds li'), /^(0staked 10−10|\d+staked 10even)$/);
   }
 
   const all = await page.evaluate(() => window.roundEvents);
