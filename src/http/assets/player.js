@@ -35,6 +35,9 @@ const GOODBYE_MS = 1_000;
 const DISCONNECTED_GRACE_MS = 3_000;
 const STALL_AFTER_MS = 2_000;
 const RECONNECT_AFTER_STALL_MS = 10_000;
+/** Between two questions whether the session is still there, and how long an answer is awaited. */
+const ASK_EVERY_MS = 1_000;
+const ANSWER_WITHIN_MS = 2_000;
 const LATE_FRAMES_MS = 1_500;
 const WATCHDOG_INTERVAL_MS = 500;
 const STATS_INTERVAL_MS = 1_000;
@@ -85,6 +88,8 @@ class WhepSession {
     this.everConnected = false;
     /** @type {string | null} */
     this.sessionUrl = null;
+    /** Of its ICE session. @type {string | null} */
+    this.etag = null;
     this.stream = new MediaStream();
     this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     this.bets = this.pc.createDataChannel("bets", { ordered: true });
@@ -134,11 +139,26 @@ class WhepSession {
     // Against the URL that answered: a redirect may have led to another node.
     const location = response.headers.get("Location");
     if (location) this.sessionUrl = new URL(location, response.url || this.url).href;
+    this.etag = response.headers.get("ETag");
     if (this.closed) {
       this.#release();
       return;
     }
     await this.pc.setRemoteDescription({ type: "answer", sdp: body });
+  }
+
+  /**
+   * Whether there is nothing to wait for any more: whoever answers for the session does not know it, or cannot reach its node. Asked by a
+   * PATCH that says what is known (RFC 9725 §4.3.2): that there are no candidates of ours.
+   */
+  async isGone() {
+    if (!this.sessionUrl || !this.etag) return false;
+    const own = /a=ice-(?:ufrag|pwd):\S+/g;
+    const lines = [...(this.pc.localDescription?.sdp.match(own) ?? []).slice(0, 2), "a=end-of-candidates", ""];
+    const headers = { "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": this.etag };
+    const init = { method: "PATCH", headers, body: lines.join("\r\n") };
+    const status = await request(this.sessionUrl, init, ANSWER_WITHIN_MS).then((response) => response.status, () => 0);
+    return [404, 502, 504].includes(status);
   }
 
   /** @param {object} message */
@@ -293,6 +313,7 @@ export class TablesidePlayer extends EventTarget {
   /** @type {PlayerState} */ #state = "idle";
   /** @type {StateDetail} */ #detail = { state: "idle" };
   /** @type {WhepSession | null} */ #session = null;
+  /** When it was last asked for. */ #askedAt = 0;
   /** @type {number | undefined} */ #retryTimer;
   /** @type {number | undefined} */ #connectTimer;
   /** @type {number | undefined} */ #disconnectTimer;
@@ -661,10 +682,14 @@ export class TablesidePlayer extends EventTarget {
     }
     if (this.#leftAt !== null) return;
     const silence = performance.now() - this.#lastFrameAt;
-    if (silence > RECONNECT_AFTER_STALL_MS) this.#reconnect("stalled");
-    else if (silence > STALL_AFTER_MS && this.#state !== "stalled") {
+    if (silence > RECONNECT_AFTER_STALL_MS) return this.#reconnect("stalled");
+    if (silence <= STALL_AFTER_MS) return;
+    if (this.#state !== "stalled") {
       this.#setState({ state: "stalled", reason: "no_frames", message: "The picture is late. One moment…" });
     }
+    if (performance.now() - this.#askedAt < ASK_EVERY_MS) return;
+    this.#askedAt = performance.now();
+    if (await session.isGone() && this.#session === session) this.#reconnect("session_gone");
   }
 
   async #measure() {
@@ -953,10 +978,11 @@ function askForCaptureTime(transceiver) {
 /**
  * @param {string} url
  * @param {RequestInit} init
+ * @param {number} [timeoutMs]
  */
-async function request(url, init) {
+async function request(url, init, timeoutMs = REQUEST_TIMEOUT_MS) {
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
+  const timer = setTimeout(() => abort.abort(), timeoutMs);
   try {
     return await fetch(url, { ...init, signal: abort.signal });
   } finally {

@@ -18,6 +18,8 @@ const BETS = 60;
 /** Slower than the edge takes from one player for good. */
 const EVERY_MS = 120;
 const GONE_SECONDS = 3;
+/** A picture that stands for two seconds has the SDK ask for its session; then it begins another one. Bets go on for some six. */
+const AGAIN_WITHIN = 10;
 
 export async function run(t) {
   const issuer = new Issuer(t);
@@ -59,7 +61,8 @@ export async function run(t) {
   await until('some have their outcome', 10, async () => (await placed()).length >= 10);
   await first.gateway.child.end('SIGKILL', 5);
   target.ports.http = second.gateway.ports.http;
-  await settled(t, page, 'after the node was killed');
+  const seconds = await settled(t, page, 'after the node was killed');
+  assert(seconds <= AGAIN_WITHIN, `${seconds} s until the bets of a killed node had their outcomes`);
   const afterKill = await placed();
   const repeats = audit([...afterOutage, ...afterKill], books);
   t.measure('  what became of them', told(afterKill));
@@ -77,12 +80,13 @@ async function blackout({ netsim }, state) {
   for (const { client } of player) await netsim.command(`client ${client} both blackout=${state}`);
 }
 
-/** Waits until each bet has an outcome. */
+/** Waits until each bet has an outcome. @returns after how many seconds that was */
 async function settled(t, page, when) {
   const { seconds } = await until('every bet has its outcome', 90, () => page.evaluate(() => window.placed.length === window.wanted));
   t.measure(`${when}: until every bet had its outcome`, seconds, 's');
   const placed = await page.evaluate(() => window.placed);
   assert.equal(new Set(placed.map(({ key }) => key)).size, BETS, 'signals sent are outcomes received');
+  return seconds;
 }
 
 /** A node whose players reach it through a link of its own, with the table live. */
