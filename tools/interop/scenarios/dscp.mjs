@@ -20,16 +20,16 @@ export async function run(t) {
 
   // One way at a time: who has the choice mostly takes IPv6 and UDP, and sometimes stays with what answered first.
   network.drop(`meta nfproto ipv6 th dport ${media}`);
-  await watched(t, network, { http, name: 'IPv4', filter: `ip and udp src port ${media}` });
+  await watched(t, network, { gateway, http, name: 'IPv4', filter: `ip and udp src port ${media}` });
   network.open();
   network.drop(`meta nfproto ipv4 th dport ${media}`);
-  await watched(t, network, { http, name: 'IPv6', filter: `ip6 and udp src port ${media}` });
+  await watched(t, network, { gateway, http, name: 'IPv6', filter: `ip6 and udp src port ${media}` });
   network.open();
   network.drop('meta l4proto udp');
-  await watched(t, network, { http, name: 'TCP', filter: `tcp src port ${media}`, tcp: true });
+  await watched(t, network, { gateway, http, name: 'TCP', filter: `tcp src port ${media}`, tcp: true });
 }
 
-async function watched(t, network, { http, name, filter, tcp }) {
+async function watched(t, network, { gateway, http, name, filter, tcp }) {
   const capture = await Capture.start(t, network.device, filter, name);
   const browser = await t.chromium({ network });
   const page = new PlayerPage(await browser.open(gateway.page('one', `http://${network.gateway.ipv4}:${http}`)));

@@ -72,13 +72,14 @@ async function publishClock({ endpoint, token, tickMs }) {
   const canvas = Object.assign(document.createElement('canvas'), { width: 1280, height: 720 });
   const context = canvas.getContext('2d');
   const clock = globalThis.interopClock;
-  const draw = () => {
+  // By the time of the frame, which is what the browser says it was captured at.
+  const draw = (now) => {
     context.fillStyle = '#147';
     context.fillRect(0, 0, canvas.width, canvas.height);
-    clock.draw(context, Math.floor(Date.now() / tickMs) % clock.FRAMES);
+    clock.draw(context, Math.floor((performance.timeOrigin + now) / tickMs) % clock.FRAMES);
+    requestAnimationFrame(draw);
   };
-  draw();
-  setInterval(draw, 1000 / 60);
+  requestAnimationFrame(draw);
   const [picture] = canvas.captureStream(30).getVideoTracks();
   const [silence] = new AudioContext().createMediaStreamDestination().stream.getAudioTracks();
   navigator.mediaDevices.getUserMedia = async () => new MediaStream([picture, silence]);
