@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -119,7 +120,8 @@ impl Client {
             _ => return Err(is_url()),
         };
         let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let stream = connect(bare, port).await.map_err(OutboundError::Connect)?;
+        let addresses = lookup_host((bare, port)).await.map_err(OutboundError::Connect)?;
+        let stream = connect(addresses).await.map_err(OutboundError::Connect)?;
         if !secure {
             return self.over(stream, request).await;
         }
@@ -154,10 +156,10 @@ impl Client {
     }
 }
 
-/// Connects to the first address of `host` that answers. RFC 8305 §5: "attempts are made [..] one after the other, with a delay", of
-/// which §8 recommends 250 ms: one that never answers takes no more than that from the others.
-async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut waiting = tokio::net::lookup_host((host, port)).await?;
+/// Connects to whichever of these answers first. They are begun one after the other, each [`ATTEMPT_DELAY`] after the one before
+/// or as soon as that has failed (RFC 8305 §5): one that never answers takes no more than that from the others.
+async fn connect(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     loop {

@@ -1,5 +1,3 @@
-use std::net::SocketAddr;
-
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,4 +121,16 @@ async fn only_a_trusted_certificate_of_the_host_is_taken() {
             Err(other) => panic!("{host}: {other:?}"),
         }
     }
+}
+
+/// Nobody is at an address for documentation (RFC 5737), and a port without a listener refuses.
+#[tokio::test]
+async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (silent, here) = (SocketAddr::from(([192, 0, 2, 1], 9)), listener.local_addr().unwrap());
+    let connecting = tokio::time::timeout(Duration::from_secs(20), connect([silent, closed, here]));
+    assert_eq!(connecting.await.expect("in time").unwrap().peer_addr().unwrap(), here);
+    assert_eq!(connect([closed]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(connect([]).await.unwrap_err().kind(), io::ErrorKind::NotFound);
 }

@@ -65,7 +65,7 @@ export interface Problem {
 
 export interface StateDetail {
   state: PlayerState;
-  /** Stable and short: `not_live`, `full`, `no_common_codec`, `ice_failed`, `publisher_left`, `connection_lost`, `http_404` … */
+  /** Stable and short: `not_live`, `full`, `no_common_codec`, `ice_failed`, `publisher_left`, `connection_lost`, `session_gone`, `http_404` … */
   reason?: string;
   /** For a customer. */
   message?: string;
