@@ -149,7 +149,9 @@ async function startCell(stage, publisher, publishing, player, endpoint) {
   return async () => {
     const played = await playOn().catch(failed);
     const left = await Promise.resolve(driver.stop({ playing })).then(() => ({}), failed);
-    return { publisher: publisher.name, player: player.name, ...played, ...left };
+    // Who never played may not leave well either: the first failure is the reason.
+    const outcome = played.outcome === 'failed' ? played : { ...played, ...left };
+    return { publisher: publisher.name, player: player.name, ...outcome };
   };
 }
 

@@ -23,13 +23,18 @@ export class Metrics {
       .filter((sample) => Object.entries(labels).every(([key, value]) => sample.labels[key] === value))
       .reduce((sum, sample) => sum + sample.value, 0);
   }
+
+  /** The samples of these names that are not zero, as they stand in the text. @param {RegExp} names */
+  nonZero(names) {
+    return this.#samples.filter(({ name, value }) => names.test(name) && value !== 0).map(({ line }) => line);
+  }
 }
 
 function parseSample(line) {
   const match = SAMPLE.exec(line);
   if (!match) throw new Error(`not a line of the Prometheus text format: ${line}`);
   const labels = Object.fromEntries([...(match[2] ?? '').matchAll(LABEL)].map(([, key, value]) => [key, unescape(value)]));
-  return { name: match[1], labels, value: Number(match[3].replace('Inf', 'Infinity')) };
+  return { name: match[1], labels, value: Number(match[3].replace('Inf', 'Infinity')), line };
 }
 
 function unescape(value) {

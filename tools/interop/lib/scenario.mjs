@@ -11,6 +11,8 @@ import { Gateway } from './gateway.mjs';
 import { ROOT } from './tools.mjs';
 
 const TIME_LIMIT_SECONDS = 180;
+/** The counters that say what a gateway did not take, and how sessions ended. */
+const TELLING = /_(dropped|ended|refused|rejected|failed|errors)_total$/;
 
 export class Scenario {
   static defaultBinary = join(ROOT, 'target/release/tableside');
@@ -88,14 +90,19 @@ export class Scenario {
     return first;
   }
 
-  /** What helps to understand a failure: pictures of the pages, their errors, the end of the gateway's log. */
+  /** What helps to understand a failure: pictures of the pages, their errors, the end of the gateway's log, its counters. */
   async evidence() {
     for (const [i, page] of this.#browsers.flatMap((browser) => browser.pages).entries()) {
       await page.screenshot({ path: join(this.folder, `page-${i}.png`) }).catch(() => {});
     }
     const errors = this.#browsers.flatMap((browser) => browser.errors ?? []);
     const log = this.#gateway ? this.#gateway.child.output().trimEnd().split('\n').slice(-15) : [];
-    return [...errors.slice(-10).map((line) => `page: ${line}`), ...log.map((line) => `gateway: ${line}`)];
+    const counters = await this.#gateway?.metrics().then((metrics) => metrics.nonZero(TELLING)).catch(() => []);
+    return [
+      ...errors.slice(-10).map((line) => `page: ${line}`),
+      ...log.map((line) => `gateway: ${line}`),
+      ...(counters ?? []).map((line) => `gateway: ${line}`),
+    ];
   }
 }
 

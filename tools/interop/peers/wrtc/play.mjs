@@ -50,7 +50,9 @@ async function negotiate() {
   say({ answered: { status: response.status, offer, answer } });
   if (response.status !== 201) return undefined;
   await connection.setRemoteDescription({ type: 'answer', sdp: answer });
-  reports = setInterval(() => say({ statistics: { ...video, audio } }), REPORT_MS);
+  // The states are for whoever looks for the reason of a failure.
+  const states = () => ({ ice: connection.iceConnectionState, state: connection.connectionState });
+  reports = setInterval(() => say({ statistics: { ...video, audio, ...states() } }), REPORT_MS);
   return new URL(response.headers.get('Location'), endpoint).href;
 }
 
