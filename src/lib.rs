@@ -3,7 +3,7 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, bet_service, audit, fleet, telemetry, gatekeeper, http, demo } ← run ← main
+//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, traces, bet_service, audit, fleet, telemetry, gatekeeper, http, demo } ← run ← main
 //! ```
 //!
 //! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `identity`, `media`, `qos`,
@@ -32,3 +32,4 @@ pub mod rtc;
 pub mod run;
 pub mod shard;
 pub mod telemetry;
+pub mod traces;

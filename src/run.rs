@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::audit;
 use crate::config::{Config, TlsFiles};
 use crate::demo;
 use crate::fleet::Node;
@@ -21,6 +22,7 @@ use crate::gatekeeper::Gatekeeper;
 use crate::http::{self, App, ServedCertificate, Site};
 use crate::net::{self, Setting};
 use crate::telemetry::{self, Metrics};
+use crate::traces::Exporter;
 
 /// How long sessions may take to say goodbye and requests to be answered, once the process was told to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
@@ -53,7 +55,9 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let admin = bind(config.admin.listen, "[admin] listen", "--admin").await?;
     let (public_address, admin_address) = (public.local_addr()?, admin.local_addr()?);
 
-    let node = Node::start(&config).await.context("cannot start the media plane")?;
+    let name = audit::node_name(&config.audit);
+    let (tracer, exporter) = Exporter::start(&config.traces, &config.log, &name).context("cannot send traces")?;
+    let node = Node::start(&config, &tracer).await.context("cannot start the media plane")?;
     let metrics = Arc::new(Metrics::new(&config, node.ports().len()));
     warn_of_tuning(node.tuning());
     metrics.set_tuning(node.tuning().to_vec());
@@ -91,8 +95,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         _ = signals.next() => warn!("told twice: ending at once"),
     }
     tokio::select! {
-        () = node.close_audit() => {}
-        _ = signals.next() => warn!("told again: the audit trail is not waited for"),
+        () = async {
+            node.close_audit().await;
+            exporter.close().await;
+        } => {}
+        _ = signals.next() => warn!("told again: the audit trail and the last traces are not waited for"),
     }
     anyhow::ensure!(!broken, "a shard has failed");
     info!("ended");

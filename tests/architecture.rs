@@ -24,12 +24,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shard", &["config", "media", "qos", "bets", "rtc", "fanout"]),
     ("net", &["config", "media", "rtc", "fanout"]),
     ("outbound", &[]),
-    ("bet_service", &["config", "bets"]),
+    ("traces", &["config", "bets", "outbound"]),
+    ("bet_service", &["config", "bets", "traces"]),
     ("audit", &["config", "bets"]),
-    ("fleet", &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit"]),
+    (
+        "fleet",
+        &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "traces", "bet_service", "audit"],
+    ),
     (
         "telemetry",
-        &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "bet_service", "audit", "fleet"],
+        &["config", "media", "qos", "bets", "rtc", "fanout", "shard", "net", "traces", "bet_service", "audit", "fleet"],
     ),
     ("gatekeeper", &["identity", "config", "outbound", "telemetry"]),
     (
@@ -42,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "rtc",
             "fanout",
             "shard",
+            "traces",
             "bet_service",
             "audit",
             "fleet",

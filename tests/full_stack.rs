@@ -16,12 +16,13 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tableside::bet_service::{Link, Said, link};
 use tableside::bets::Outcome;
-use tableside::config::Config;
+use tableside::config::{Config, Log};
 use tableside::fleet::Node;
 use tableside::gatekeeper::Gatekeeper;
 use tableside::http::{self, App};
 use tableside::qos::QosReport;
 use tableside::telemetry::Metrics;
+use tableside::traces::Tracer;
 use tokio::net::TcpListener;
 use webrtc::peer_connection::SrtpProtectionProfile;
 
@@ -48,7 +49,7 @@ impl Gateway {
         config.media.first_port = free_ports();
         config.media.shards = 2;
         change(&mut config);
-        let node = Node::start(&config).await.expect("the node starts");
+        let node = Node::start(&config, &Tracer::off(&config.log)).await.expect("the node starts");
         Self::serve(node, config).await
     }
 
@@ -58,7 +59,7 @@ impl Gateway {
         config.media.listen = Ipv4Addr::LOCALHOST.into();
         config.media.first_port = free_ports();
         config.media.shards = 2;
-        let node = Node::start_with(&config, bet_service).await.expect("the node starts");
+        let node = Node::start_with(&config, bet_service, &Tracer::off(&config.log)).await.expect("the node starts");
         Self::serve(node, config).await
     }
 
@@ -242,7 +243,7 @@ async fn a_bet_service_that_is_slow_or_not_there() {
     publisher.leave().await.expect("leaves");
     nobody.node.shutdown().await;
 
-    let (link, mut service) = link();
+    let (link, mut service) = link(Tracer::off(&Log::default()));
     let slow = Gateway::with_bet_service(Some(link)).await;
     let publisher = Publisher::start(&http, &slow.url("/whip/studio"), LIMIT).await.expect("publishes");
     slow.is_live("studio").await;

@@ -23,7 +23,7 @@ pub use inspect::{
     ExportOptions, InspectError, Inspected, VerifyOptions, export, segments_of, show_json, show_text, verify,
 };
 pub use keys::{KeyError, generate as generate_key, read_verifying_key};
-pub use options::Options;
+pub use options::{Options, node_name};
 pub use recorder::{Audit, Recorder, StartError, Status, start};
 pub use report::AuditReport;
 pub use sink::{DirectorySink, Put, Sink};

@@ -48,9 +48,9 @@ impl Options {
         let days = Duration::from_secs(86_400) * config.keep_shipped_days;
         Ok(Some(Self {
             directory,
-            node: config.node.clone().unwrap_or_else(host_name),
+            node: node_name(config),
             key: Arc::new(SigningKey::from_pkcs8(&config.keys.signing)?),
-            names: config.keys.player.as_deref().map_or(PlayerNames::Plain, PlayerNames::hashed),
+            names: config.keys.player.as_bytes().map_or(PlayerNames::Plain, PlayerNames::hashed),
             when_failing: config.when_failing,
             fsync: config.fsync,
             fsync_interval: config.fsync_interval,
@@ -62,6 +62,11 @@ impl Options {
             closing_timeout: config.closing_timeout,
         }))
     }
+}
+
+/// The node's name: as configured, else the host's.
+pub fn node_name(config: &config::Audit) -> String {
+    config.node.clone().unwrap_or_else(host_name)
 }
 
 /// The host's name, with `-` for what a node's name cannot have.

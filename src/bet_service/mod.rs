@@ -16,7 +16,7 @@
 //! | [`HttpService`] | a POST for each signal, a stream of events |
 //! | [`NatsService`] | a request for each signal, a subscription |
 //! | `relay` | what the latter two have in common: how many at once, until when, how often |
-//! | `breaker`, `backoff`, `rounds`, `trace`, [`document`] | what they decide and write, without socket or clock |
+//! | `breaker`, `backoff`, `rounds`, [`document`] | what they decide and write, without socket or clock |
 
 mod backoff;
 mod breaker;
@@ -28,7 +28,6 @@ mod relay;
 mod report;
 mod rounds;
 mod tls;
-mod trace;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -39,6 +38,7 @@ use tokio::sync::mpsc;
 
 use crate::bets::{Outcome, Passed, RoundEvent, Ticket};
 use crate::config::{BetServiceKind, Config};
+use crate::traces::Tracer;
 
 pub use breaker::BreakerState;
 pub use embedded::Embedded;
@@ -112,15 +112,17 @@ pub struct ServiceEnd {
     pub said: mpsc::Sender<Said>,
     /// Takes what is to be counted.
     pub meter: Meter,
+    /// Takes what was done for signals that are traced.
+    pub tracer: Tracer,
 }
 
 /// Both ends.
-pub fn link() -> (Link, ServiceEnd) {
+pub fn link(tracer: Tracer) -> (Link, ServiceEnd) {
     let (requests, passed) = mpsc::channel(REQUESTS);
     let (tables, changes) = mpsc::unbounded_channel();
     let (sayings, said) = mpsc::channel(SAYINGS);
     let meter = Meter::default();
-    let end = ServiceEnd { requests: passed, tables: changes, said: sayings, meter: meter.clone() };
+    let end = ServiceEnd { requests: passed, tables: changes, said: sayings, meter: meter.clone(), tracer };
     (Link { requests, tables, said, meter }, end)
 }
 
@@ -150,8 +152,8 @@ pub enum StartError {
 }
 
 /// Starts a connector on this runtime.
-pub fn connect(connector: impl Connector) -> Link {
-    let (link, end) = link();
+pub fn connect(connector: impl Connector, tracer: Tracer) -> Link {
+    let (link, end) = link(tracer);
     tokio::spawn(connector.run(end));
     link
 }
@@ -160,21 +162,21 @@ pub fn connect(connector: impl Connector) -> Link {
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn connect_configured(config: &Config) -> Result<Option<Link>, StartError> {
+pub fn connect_configured(config: &Config, tracer: Tracer) -> Result<Option<Link>, StartError> {
     let service = &config.bet_service;
     let tables = || config.tables.keys().map(|name| name.as_str().into());
     Ok(Some(match service.kind {
         BetServiceKind::None => return Ok(None),
-        BetServiceKind::Embedded => connect(Embedded),
-        BetServiceKind::Http => connect_apart(HttpService::new(service, tables())?)?,
-        BetServiceKind::Nats => connect_apart(NatsService::new(service, tables())?)?,
+        BetServiceKind::Embedded => connect(Embedded, tracer),
+        BetServiceKind::Http => connect_apart(HttpService::new(service, tables())?, tracer)?,
+        BetServiceKind::Nats => connect_apart(NatsService::new(service, tables())?, tracer)?,
     }))
 }
 
 /// Starts a connector on a thread of its own: those of the control plane yield to the shards, and a flood of requests
 /// there would delay bets.
-fn connect_apart(connector: impl Connector) -> io::Result<Link> {
-    let (link, end) = link();
+fn connect_apart(connector: impl Connector, tracer: Tracer) -> io::Result<Link> {
+    let (link, end) = link(tracer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("bet-service".to_owned()).spawn(move || {
         runtime.block_on(connector.run(end));

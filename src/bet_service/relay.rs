@@ -5,18 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry::KeyValue;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::bets::{Outcome, Passed, PlayerId};
+use crate::bets::{Outcome, Passed, PlayerId, TraceParent};
 use crate::config::{BetService, BetServiceBreaker};
+use crate::traces::{Span, SpanKind, Tracer};
 
 use super::Said;
 use super::backoff::{Backoff, chance};
 use super::breaker::{Breaker, BreakerLimits, BreakerState, Permit};
 use super::document::{Clocks, RequestId};
 use super::report::{Failure, Meter, RequestResult};
-use super::trace::{TraceId, TraceParent};
 
 /// Signals that wait until one of those under way is done. Beyond, they wait in the queue to the connector, and where
 /// that is full they are refused.
@@ -129,6 +130,7 @@ pub async fn relay<T: Transport>(
     mut requests: mpsc::Receiver<Passed>,
     said: mpsc::Sender<Said>,
     meter: Meter,
+    tracer: Tracer,
     clocks: Clocks,
 ) {
     let (breaker, _) = watch::channel(BreakerState::Closed);
@@ -142,6 +144,7 @@ pub async fn relay<T: Transport>(
         last_failure: AtomicUsize::new(Failure::Timeout as usize),
         last_player: Mutex::default(),
         meter,
+        tracer,
         clocks,
     });
     let mut tasks = JoinSet::new();
@@ -188,14 +191,16 @@ struct Counter<T> {
     /// Whose signal failed last. It may be what that player sends: further ones of the same player do not count.
     last_player: Mutex<Option<PlayerId>>,
     meter: Meter,
+    tracer: Tracer,
     clocks: Clocks,
 }
 
 impl<T: Transport> Counter<T> {
     /// What there is to say of a signal.
     async fn serve(&self, passed: Passed) -> Said {
-        let trace = trace_id();
-        let outcome = self.outcome(&passed, trace).await;
+        // The desk has named one; who asks without a desk gets one here.
+        let parent = passed.signal.trace.unwrap_or_else(|| self.tracer.begin(None).as_parent());
+        let outcome = self.outcome(&passed, parent).await;
         let (result, said) = match outcome {
             Ok(outcome) => {
                 let accepted = outcome == Outcome::Accepted;
@@ -208,14 +213,15 @@ impl<T: Transport> Counter<T> {
         self.meter.request(result);
         let (player, signal) = (&passed.player, &passed.signal);
         tracing::debug!(
-            %player, bet = %signal.bet_id, round = %signal.round_id, traceId = %trace, ?result, "bet signal"
+            playerId = self.tracer.player(player), betId = %signal.bet_id, roundId = %signal.round_id,
+            traceId = %parent.trace, table = &*passed.table, result = result.as_str(), "bet service asked"
         );
         said
     }
 
     /// # Errors
     /// Whether the service may have taken the signal.
-    async fn outcome(&self, passed: &Passed, trace: TraceId) -> Result<Outcome, bool> {
+    async fn outcome(&self, passed: &Passed, parent: TraceParent) -> Result<Outcome, bool> {
         let mut slot = self.slot(passed).await;
         if slot.is_none() {
             return Err(false);
@@ -235,9 +241,20 @@ impl<T: Transport> Counter<T> {
                 }
                 self.meter.retry();
             }
-            let trace = TraceParent::new(trace, chance().to_be_bytes());
-            let call = Call { passed, id, trace, attempt, clocks: &self.clocks };
-            let failed = match self.ask(call, &mut pass, &mut slot).await {
+            let (active, begin) = (self.tracer.begin_part(parent), now());
+            let call = Call { passed, id, trace: active.as_parent(), attempt, clocks: &self.clocks };
+            let answer = self.ask(call, &mut pass, &mut slot).await;
+            self.tracer.end(&active, || {
+                let (status, failure) = match &answer {
+                    Ok(outcome) => (Some(KeyValue::new("status", outcome.status().as_str())), None),
+                    Err(failed) => (None, Some(failed.failure.as_str())),
+                };
+                let number = KeyValue::new("attempt", i64::from(attempt));
+                let attributes = [Some(number), status].into_iter().flatten().collect();
+                let (name, kind) = ("ask the bet service", SpanKind::Client);
+                Span { active, name, kind, begin, end: now(), failure, attributes }
+            });
+            let failed = match answer {
                 Ok(outcome) => return Ok(outcome),
                 Err(failed) => failed,
             };
@@ -396,13 +413,6 @@ impl<T: Transport> Drop for Pass<'_, T> {
     }
 }
 
-/// A new one. Without random numbers all signals would be one trace, which misleads nobody about a bet.
-fn trace_id() -> TraceId {
-    let mut random = [0; 16];
-    let _ = getrandom::fill(&mut random);
-    TraceId::new(random)
-}
-
 #[expect(clippy::disallowed_methods, reason = "the connectors' clock; that of tokio, which tests may set")]
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -415,6 +425,7 @@ mod tests {
 
     use super::*;
     use crate::bet_service::document::tests::passed;
+    use crate::config::Log;
 
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
@@ -474,7 +485,15 @@ mod tests {
         let transport = Arc::new(Scripted { script, asked: AtomicU32::new(0) });
         let ((requests, passed), (sayings, said)) = (mpsc::channel(16_384), mpsc::channel(16_384));
         let (meter, clocks) = (Meter::default(), Clocks { monotonic: now(), unix: Duration::ZERO });
-        let task = tokio::spawn(relay(transport.clone(), limits, passed, sayings, meter.clone(), clocks));
+        let task = tokio::spawn(relay(
+            transport.clone(),
+            limits,
+            passed,
+            sayings,
+            meter.clone(),
+            Tracer::off(&Log::default()),
+            clocks,
+        ));
         Service { transport, requests, said, meter, task }
     }
 

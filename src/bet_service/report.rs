@@ -47,6 +47,11 @@ impl RequestResult {
         (RequestResult::NotSent, "not_sent"),
         (RequestResult::Lost, "lost"),
     ];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 /// Why an attempt to ask the service brought no outcome. Exported as `tableside_bet_service_failures_total{kind,reason}`.

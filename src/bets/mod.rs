@@ -14,6 +14,7 @@ mod outcome;
 mod round;
 mod round_book;
 mod signal;
+mod trace;
 
 pub use ack::{Ack, Stamps, Timing};
 pub use counts::{BetCounts, Leg, LegBounds, LegHistogram, SettleBounds, SettleHistogram};
@@ -23,3 +24,4 @@ pub use outcome::{Outcome, Refused, Status};
 pub use round::{Announcement, InvalidEvent, RoundEvent, RoundKind};
 pub use round_book::{AbortCause, RoundBook, RoundReport};
 pub use signal::{MAX_DEPTH, MAX_MESSAGE, NotTaken, Signal};
+pub use trace::{SpanId, TraceId, TraceParent};

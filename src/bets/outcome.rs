@@ -30,6 +30,11 @@ impl Status {
         (Status::Refused, "refused"),
         (Status::Unconfirmed, "unconfirmed"),
     ];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 /// Why a signal was not passed on. Exported as `tableside_bet_signals_refused_total{reason}`.

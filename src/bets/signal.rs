@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::id::Id;
 use super::outcome::Refused;
+use super::trace::TraceParent;
 
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 16 * 1024;
@@ -29,6 +30,8 @@ pub struct Signal {
     pub key: Id,
     /// The player's clock, Unix milliseconds.
     pub client_ts: f64,
+    /// Where in a trace it stands: the page's own, where the message names it.
+    pub trace: Option<TraceParent>,
     /// Of bet id and payload, to tell whether a key that comes again comes with the same bet.
     pub(super) fingerprint: u64,
     text: Box<str>,
@@ -58,6 +61,8 @@ struct Fields<'a> {
     client_ts: f64,
     #[serde(borrow)]
     payload: &'a RawValue,
+    #[serde(borrow)]
+    traceparent: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +108,7 @@ impl Signal {
             round_id: Id::new(&fields.round_id).ok()?,
             key: Id::new(&fields.idempotency_key).ok()?,
             client_ts: fields.client_ts,
+            trace: fields.traceparent.and_then(trace_parent),
             fingerprint: hasher.finish(),
             text: text.into(),
         })
@@ -112,6 +118,12 @@ impl Signal {
     pub fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// One that is wrong is as good as none (W3C Trace Context §3.2.2): a bet is not refused for want of a trace.
+fn trace_parent(value: &RawValue) -> Option<TraceParent> {
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    TraceParent::parse(text)
 }
 
 /// The deepest nesting of a JSON text. Of any other text, some number.
@@ -168,6 +180,21 @@ pub(super) mod tests {
         let signal = Signal::parse(text.as_bytes()).unwrap();
         assert_eq!((signal.bet_id.as_str(), signal.round_id.as_str(), signal.key.as_str()), ("b-1", "r-7", "k-1"));
         assert_eq!((signal.client_ts, signal.text()), (1.5, text));
+    }
+
+    #[test]
+    fn a_signal_may_stand_in_a_trace_and_a_wrong_one_is_ignored() {
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let with = |value: Value| {
+            let mut message = message();
+            message["traceparent"] = value;
+            Signal::parse(message.to_string().as_bytes()).unwrap().trace
+        };
+        assert_eq!(with(json!(header)).map(|trace| trace.to_string()), Some(header.to_owned()));
+        for wrong in [json!(""), json!("\""), json!(header.to_uppercase()), json!(7), json!(null), json!([header])] {
+            assert_eq!(with(wrong.clone()), None, "{wrong}");
+        }
+        assert_eq!(Signal::parse(message().to_string().as_bytes()).unwrap().trace, None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use super::check::Problem;
+use super::secret::PlayerKey;
 use super::units::{milliseconds, seconds};
 
 /// `[audit]`: without a directory there is no audit trail.
@@ -103,7 +104,7 @@ pub struct AuditKeys {
     /// PKCS #8, Ed25519.
     pub signing: Vec<u8>,
     /// Of HMAC-SHA-256.
-    pub player: Option<Vec<u8>>,
+    pub player: PlayerKey,
 }
 
 impl fmt::Debug for AuditKeys {
@@ -111,9 +112,6 @@ impl fmt::Debug for AuditKeys {
         f.write_str("AuditKeys")
     }
 }
-
-/// The shortest secret for players' ids, in bytes.
-const MIN_PLAYER_KEY: usize = 32;
 
 const NO_KEY: &str = "is not set: a trail that nobody signs proves nothing. `tableside audit keygen FILE` makes a key";
 
@@ -142,13 +140,7 @@ impl Audit {
         })?;
         self.keys.signing = der.secret_pkcs8_der().to_vec();
         if let Some(file) = self.player_key_file.as_deref() {
-            let secret = read("player_key_file", file)?.trim_ascii().to_vec();
-            if secret.len() < MIN_PLAYER_KEY {
-                let what = "bytes; `openssl rand -hex 32` makes a secret that nobody guesses";
-                let message = format!("{} has fewer than {MIN_PLAYER_KEY} {what}", file.display());
-                return Err(refuse("player_key_file", message));
-            }
-            self.keys.player = Some(secret);
+            self.keys.player = PlayerKey::read(file).map_err(|message| refuse("player_key_file", message))?;
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config) -> Checked {
     auth(config)?;
     audit(config)?;
     tables(config)?;
+    config.traces.check()?;
     bet_service(config)
 }
 

@@ -13,9 +13,11 @@ mod document;
 mod error;
 mod http;
 mod ice_server;
+mod log;
 mod nats_login;
 mod network;
 mod public_url;
+mod secret;
 mod sections;
 mod summary;
 mod table_name;
@@ -38,11 +40,13 @@ pub use certificate::{Certificate, CertificateError, CertificateText, authoritie
 pub use error::{ConfigError, Diagnostic};
 pub use http::{Http, ProxyHeader, Tls, TlsFiles};
 pub use ice_server::IceServer;
+pub use log::{Headers, Level, Log, LogFormat, PlayerIds, Traces};
 pub use nats_login::NatsLogin;
 pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
 pub(crate) use public_url::is_authority;
-pub use sections::{Admin, Dscp, Level, Log, LogFormat, Media, Sessions, Table, Tcp};
+pub use secret::PlayerKey;
+pub use sections::{Admin, Dscp, Media, Sessions, Table, Tcp};
 pub use summary::Summary;
 pub use table_name::TableName;
 
@@ -72,6 +76,8 @@ pub struct Config {
     pub audit: Audit,
     /// `[log]`
     pub log: Log,
+    /// `[traces]`: what was done for bet signals.
+    pub traces: Traces,
     /// What was in [`Auth::jwks_file`]; empty where the keys come from elsewhere.
     #[serde(skip)]
     pub keys: KeySet,
@@ -99,7 +105,9 @@ impl Config {
             server.load(directory).map_err(|message| document.complaint("http.ice_servers", message))?;
         }
         let audit = config.audit.load(|named| beside(file, named));
-        audit.map_err(|problem| document.complaint(&problem.key, problem.message))?;
+        let log = audit.and_then(|()| config.log.load(|named| beside(file, named)));
+        let traces = log.and_then(|()| config.traces.load(|named| beside(file, named)));
+        traces.map_err(|problem| document.complaint(&problem.key, problem.message))?;
         Ok(config)
     }
 

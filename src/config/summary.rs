@@ -35,7 +35,8 @@ impl fmt::Display for Summary<'_> {
         self.tokens(f)?;
         self.bet_service(f)?;
         self.tables(f)?;
-        self.audit(f)
+        self.audit(f)?;
+        self.traces(f)
     }
 }
 
@@ -68,6 +69,12 @@ impl Summary<'_> {
             write!(f, ", copied to {}", sink.display())?;
         }
         Ok(())
+    }
+
+    fn traces(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traces = &self.0.traces;
+        let Some(endpoint) = &traces.endpoint else { return Ok(()) };
+        write!(f, "\n  traces       {} of 100 bet signals, to {endpoint}", 100.0 * traces.sample_ratio)
     }
 
     fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

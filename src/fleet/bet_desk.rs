@@ -144,8 +144,10 @@ impl Counter {
         self.outbox.is_long() || self.ledger.waiting() >= QUEUE
     }
 
-    fn handle_bet(&mut self, now: Instant, bet: NodeBet) {
+    fn handle_bet(&mut self, now: Instant, mut bet: NodeBet) {
         let origin = self.ledger.origin(&bet);
+        // What the service does is a part of what the edge does for it.
+        bet.signal.trace = Some(origin.active.as_parent());
         match self.desk.handle_signal(now, bet.at(|_| origin)) {
             Decision::PassOn(passed) => {
                 let ticket = passed.ticket;
@@ -177,12 +179,12 @@ impl Counter {
         };
         match Announcement::new(event) {
             Ok(announcement) => {
-                tracing::debug!(%table, round = %event.round_id, kind = event.kind.as_str(), "round event");
+                tracing::debug!(%table, roundId = %event.round_id, kind = event.kind.as_str(), "round event");
                 self.book.handle_event(now, name, event.kind, &event.round_id);
                 self.outbox.announce(*id, &Arc::new(announcement));
                 self.report.send_replace(self.book.report().clone());
             }
-            Err(error) => tracing::warn!(%table, round = %event.round_id, %error, "a round event is not handed on"),
+            Err(error) => tracing::warn!(%table, roundId = %event.round_id, %error, "a round event is not handed on"),
         }
     }
 
@@ -333,8 +335,9 @@ mod tests {
     use crate::bet_service::{ServiceEnd, link};
     use crate::bets::audit::{PlayerNames, SigningKey};
     use crate::bets::{Arrival, Id, Outcome, PlayerId, Refused, RoundKind, Signal};
-    use crate::config::{Fsync, WhenFailing};
+    use crate::config::{Fsync, Log, WhenFailing};
     use crate::shard::{ShardId, SlotKey};
+    use crate::traces::Tracer;
 
     struct Table {
         service: ServiceEnd,
@@ -350,11 +353,11 @@ mod tests {
     }
 
     fn desk_with(room: usize, recorder: Option<Recorder>) -> Table {
-        let ((link, service), (bets, incoming)) = (link(), mpsc::channel(QUEUE));
+        let ((link, service), (bets, incoming)) = (link(Tracer::off(&Log::default())), mpsc::channel(QUEUE));
         let (news, incoming_news) = mpsc::unbounded_channel();
         let (senders, shards) = (0..2).map(|_| mpsc::channel(room)).unzip();
         let (report, rounds) = watch::channel(RoundReport::default());
-        let ledger = Ledger::new(recorder, (now(), Duration::ZERO));
+        let ledger = Ledger::new(recorder, Tracer::off(&Log::default()), (now(), Duration::ZERO));
         tokio::spawn(run(Room { link, bets: incoming, news: incoming_news, shards: senders, report, ledger }));
         Table { service, bets, news, shards, rounds }
     }

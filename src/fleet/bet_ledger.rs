@@ -5,10 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use opentelemetry::KeyValue;
+use tracing::Level;
+
 use crate::audit::{Recorder, Status};
-use crate::bets::Answer;
 use crate::bets::audit::{Digest, SignalRecord, Subject};
+use crate::bets::{Answer, Status as OutcomeStatus};
 use crate::shard::{ShardId, SlotKey};
+use crate::traces::{Active, Span, SpanKind, Tracer};
 
 use super::shard_thread::NodeBet;
 
@@ -19,7 +23,9 @@ const HOLD_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub(super) to: (ShardId, SlotKey),
-    /// Only where there is a trail.
+    /// What the edge does for it, from its arrival to its outcome.
+    pub(super) active: Active,
+    /// Only where somebody wants to know: the trail, a trace, a log line.
     subject: Option<Arc<Subject>>,
 }
 
@@ -34,6 +40,7 @@ impl PartialEq for Origin {
 #[derive(Debug)]
 pub(super) struct Ledger {
     recorder: Option<Recorder>,
+    tracer: Tracer,
     /// One reading of the monotonic clock and of the time of day, which is counted from 1970: what acks are told by.
     epoch: (Instant, Duration),
     /// Outcomes whose records are not durable, with the number of the record, and since when.
@@ -42,13 +49,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(recorder: Option<Recorder>, epoch: (Instant, Duration)) -> Self {
-        Self { recorder, epoch, held: VecDeque::new(), ready: VecDeque::new() }
+    pub(super) fn new(recorder: Option<Recorder>, tracer: Tracer, epoch: (Instant, Duration)) -> Self {
+        Self { recorder, tracer, epoch, held: VecDeque::new(), ready: VecDeque::new() }
     }
 
     /// What is to be remembered of a signal.
     pub(super) fn origin(&self, bet: &NodeBet) -> Origin {
-        let subject = self.recorder.is_some().then(|| {
+        let active = self.tracer.begin(bet.signal.trace);
+        let is_told_of = self.recorder.is_some() || active.sampled || tracing::enabled!(Level::DEBUG);
+        let subject = is_told_of.then(|| {
             Arc::new(Subject {
                 player: bet.player.clone(),
                 table: bet.table.clone(),
@@ -59,7 +68,7 @@ impl Ledger {
                 last_mile: bet.last_mile,
             })
         });
-        Origin { to: bet.from, subject }
+        Origin { to: bet.from, active, subject }
     }
 
     /// Whether a bet may be passed on: what cannot be recorded is not to happen, if the configuration says so.
@@ -69,7 +78,10 @@ impl Ledger {
 
     /// An outcome is decided.
     pub(super) fn settle(&mut self, now: Instant, answer: Answer<Origin>) {
-        let Some(recorder) = &mut self.recorder else { return self.ready.push_back(answer) };
+        if let Some(subject) = &answer.to.subject {
+            self.log(&answer, subject);
+        }
+        let Some(recorder) = &mut self.recorder else { return self.let_go(now, answer) };
         if let Some(subject) = &answer.to.subject {
             let (epoch, unix) = self.epoch;
             let received = unix + answer.stamps.edge_in.saturating_duration_since(epoch);
@@ -80,8 +92,58 @@ impl Ledger {
             self.held.push_back((recorder.given(), now, answer));
             self.release(now);
         } else {
-            self.ready.push_back(answer);
+            self.let_go(now, answer);
         }
+    }
+
+    fn log(&self, answer: &Answer<Origin>, subject: &Subject) {
+        let Answer { to: Origin { active, .. }, bet_id, outcome, late, .. } = answer;
+        let (status, reason) = (outcome.status().as_str(), outcome.reason());
+        tracing::debug!(
+            playerId = self.tracer.player(&subject.player), betId = %bet_id, roundId = %subject.round,
+            traceId = %active.trace, table = &*subject.table, status, reason, late, "bet outcome"
+        );
+    }
+
+    /// It may be told: with that the edge has done its part.
+    fn let_go(&mut self, now: Instant, answer: Answer<Origin>) {
+        if let Some(subject) = &answer.to.subject {
+            self.trace(now, &answer, subject);
+        }
+        self.ready.push_back(answer);
+    }
+
+    fn trace(&self, now: Instant, answer: &Answer<Origin>, subject: &Subject) {
+        let Answer { to: Origin { active, .. }, bet_id, outcome, stamps, late } = answer;
+        let (status, reason) = (outcome.status(), outcome.reason());
+        // The signal's own span has ended by then.
+        let late_word = late.then(|| self.tracer.begin_part(active.as_parent()));
+        self.tracer.end(&late_word.unwrap_or(*active), || {
+            let texts = [
+                ("betId", Some(bet_id.to_string())),
+                ("roundId", Some(subject.round.to_string())),
+                ("table", Some(subject.table.to_string())),
+                ("playerId", self.tracer.player(&subject.player)),
+                ("status", Some(status.as_str().to_owned())),
+                ("reason", reason.map(str::to_owned)),
+            ];
+            let texts = texts.into_iter().filter_map(|(key, text)| Some(KeyValue::new(key, text?)));
+            let times = [("upstreamMs", stamps.upstream()), ("lastMileMs", subject.last_mile)];
+            let times =
+                times.into_iter().filter_map(|(key, time)| Some(KeyValue::new(key, 1000.0 * time?.as_secs_f64())));
+            let (name, kind) = if *late { ("late outcome", SpanKind::Internal) } else { ("bet", SpanKind::Server) };
+            let begin = stamps.upstream.filter(|_| *late).map_or(stamps.edge_in, |(asked, _)| asked);
+            let failure = (status == OutcomeStatus::Unconfirmed).then_some("nobody knows whether the service has it");
+            Span {
+                active: late_word.unwrap_or(*active),
+                name,
+                kind,
+                begin,
+                end: now,
+                failure,
+                attributes: texts.chain(times).collect(),
+            }
+        });
     }
 
     /// What may be told now.
@@ -110,9 +172,13 @@ impl Ledger {
                 break;
             }
             early += u64::from(!is_durable);
-            self.ready.extend(self.held.pop_front().map(|(_, _, answer)| answer));
+            if let Some((_, _, answer)) = self.held.pop_front() {
+                self.let_go(now, answer);
+            }
         }
-        if early > 0 {
+        if let Some(recorder) = &self.recorder
+            && early > 0
+        {
             recorder.told_early(early);
         }
     }

@@ -26,6 +26,7 @@ use crate::rtc::sdp::{
 use crate::shard::{
     Added, EndCause, LocalMedia, Role, ShardConfig, ShardEvent, ShardId, ShardReport, TableId, TableSpec, TableState,
 };
+use crate::traces::{TraceReport, Tracer};
 
 use super::admission::{Admission, AdmissionReport, RETRY_WHEN_FULL};
 use super::bet_desk::{self, News, TableNews};
@@ -134,6 +135,7 @@ struct Inner {
     /// What the connector counts; of none without one.
     bet_service: Meter,
     audit: Option<Audit>,
+    tracer: Tracer,
     draining: AtomicBool,
 }
 
@@ -142,15 +144,15 @@ impl Node {
     ///
     /// # Errors
     /// See [`StartError`]: ports in use, no addresses, a file of `[bet_service]` that cannot be used.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_with(config, connect_configured(config)?).await
+    pub async fn start(config: &Config, tracer: &Tracer) -> Result<Self, StartError> {
+        Self::start_with(config, connect_configured(config, tracer.clone())?, tracer).await
     }
 
     /// Starts the shards; bets go to `bet_service`. Where there is none, they are refused.
     ///
     /// # Errors
     /// See [`StartError`]: ports in use, no addresses.
-    pub async fn start_with(config: &Config, bet_service: Option<Link>) -> Result<Self, StartError> {
+    pub async fn start_with(config: &Config, bet_service: Option<Link>, tracer: &Tracer) -> Result<Self, StartError> {
         let identity = Arc::new(DtlsIdentity::generate()?);
         let addresses = announced(config)?;
         let options = udp_options(config);
@@ -210,7 +212,7 @@ impl Node {
                 news,
                 shards: senders.clone(),
                 report: round_report,
-                ledger: Ledger::new(recorder, (instant, ntp.to_unix())),
+                ledger: Ledger::new(recorder, tracer.clone(), (instant, ntp.to_unix())),
             };
             (desk, room)
         });
@@ -233,6 +235,7 @@ impl Node {
             rounds,
             bet_service: meter,
             audit,
+            tracer: tracer.clone(),
             draining: AtomicBool::new(false),
         };
         let node = Self { inner: Arc::new(inner) };
@@ -385,6 +388,11 @@ impl Node {
     /// What the audit trail has done so far; nothing, where there is none.
     pub fn audit(&self) -> AuditReport {
         self.inner.audit.as_ref().map(Audit::report).unwrap_or_default()
+    }
+
+    /// What became of the spans of traced signals so far.
+    pub fn traces(&self) -> TraceReport {
+        self.inner.tracer.report()
     }
 
     /// Ends the audit trail: after [`Node::shutdown`], when no record comes any more. Waits until it is in its sink, for as
@@ -812,7 +820,7 @@ mod tests {
         config.media.listen = IpAddr::from([127, 0, 0, 1]);
         (config.media.first_port, config.media.shards) = (0, 1);
         change(&mut config);
-        Node::start(&config).await.expect("one shard on a free port")
+        Node::start(&config, &Tracer::off(&config.log)).await.expect("one shard on a free port")
     }
 
     fn client() -> ClientNetwork {

@@ -34,6 +34,7 @@ async fn metrics<S: Sessions>(State(app): State<App<S>>) -> impl IntoResponse {
     app.metrics.replace_rounds(app.sessions.rounds());
     app.metrics.replace_bet_service(app.sessions.bet_service());
     app.metrics.replace_audit(app.sessions.audit());
+    app.metrics.replace_traces(app.sessions.traces());
     ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], app.metrics.render())
 }
 

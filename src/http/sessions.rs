@@ -10,6 +10,7 @@ use crate::fleet::{
 };
 use crate::identity::Subject;
 use crate::shard::{Role, ShardReport};
+use crate::traces::TraceReport;
 
 /// The media plane as the HTTP side sees it: [`Node`], or a fake in tests. Cheap to clone.
 ///
@@ -75,6 +76,9 @@ pub trait Sessions: Clone + Send + Sync + 'static {
 
     /// What the audit trail has done so far.
     fn audit(&self) -> AuditReport;
+
+    /// What became of spans so far.
+    fn traces(&self) -> TraceReport;
 
     /// What serving depends on, each with its name and, if it fails, why.
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)>;
@@ -160,6 +164,10 @@ impl Sessions for Node {
 
     fn audit(&self) -> AuditReport {
         Node::audit(self)
+    }
+
+    fn traces(&self) -> TraceReport {
+        Node::traces(self)
     }
 
     fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {

@@ -9,6 +9,7 @@ use crate::qos::{Histogram, QosReport, Shares, Spread};
 use crate::rtc::dtls::DtlsVersion;
 use crate::rtc::srtp::Profile;
 use crate::shard::{DropReason, EndCause, Role, TableReport};
+use crate::traces::TraceReport;
 
 use super::totals::Totals;
 
@@ -339,6 +340,16 @@ pub(super) const FAMILIES: &[Family] = &[
         "1 while the audit trail cannot be written, so that bets are refused or go unrecorded, as audit.when_failing says, else 0.",
         &[],
         |t| one(f64::from(t.audit().failing)),
+    ),
+    counter(
+        "tableside_trace_spans_total",
+        "Spans of traced bet signals: exported to the collector, dropped because too many waited, or failed there.",
+        &["result"],
+        |t| {
+            let TraceReport { exported, dropped, failed } = *t.traces();
+            let results = [("exported", exported), ("dropped", dropped), ("failed", failed)];
+            results.into_iter().map(|(result, count)| (vec![result.to_owned()], count as f64)).collect()
+        },
     ),
     counter("tableside_packets_dropped_total", "Datagrams and packets dropped, by reason.", &["reason"], |t| {
         let value = |(reason, label): (DropReason, &str)| {

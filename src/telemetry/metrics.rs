@@ -15,6 +15,7 @@ use crate::fleet::AdmissionReport;
 use crate::net::Setting;
 use crate::qos::{Bounds, Histogram, TimeHistogram};
 use crate::shard::ShardReport;
+use crate::traces::TraceReport;
 
 use super::bet_service::{ANSWER_TIME, BET_SERVICE};
 use super::families::{BET_RTT, FAMILIES, Family, ROUND_SETTLE, TABLE_HISTOGRAMS, TableHistogram};
@@ -120,6 +121,11 @@ impl Metrics {
     /// Takes what the audit trail has done.
     pub fn replace_audit(&self, report: AuditReport) {
         lock(&self.totals).replace_audit(report);
+    }
+
+    /// Takes what became of spans.
+    pub fn replace_traces(&self, report: TraceReport) {
+        lock(&self.totals).replace_traces(report);
     }
 
     /// Takes how the node is tuned.

@@ -9,6 +9,7 @@ use crate::fleet::AdmissionReport;
 use crate::net::{SETTINGS, Setting};
 use crate::qos::{QosReport, Shares, Spread};
 use crate::shard::{ShardReport, TableReport};
+use crate::traces::TraceReport;
 
 /// The last report of every shard, and what else a scrape reads.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(super) struct Totals {
     rounds: RoundReport,
     bet_service: ServiceReport,
     audit: AuditReport,
+    traces: TraceReport,
 }
 
 impl Totals {
@@ -33,6 +35,7 @@ impl Totals {
             rounds: RoundReport::default(),
             bet_service: ServiceReport::default(),
             audit: AuditReport::default(),
+            traces: TraceReport::default(),
         }
     }
 
@@ -76,6 +79,14 @@ impl Totals {
 
     pub(super) fn audit(&self) -> &AuditReport {
         &self.audit
+    }
+
+    pub(super) fn replace_traces(&mut self, report: TraceReport) {
+        self.traces = report;
+    }
+
+    pub(super) fn traces(&self) -> &TraceReport {
+        &self.traces
     }
 
     /// Bet signals of all shards.

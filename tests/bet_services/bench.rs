@@ -1,6 +1,8 @@
 //! A service with the way to it.
 
 use tableside::bet_service::{Connector, Embedded, Link, link};
+use tableside::config::Log;
+use tableside::traces::Tracer;
 use tokio::task::JoinHandle;
 
 use super::ledger::{Fault, Ledger};
@@ -8,7 +10,7 @@ use super::node::Node;
 
 /// A connector that runs, and its end.
 pub fn run(connector: impl Connector) -> (Link, JoinHandle<()>) {
-    let (link, end) = link();
+    let (link, end) = link(Tracer::off(&Log::default()));
     (link, tokio::spawn(connector.run(end)))
 }
 

@@ -225,6 +225,10 @@ impl Sessions for FakeSessions {
         self.reports.clone()
     }
 
+    fn traces(&self) -> tableside::traces::TraceReport {
+        tableside::traces::TraceReport::default()
+    }
+
     fn audit(&self) -> tableside::audit::AuditReport {
         tableside::audit::AuditReport::default()
     }

@@ -15,6 +15,7 @@ use tableside::media::{Codec, MediaKind};
 use tableside::rtc::sdp::TableMedia;
 use tableside::shard::LocalMedia;
 use tableside::telemetry::Metrics;
+use tableside::traces::Tracer;
 use tokio::net::TcpListener;
 
 use crate::http_support::{self, FRAGMENT, ISSUER, PLAYER, SDP, header, token};
@@ -48,7 +49,7 @@ impl Gateway {
     async fn configured(mut config: Config) -> Self {
         config.media.listen = Ipv4Addr::LOCALHOST.into();
         (config.media.first_port, config.media.shards) = (0, 1);
-        let node = Node::start(&config).await.expect("a node on a free port");
+        let node = Node::start(&config, &Tracer::off(&config.log)).await.expect("a node on a free port");
         let metrics = Arc::new(Metrics::new(&config, 1));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free TCP port");
         let address = listener.local_addr().expect("bound");

@@ -16,7 +16,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, 
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::sync::mpsc;
 
-use crate::bets::Outcome;
+use crate::bets::{Outcome, TraceParent};
 use crate::config::{BetService, ServiceUrl};
 
 use super::document::{self, Answer, MAX_ANSWER, RequestId};
@@ -24,7 +24,6 @@ use super::relay::{Call, Failed, RelayLimits, Transport, now, relay};
 use super::report::{Failure, ServiceKind};
 use super::rounds::Rounds;
 use super::tls::ServiceTls;
-use super::trace::TraceParent;
 use super::{Connector, ServiceEnd, StartError, clocks};
 use client::{Body, HttpClient, NoAnswer};
 use events::Events;
@@ -76,10 +75,10 @@ impl HttpService {
 impl Connector for HttpService {
     async fn run(self, end: ServiceEnd) {
         let Self { limits, tls, client, bets, events, tables, silence, rounds } = self;
-        let ServiceEnd { requests, tables: changes, said, meter } = end;
+        let ServiceEnd { requests, tables: changes, said, meter, tracer } = end;
         meter.is_of(ServiceKind::Http);
         let transport = Arc::new(Post { client: client.clone(), url: bets });
-        let signals = relay(transport, limits, requests, said.clone(), meter.clone(), clocks());
+        let signals = relay(transport, limits, requests, said.clone(), meter.clone(), tracer, clocks());
         let (came, incoming) = mpsc::channel(64);
         let (tell, states) = mpsc::unbounded_channel();
         let stream = Events { client: client.clone(), url: events, silence, meter: meter.clone(), came };
@@ -119,7 +118,9 @@ impl Transport for Post {
         let body = client::read(response.into_body(), MAX_ANSWER).await.map_err(failed)?;
         judge(status, &headers, &body, id).inspect_err(|failed| {
             let failure = failed.failure.as_str();
-            tracing::debug!(%status, bytes = body.len(), failure, "the bet service's answer is no outcome");
+            tracing::debug!(
+                traceId = %trace.trace, %status, bytes = body.len(), failure, "the bet service's answer is no outcome"
+            );
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, PublishErrorKind, StatusCode};
 use tokio::sync::{mpsc, watch};
 
-use crate::bets::Outcome;
+use crate::bets::{Outcome, TraceParent};
 use crate::config::{BetService, BetServiceNats, NatsLogin, NatsServer};
 
 use super::backoff::{Backoff, chance};
@@ -22,7 +22,6 @@ use super::relay::{Call, Failed, RelayLimits, Transport, now, relay};
 use super::report::{Failure, Meter, ServiceKind};
 use super::rounds::Rounds;
 use super::tls::ServiceTls;
-use super::trace::TraceParent;
 use super::{Connector, FromService, ServiceEnd, StartError, TableChange, clocks};
 use inbox::{Inbox, next};
 use subject::Subjects;
@@ -86,7 +85,7 @@ struct Link {
 impl Connector for NatsService {
     async fn run(self, end: ServiceEnd) {
         let Self { limits, tls, config, rounds } = self;
-        let ServiceEnd { requests, tables: changes, said, meter } = end;
+        let ServiceEnd { requests, tables: changes, said, meter, tracer } = end;
         meter.is_of(ServiceKind::Nats);
         meter.connected(false);
         let (state, link) = watch::channel(Link::default());
@@ -109,7 +108,7 @@ impl Connector for NatsService {
         };
 
         let ask = Ask { client: client.clone(), subjects: subjects.clone(), inbox: inbox.clone(), link: link.clone() };
-        let signals = relay(Arc::new(ask), limits, requests, said.clone(), meter.clone(), clocks());
+        let signals = relay(Arc::new(ask), limits, requests, said.clone(), meter.clone(), tracer, clocks());
         let (came, incoming) = mpsc::channel(64);
         let (tell, states) = mpsc::unbounded_channel();
         let told = came.clone();

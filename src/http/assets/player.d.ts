@@ -40,6 +40,8 @@ export interface Bet {
   betId?: string;
   /** Names the attempt; a random one if left out. Give both to repeat a bet of a page that was left. */
   idempotencyKey?: string;
+  /** The trace that it stands in, of a page that has traces of its own: W3C Trace Context. A new one if left out. */
+  traceparent?: string;
 }
 
 /** What became of a bet. */
@@ -53,6 +55,8 @@ export interface BetOutcome {
   timing?: { receivedTs: number; edgeMs: number; upstreamMs?: number; lastMileMs?: number };
   /** From sending to the outcome by this page's clock, in milliseconds; left out for a bet that was sent more than once. */
   totalMs?: number;
+  /** By which the log lines and traces of the edge and of the bet service are found (docs/traces.md). */
+  traceId: string;
 }
 
 /** RFC 9457 problem document. */

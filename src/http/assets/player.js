@@ -202,7 +202,7 @@ class WhepSession {
  * makes that safe, across connections too.
  */
 class BetBook {
-  /** @type {Map<string, { text: string, sent: boolean, sentAt: number, repeated: boolean, repeatTimer?: number, endTimer?: number, resolve: (outcome: BetOutcome) => void }>} */
+  /** @type {Map<string, { text: string, traceId: string, sent: boolean, sentAt: number, repeated: boolean, repeatTimer?: number, endTimer?: number, resolve: (outcome: BetOutcome) => void }>} */
   #open = new Map();
   /** @type {() => RTCDataChannel | null} */
   #channel;
@@ -222,12 +222,13 @@ class BetBook {
    * @param {Bet} bet
    * @returns {Promise<BetOutcome>}
    */
-  place({ roundId, payload, betId = newId(), idempotencyKey = newId() }) {
+  place({ roundId, payload, betId = newId(), idempotencyKey = newId(), traceparent = newTraceparent() }) {
     if (this.#open.has(betId)) throw new Error(`the bet ${betId} waits for its outcome already`);
-    const text = JSON.stringify({ type: "bet", betId, roundId, idempotencyKey, clientTs: Date.now(), payload });
+    const text = JSON.stringify({ type: "bet", betId, roundId, idempotencyKey, clientTs: Date.now(), payload, traceparent });
+    const traceId = traceparent.split("-")[1] ?? "";
     return new Promise((resolve) => {
       const endTimer = setTimeout(() => this.#giveUp(betId), BET_GIVE_UP_MS);
-      this.#open.set(betId, { text, sent: false, sentAt: 0, repeated: false, endTimer, resolve });
+      this.#open.set(betId, { text, traceId, sent: false, sentAt: 0, repeated: false, endTimer, resolve });
       this.#send(betId);
     });
   }
@@ -288,7 +289,7 @@ class BetBook {
 
   /**
    * @param {string} betId
-   * @param {BetOutcome} outcome
+   * @param {Omit<BetOutcome, "traceId">} outcome
    */
   #settle(betId, outcome) {
     const bet = this.#open.get(betId);
@@ -296,13 +297,18 @@ class BetBook {
     clearTimeout(bet.repeatTimer);
     clearTimeout(bet.endTimer);
     this.#open.delete(betId);
-    bet.resolve(outcome);
+    bet.resolve({ ...outcome, traceId: bet.traceId });
   }
 }
 
 /** 128 random bits; `crypto.randomUUID` is not there without HTTPS. */
 function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** W3C Trace Context; nothing of it is recorded here. */
+function newTraceparent() {
+  return `00-${newId()}-${newId().slice(16)}-00`;
 }
 
 /** Plays one table and keeps playing it. See player.d.ts for events and states. */
