@@ -227,3 +227,28 @@ impl fmt::Debug for Courier {
 fn now() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+
+    use super::*;
+
+    #[test]
+    fn a_collector_that_takes_a_part_says_how_much_it_did_not() {
+        let says = |rejected_spans, error_message: &str| {
+            let partial = ExportTracePartialSuccess { rejected_spans, error_message: error_message.to_owned() };
+            partial_of(&ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec())
+        };
+        assert_eq!(says(3, "no room"), (3, Some("no room".to_owned())));
+        assert_eq!(says(-1, ""), (0, None));
+        for nothing in [&b""[..], b"\xff\xff", b"<html>"] {
+            assert_eq!(partial_of(nothing), (0, None));
+        }
+    }
+
+    fn partial_of(body: &[u8]) -> (u64, Option<String>) {
+        let NotTaken { spans, why } = partial(body);
+        (spans, why)
+    }
+}

@@ -2,10 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { Child } from './process.mjs';
+import { NATS_SERVER } from './tools.mjs';
 import { until } from './until.mjs';
 
 const SERVICE = fileURLToPath(new URL('../peers/bet-service.mjs', import.meta.url));
@@ -35,6 +37,22 @@ export async function startBetService(t, way, where, books, name = `bet-service-
 export function httpBetService(port) {
   const base = `http://127.0.0.1:${port}`;
   return `[bet_service]\nkind = "http"\n[bet_service.http]\nurl = "${base}/bets"\nevents_url = "${base}/events"\ntables_url = "${base}/tables"`;
+}
+
+/** The same over NATS. */
+export function natsBetService(port) {
+  return `[bet_service]\nkind = "nats"\n[bet_service.nats]\nservers = ["nats://127.0.0.1:${port}"]`;
+}
+
+/** A NATS server that listens. */
+export async function startNats(t, port) {
+  const server = new Child(NATS_SERVER, ['--addr', '127.0.0.1', '--port', String(port)], join(t.folder, 'nats-server.log'));
+  t.defer(async () => {
+    if (!server.ended) await server.end('SIGKILL', 5);
+  });
+  await until('the NATS server listens', 10, () => new Promise((resolve, reject) => {
+    const socket = createConnection(port, '127.0.0.1', () => resolve(socket.destroy())).once('error', reject);
+  }));
 }
 
 /** A player page keeps the round events that come from now on, for `placeMany`. */

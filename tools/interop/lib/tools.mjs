@@ -54,6 +54,7 @@ export function missingPeers(binary) {
     [onPath('nft'), 'nft of nftables (tools/setup)'],
     [FFMPEG, 'FFmpeg 9 in target/tools-venv (tools/setup)'],
     [sitePackage('aiortc'), 'aiortc in target/tools-venv (tools/setup)'],
+    [sitePackage('opentelemetry/proto'), 'opentelemetry-proto in target/tools-venv (tools/setup)'],
     [existsSync(NATS_SERVER), 'nats-server in target/tools-venv (tools/setup)'],
     [WHIP_CLIENT, 'whip-client (tools/setup)'],
     [existsSync(NO_UPNP), `${NO_UPNP} (tools/setup)`],

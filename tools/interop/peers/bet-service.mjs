@@ -40,7 +40,7 @@ function stake(playerId, roundId, amount) {
 const tables = new Map();
 
 /** The answer to a bet: of the books, or a new entry in them. */
-async function bet({ requestId, playerId, table, signal }) {
+async function bet({ requestId, playerId, table, signal }, traceparent) {
   const known = books.get(requestId);
   if (known) {
     appendFileSync(booksFile, `${JSON.stringify({ requestId, again: true })}\n`);
@@ -51,7 +51,7 @@ async function bet({ requestId, playerId, table, signal }) {
   const reason = judge(playerId, table, roundId, payload, amount);
   const answer = reason ? { status: 'rejected', reason } : { status: 'accepted', requestId };
   if (!reason) stake(playerId, roundId, amount);
-  const entry = { requestId, playerId, table, roundId, key: idempotencyKey, amount, answer };
+  const entry = { requestId, playerId, table, roundId, key: idempotencyKey, amount, answer, traceparent };
   books.set(requestId, entry);
   appendFileSync(booksFile, `${JSON.stringify(entry)}\n`);
   await delay(JUDGING);
@@ -116,8 +116,8 @@ async function serveHttp() {
   const streams = new Set();
   const write = (stream, event) => stream.write(`id: ${event.roundId}/${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
   const routes = {
-    'POST /bets': async (document, response) => {
-      const answer = await bet(document);
+    'POST /bets': async (document, response, { traceparent }) => {
+      const answer = await bet(document, traceparent);
       response.writeHead(200, { 'Content-Type': 'application/json' }).end(JSON.stringify(answer));
     },
     'POST /tables': ({ table, live }, response) => {
@@ -139,7 +139,7 @@ async function serveHttp() {
     for await (const chunk of request.setEncoding('utf8')) body += chunk;
     const route = routes[`${request.method} ${request.url}`];
     if (!route) return response.writeHead(404).end();
-    await route(body && JSON.parse(body), response);
+    await route(body && JSON.parse(body), response, request.headers);
   });
   await new Promise((resolve) => server.listen(Number(where), '127.0.0.1', resolve));
 }
@@ -152,7 +152,7 @@ async function serveNats() {
     for await (const message of subscription) act(message.json(), message);
   };
   each(nats.subscribe('tableside.bets.*', { queue: 'bets' }), async (document, message) => {
-    message.respond(JSON.stringify(await bet(document)));
+    message.respond(JSON.stringify(await bet(document, message.headers?.get('traceparent'))));
   });
   each(nats.subscribe('tableside.tables.*'), ({ table, live }) => {
     tables.set(table, live);

@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
-import { createConnection } from 'node:net';
 import { join } from 'node:path';
 
-import { audit, bettingIsOpen, httpBetService, keepRounds, placeMany, startBetService, told } from '../lib/bets.mjs';
+import { audit, bettingIsOpen, httpBetService, keepRounds, natsBetService, placeMany, startBetService, startNats, told } from '../lib/bets.mjs';
 import { freePorts } from '../lib/gateway.mjs';
 import { AUTH, Issuer } from '../lib/issuer.mjs';
 import { PlayerPage } from '../lib/player-page.mjs';
-import { Child } from '../lib/process.mjs';
-import { NATS_SERVER } from '../lib/tools.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
 export const about = 'bets through a service of another make, over HTTP and a real NATS server; it is killed in mid-round and comes back';
@@ -89,20 +86,10 @@ async function plays(t, way, issuer) {
   await service.end('SIGKILL', 5);
 }
 
-async function startNats(t, port) {
-  const server = new Child(NATS_SERVER, ['--addr', '127.0.0.1', '--port', String(port)], join(t.folder, 'nats-server.log'));
-  t.defer(async () => {
-    if (!server.ended) await server.end('SIGKILL', 5);
-  });
-  await until('the NATS server listens', 10, () => new Promise((resolve, reject) => {
-    const socket = createConnection(port, '127.0.0.1', () => resolve(socket.destroy())).once('error', reject);
-  }));
-}
-
 function configuration(t, way, { http, admin, udp, port }) {
   const service = {
     http: httpBetService(port),
-    nats: `[bet_service]\nkind = "nats"\n[bet_service.nats]\nservers = ["nats://127.0.0.1:${port}"]`,
+    nats: natsBetService(port),
   };
   const file = join(t.folder, `${way}.toml`);
   writeFileSync(file, [
