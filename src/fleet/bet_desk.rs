@@ -9,10 +9,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bet_service::{Link, Said, TableChange};
 use crate::bets::{Announcement, Answer, Decision, Desk, DeskLimits, RoundBook, RoundEvent, RoundReport};
+use crate::net::wake_promptly;
 use crate::shard::TableId;
 
 use super::bet_ledger::{Ledger, Origin};
-use super::shard_thread::{Command, NodeBet};
+use super::shard_thread::{BetAnswer, Command, NodeBet};
 
 /// Bets of all shards that wait for the desk. When it is full, the shard refuses further ones.
 pub(super) const QUEUE: usize = 4096;
@@ -46,9 +47,15 @@ pub(super) struct Room {
     pub(super) bets: mpsc::Receiver<NodeBet>,
     /// Unbounded: one message for a table's beginning or end, one for the node's end.
     pub(super) news: mpsc::UnboundedReceiver<News>,
-    pub(super) shards: Vec<mpsc::Sender<Command>>,
+    pub(super) shards: Vec<ShardWays>,
     pub(super) report: watch::Sender<RoundReport>,
     pub(super) ledger: Ledger,
+}
+
+/// The ways to one shard.
+pub(super) struct ShardWays {
+    pub(super) answers: mpsc::Sender<BetAnswer>,
+    pub(super) commands: mpsc::Sender<Command>,
 }
 
 /// Starts the desk on a thread of its own: on those of the control plane, which yield to the shards, a flood of
@@ -58,7 +65,12 @@ pub(super) struct Room {
 /// The thread or its runtime cannot be started.
 pub(super) fn start(room: Room) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    thread::Builder::new().name("bets".to_owned()).spawn(move || runtime.block_on(run(room))).map(drop)
+    thread::Builder::new().name("bets".to_owned()).spawn(move || {
+        // Where that cannot be, everything works, and later under load.
+        let _ = wake_promptly();
+        runtime.block_on(run(room));
+    })?;
+    Ok(())
 }
 
 /// Works until the node ends.
@@ -243,48 +255,42 @@ impl Counter {
 /// The ways to the shards. What one has no room for waits here, in order: answers, of which the desk's limits bound the
 /// number, and a few round events. A shard that is slow delays no other.
 struct Outbox {
-    shards: Vec<Way>,
+    answers: Vec<Way<BetAnswer>>,
+    /// Half of a shard's queue of commands is left to media of other shards, which is dropped where it finds no room.
+    events: Vec<Way<Command>>,
     retry_at: Option<Instant>,
 }
 
-struct Way {
-    commands: mpsc::Sender<Command>,
-    waiting: VecDeque<Command>,
-}
-
 impl Outbox {
-    fn new(shards: Vec<mpsc::Sender<Command>>) -> Self {
-        let way = |commands| Way { commands, waiting: VecDeque::new() };
-        Self { shards: shards.into_iter().map(way).collect(), retry_at: None }
+    fn new(shards: Vec<ShardWays>) -> Self {
+        let (answers, events) =
+            shards.into_iter().map(|ways| (Way::new(ways.answers, 1), Way::new(ways.commands, 2))).unzip();
+        Self { answers, events, retry_at: None }
     }
 
     /// So much waits for a shard that no more is taken: the queue to the desk fills, and shards refuse by themselves.
     fn is_long(&self) -> bool {
-        self.shards.iter().any(|way| way.waiting.len() >= QUEUE)
+        self.answers.iter().any(|way| way.waiting.len() >= QUEUE)
     }
 
-    /// Nothing waits for a shard.
+    /// No answer waits for a shard.
     fn is_empty(&self) -> bool {
-        self.shards.iter().all(|way| way.waiting.is_empty())
+        self.answers.iter().all(|way| way.waiting.is_empty())
     }
 
     fn answer(&mut self, answer: Answer<Origin>) {
         let Answer { to: Origin { to: (shard, to), .. }, bet_id, outcome, stamps, late } = answer;
-        let command = Command::BetAnswer(Box::new(Answer { to, bet_id, outcome, stamps, late }));
-        self.send(usize::from(shard.0), command);
-    }
-
-    fn announce(&mut self, table: TableId, event: &Arc<Announcement>) {
-        for shard in 0..self.shards.len() {
-            self.send(shard, Command::Round { table, event: event.clone() });
+        let Some(way) = self.answers.get_mut(usize::from(shard.0)) else { return };
+        if !way.send(Box::new(Answer { to, bet_id, outcome, stamps, late })) {
+            self.retry_at.get_or_insert_with(|| now() + RETRY);
         }
     }
 
-    fn send(&mut self, shard: usize, command: Command) {
-        let Some(way) = self.shards.get_mut(shard) else { return };
-        way.waiting.push_back(command);
-        if !way.flush() {
-            self.retry_at.get_or_insert_with(|| now() + RETRY);
+    fn announce(&mut self, table: TableId, event: &Arc<Announcement>) {
+        for way in &mut self.events {
+            if !way.send(Command::Round { table, event: event.clone() }) {
+                self.retry_at.get_or_insert_with(|| now() + RETRY);
+            }
         }
     }
 
@@ -292,26 +298,42 @@ impl Outbox {
         if self.retry_at.is_some_and(|at| at <= now) {
             // All of them, whichever still has no room.
             let mut all_sent = true;
-            for way in &mut self.shards {
-                all_sent &= way.flush();
-            }
+            self.answers.iter_mut().for_each(|way| all_sent &= way.flush());
+            self.events.iter_mut().for_each(|way| all_sent &= way.flush());
             self.retry_at = (!all_sent).then(|| now + RETRY);
         }
     }
 }
 
-impl Way {
-    /// `false` if something still waits. Half of a shard's queue is left to media of other shards, which is dropped where it
-    /// finds no room. A shard that has ended hears nothing.
+/// A bounded queue, and what it has no room for.
+struct Way<T> {
+    queue: mpsc::Sender<T>,
+    /// Of the queue one part in so many may be filled from here.
+    share: usize,
+    waiting: VecDeque<T>,
+}
+
+impl<T> Way<T> {
+    fn new(queue: mpsc::Sender<T>, share: usize) -> Self {
+        Self { queue, share, waiting: VecDeque::new() }
+    }
+
+    /// Now or later; `false` if it waits.
+    fn send(&mut self, item: T) -> bool {
+        self.waiting.push_back(item);
+        self.flush()
+    }
+
+    /// `false` if something still waits. A shard that has ended hears nothing.
     fn flush(&mut self) -> bool {
-        while let Some(command) = self.waiting.pop_front() {
-            let room = self.commands.capacity();
-            if room > 0 && room < self.commands.max_capacity().div_ceil(2) {
-                self.waiting.push_front(command);
+        while let Some(item) = self.waiting.pop_front() {
+            let (room, size) = (self.queue.capacity(), self.queue.max_capacity());
+            if room > 0 && room < size - size / self.share {
+                self.waiting.push_front(item);
                 return false;
             }
-            if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
-                self.waiting.push_front(command);
+            if let Err(mpsc::error::TrySendError::Full(item)) = self.queue.try_send(item) {
+                self.waiting.push_front(item);
                 return false;
             }
         }
@@ -343,7 +365,8 @@ mod tests {
         service: ServiceEnd,
         bets: mpsc::Sender<NodeBet>,
         news: mpsc::UnboundedSender<News>,
-        shards: Vec<mpsc::Receiver<Command>>,
+        answers: Vec<mpsc::Receiver<BetAnswer>>,
+        commands: Vec<mpsc::Receiver<Command>>,
         rounds: watch::Receiver<RoundReport>,
     }
 
@@ -355,11 +378,15 @@ mod tests {
     fn desk_with(room: usize, recorder: Option<Recorder>) -> Table {
         let ((link, service), (bets, incoming)) = (link(Tracer::off(&Log::default())), mpsc::channel(QUEUE));
         let (news, incoming_news) = mpsc::unbounded_channel();
-        let (senders, shards) = (0..2).map(|_| mpsc::channel(room)).unzip();
+        let way = |_| {
+            let ((answers, answered), (commands, commanded)) = (mpsc::channel(room), mpsc::channel(room));
+            (ShardWays { answers, commands }, (answered, commanded))
+        };
+        let (ways, (answers, commands)): (Vec<_>, (Vec<_>, Vec<_>)) = (0..2).map(way).unzip();
         let (report, rounds) = watch::channel(RoundReport::default());
         let ledger = Ledger::new(recorder, Tracer::off(&Log::default()), (now(), Duration::ZERO));
-        tokio::spawn(run(Room { link, bets: incoming, news: incoming_news, shards: senders, report, ledger }));
-        Table { service, bets, news, shards, rounds }
+        tokio::spawn(run(Room { link, bets: incoming, news: incoming_news, shards: ways, report, ledger }));
+        Table { service, bets, news, answers, commands, rounds }
     }
 
     fn bet(shard: u16, slot: u32, player: &str, key: &str) -> NodeBet {
@@ -376,8 +403,8 @@ mod tests {
         }
     }
 
-    async fn told(shard: &mut mpsc::Receiver<Command>) -> (u32, String, Outcome) {
-        let Some(Command::BetAnswer(answer)) = shard.recv().await else { panic!("an answer") };
+    async fn told(shard: &mut mpsc::Receiver<BetAnswer>) -> (u32, String, Outcome) {
+        let answer = shard.recv().await.expect("an answer");
         (answer.to.slot, answer.bet_id.to_string(), answer.outcome)
     }
 
@@ -393,11 +420,11 @@ mod tests {
         assert_eq!(other.player.as_str(), "bob", "the repeated key waits with the first");
         let outcome = Outcome::rejected("round_closed");
         table.service.said.send(Said::Answer { ticket: passed.ticket, outcome: outcome.clone() }).await.unwrap();
-        assert_eq!(told(&mut table.shards[0]).await, (7, "k".to_owned(), outcome.clone()));
-        assert_eq!(told(&mut table.shards[1]).await, (8, "k".to_owned(), outcome));
+        assert_eq!(told(&mut table.answers[0]).await, (7, "k".to_owned(), outcome.clone()));
+        assert_eq!(told(&mut table.answers[1]).await, (8, "k".to_owned(), outcome));
         table.service.said.send(Said::NotSent(other.ticket)).await.unwrap();
         let unavailable = Outcome::Refused(Refused::Unavailable);
-        assert_eq!(told(&mut table.shards[1]).await, (9, "k".to_owned(), unavailable));
+        assert_eq!(told(&mut table.answers[1]).await, (9, "k".to_owned(), unavailable));
     }
 
     #[tokio::test]
@@ -409,12 +436,12 @@ mod tests {
         table.news.send(News::Ending { done }).unwrap();
         ended.await.unwrap();
         // By then it is on its way to the shard, before the word to end its sessions.
-        let Ok(Command::BetAnswer(first)) = table.shards[0].try_recv() else { panic!("an answer") };
+        let first = table.answers[0].try_recv().expect("an answer");
         assert_eq!((first.to.slot, first.outcome), (7, Outcome::Unconfirmed));
         table.bets.send(bet(0, 8, "bob", "k")).await.unwrap();
-        assert_eq!(told(&mut table.shards[0]).await.2, Outcome::Refused(Refused::Unavailable), "it comes too late");
+        assert_eq!(told(&mut table.answers[0]).await.2, Outcome::Refused(Refused::Unavailable), "it comes too late");
         table.service.said.send(Said::Answer { ticket: passed.ticket, outcome: Outcome::Accepted }).await.unwrap();
-        assert_eq!(told(&mut table.shards[0]).await, (7, "k".to_owned(), Outcome::Accepted), "who is still there");
+        assert_eq!(told(&mut table.answers[0]).await, (7, "k".to_owned(), Outcome::Accepted), "who is still there");
     }
 
     /// A trail in a directory, whose records are durable before an outcome is told.
@@ -455,7 +482,7 @@ mod tests {
         let mut table = desk_with(16, Some(recorder));
         table.bets.send(bet(0, 7, "ann", "k")).await.unwrap();
         answers(&mut table, Outcome::rejected("round_closed")).await;
-        assert_eq!(told(&mut table.shards[0]).await.0, 7);
+        assert_eq!(told(&mut table.answers[0]).await.0, 7);
         let written = records(&directory.0);
         for part in
             [r#""player":"ann""#, r#""bet":"k""#, r#""outcome":"rejected","reason":"round_closed","late":false"#]
@@ -494,11 +521,11 @@ mod tests {
             pace.tick().await;
             table.bets.send(bet(0, n, "ann", &format!("k{n}"))).await.unwrap();
             let outcome = tokio::select! {
-                (_, _, outcome) = told(&mut table.shards[0]) => outcome,
+                (_, _, outcome) = told(&mut table.answers[0]) => outcome,
                 passed = table.service.requests.recv() => {
                     let (ticket, outcome) = (passed.unwrap().ticket, Outcome::Accepted);
                     table.service.said.send(Said::Answer { ticket, outcome }).await.unwrap();
-                    told(&mut table.shards[0]).await.2
+                    told(&mut table.answers[0]).await.2
                 }
             };
             if outcome == wanted {
@@ -508,7 +535,7 @@ mod tests {
         until(&mut table, Outcome::Refused(Refused::Unavailable)).await;
         assert!(audit.report().failing);
         table.bets.send(bet(0, 0, "ann", "k0")).await.unwrap();
-        assert_eq!(told(&mut table.shards[0]).await, (0, "k0".to_owned(), Outcome::Accepted));
+        assert_eq!(told(&mut table.answers[0]).await, (0, "k0".to_owned(), Outcome::Accepted));
         fs::rename(&gone, directory.0.join("trail")).unwrap();
         until(&mut table, Outcome::Accepted).await;
         drop(table);
@@ -522,7 +549,7 @@ mod tests {
         let mut table = desk(16);
         drop(table.service);
         table.bets.send(bet(0, 1, "ann", "k2")).await.unwrap();
-        assert_eq!(told(&mut table.shards[0]).await, (1, "k2".to_owned(), Outcome::Refused(Refused::Unavailable)));
+        assert_eq!(told(&mut table.answers[0]).await, (1, "k2".to_owned(), Outcome::Refused(Refused::Unavailable)));
     }
 
     #[tokio::test]
@@ -535,7 +562,7 @@ mod tests {
             }
         };
         let mut refused = 0;
-        let shard = &mut table.shards[0];
+        let shard = &mut table.answers[0];
         let receiving = async {
             while refused < bets - 4096 {
                 let (_, _, outcome) = told(shard).await;
@@ -558,7 +585,7 @@ mod tests {
                 RoundEvent { kind, round_id: Id::new("r").unwrap(), capture_ts: 1.0, fields: serde_json::Map::new() };
             table.service.said.send(Said::Round { table: name.into(), event }).await.unwrap();
         }
-        for shard in &mut table.shards {
+        for shard in &mut table.commands {
             for kind in [RoundKind::Open, RoundKind::Void] {
                 let Some(Command::Round { table: TableId(4), event }) = shard.recv().await else { panic!("an event") };
                 assert_eq!(event.kind, kind);

@@ -29,7 +29,7 @@ use crate::shard::{
 use crate::traces::{TraceReport, Tracer};
 
 use super::admission::{Admission, AdmissionReport, RETRY_WHEN_FULL};
-use super::bet_desk::{self, News, TableNews};
+use super::bet_desk::{self, News, ShardWays, TableNews};
 use super::bet_ledger::Ledger;
 use super::client::ClientNetwork;
 use super::directory::{Directory, IceSession, Session, TableSeed};
@@ -167,7 +167,8 @@ impl Node {
         let mut tuning = Vec::new();
         let mut shards = Vec::new();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| shard_thread::queue()).unzip();
-        for (n, commands) in receivers.into_iter().enumerate() {
+        let (tellers, answers): (Vec<_>, Vec<_>) = (0..count).map(|_| shard_thread::answers()).unzip();
+        for (n, (commands, answers)) in receivers.into_iter().zip(answers).enumerate() {
             let address = SocketAddr::new(config.media.listen, config.media.first_port + n as u16);
             let (report, reports) = watch::channel(ShardReport::default());
             let seat = Seat {
@@ -189,6 +190,7 @@ impl Node {
                 options: options.clone(),
                 tcp: tcp_options(config),
                 commands,
+                answers,
                 peers: senders.clone(),
                 events: events.clone(),
                 bets: bet_service.is_some().then(|| bets.clone()),
@@ -210,7 +212,11 @@ impl Node {
                 link,
                 bets: incoming_bets,
                 news,
-                shards: senders.clone(),
+                shards: tellers
+                    .into_iter()
+                    .zip(&senders)
+                    .map(|(answers, commands)| ShardWays { answers, commands: commands.clone() })
+                    .collect(),
                 report: round_report,
                 ledger: Ledger::new(recorder, tracer.clone(), (instant, ntp.to_unix())),
             };

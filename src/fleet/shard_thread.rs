@@ -12,6 +12,7 @@ use crate::bets::{Announcement, Answer, Arrival, PlayerId, Refused};
 use crate::fanout::SendBatch;
 use crate::net::{
     IceTcp, RecvBatch, RtcpLane, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time,
+    wake_promptly,
 };
 use crate::rtc::TransportAddress;
 use crate::rtc::ice_lite::Ufrag;
@@ -27,6 +28,9 @@ use super::utilisation::Utilisation;
 /// Commands and peers' packets that wait for a shard. A GOP of a new subscription fits several times. When it is full,
 /// the control plane waits and a peer drops the packet and counts it: a slow shard never delays another.
 const QUEUE: usize = 16 * 1024;
+
+/// Answers to bets that wait for a shard, apart from media of other shards. When it is full, the desk keeps them.
+const ANSWERS: usize = 4096;
 
 /// Commands taken before the socket is looked at again.
 const COMMANDS_PER_TURN: usize = 256;
@@ -110,7 +114,6 @@ pub(super) enum Command {
         reply: oneshot::Sender<bool>,
     },
     Peer(PeerMessage),
-    BetAnswer(Box<Answer<SlotKey>>),
     Round {
         table: TableId,
         event: Arc<Announcement>,
@@ -136,6 +139,7 @@ pub(super) struct Seat {
     /// Without it there is no ICE-TCP.
     pub(super) tcp: Option<TcpOptions>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) answers: mpsc::Receiver<BetAnswer>,
     pub(super) peers: Vec<mpsc::Sender<Command>>,
     /// Unbounded: one message per beginning or end of a session or table, so the sessions bound it; losing one would
     /// leak a session.
@@ -146,11 +150,18 @@ pub(super) struct Seat {
     pub(super) report: watch::Sender<ShardReport>,
 }
 
+/// The answer to a bet signal of a session of the shard.
+pub(super) type BetAnswer = Box<Answer<SlotKey>>;
+
 /// A bet signal of a session of this node.
 pub(super) type NodeBet = Arrival<(ShardId, SlotKey)>;
 
 pub(super) fn queue() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
     mpsc::channel(QUEUE)
+}
+
+pub(super) fn answers() -> (mpsc::Sender<BetAnswer>, mpsc::Receiver<BetAnswer>) {
+    mpsc::channel(ANSWERS)
 }
 
 /// Starts the thread; returns when its sockets are bound, with the bound address and what the kernel granted.
@@ -160,6 +171,8 @@ pub(super) fn queue() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> {
     let (bound, outcome) = oneshot::channel();
     thread::Builder::new().name(format!("shard-{}", seat.config.id.0)).spawn(move || {
+        // Where that cannot be, everything works, and later under load.
+        let _ = wake_promptly();
         match bind(&seat) {
             Ok((socket, tcp, waiter, tuning)) => {
                 let _ = bound.send(Ok((socket.local_address(), tuning)));
@@ -235,6 +248,7 @@ struct Turn {
     lanes: [Lane; 2],
     departures: SendBatch,
     commands: mpsc::Receiver<Command>,
+    answers: mpsc::Receiver<BetAnswer>,
     peers: Peers,
     events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
     bets: Option<mpsc::Sender<NodeBet>>,
@@ -265,6 +279,7 @@ impl Turn {
             lanes: RtcpLane::ALL.map(Lane::new),
             departures: Shard::send_batch(),
             commands: seat.commands,
+            answers: seat.answers,
             peers: Peers::new(seat.peers),
             events: seat.events,
             bets: seat.bets,
@@ -290,10 +305,15 @@ impl Turn {
                 Poll::Ready(None) => return Ok(()),
                 Poll::Pending => None,
             };
-            let busy = first.is_some() || self.shard.has_handshakes();
+            let answer = match self.answers.poll_recv(&mut context) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => None,
+            };
+            let busy = first.is_some() || answer.is_some() || self.shard.has_handshakes();
             let wait = if busy { Duration::ZERO } else { self.next_wake().saturating_duration_since(now()) };
             let arrivals = self.waiter.wait(wait)?;
             self.begin();
+            self.take_answers(answer);
             if self.take_commands(first).is_break() {
                 return Ok(());
             }
@@ -355,6 +375,8 @@ impl Turn {
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = next else { break };
             if let Command::Shutdown { reply } = command {
+                // What was told before goes out before.
+                self.take_answers(None);
                 self.shard.close_all(now);
                 self.drain(now);
                 self.send_report(now);
@@ -391,9 +413,17 @@ impl Turn {
                 let _ = reply.send(self.shard.close_session(now, key, cause));
             }
             Command::Peer(message) => self.shard.handle_peer(now, message),
-            Command::BetAnswer(answer) => self.shard.handle_bet_answer(now, &answer),
             Command::Round { table, event } => self.shard.handle_round_event(now, table, event),
             Command::Shutdown { .. } => unreachable!("taken by the caller"),
+        }
+    }
+
+    /// Answers to bets, of which the desk's limits bound the number.
+    fn take_answers(&mut self, first: Option<BetAnswer>) {
+        let mut next = first.or_else(|| self.answers.try_recv().ok());
+        while let Some(answer) = next {
+            self.shard.handle_bet_answer(now(), &answer);
+            next = self.answers.try_recv().ok();
         }
     }
 
@@ -469,11 +499,17 @@ impl Turn {
         }
     }
 
-    /// Sends and says everything the shard has.
+    /// Says and sends everything the shard has. Bets go first: a frame for a thousand players takes milliseconds.
     fn drain(&mut self, now: Instant) {
+        self.say(now);
         self.transmit(now);
+        self.say(now);
+        // What was refused at last.
+        self.transmit(now);
+    }
+
+    fn say(&mut self, now: Instant) {
         self.peers.retry();
-        let mut refused = false;
         while let Some(event) = self.shard.poll_event() {
             match event {
                 ShardEvent::Peer { to, message } => {
@@ -486,30 +522,34 @@ impl Turn {
                         tcp.close(peer);
                     }
                 }
-                ShardEvent::Bet(bet) => refused |= !self.pass_on(now, *bet),
+                ShardEvent::Bet(bet) => self.pass_on(now, *bet),
                 event => {
                     // Only at the node's end is nobody listening.
                     let _ = self.events.send((self.id, event));
                 }
             }
         }
-        if refused {
-            self.transmit(now);
-        }
     }
 
-    /// Gives a bet to the desk; `false` if it was refused, and there is an answer to be sent.
-    fn pass_on(&mut self, now: Instant, bet: Arrival<SlotKey>) -> bool {
+    /// Gives a bet to the desk, or refuses it.
+    fn pass_on(&mut self, now: Instant, bet: Arrival<SlotKey>) {
         let id = self.id;
         let refused = match &self.bets {
             Some(desk) => desk.try_send(bet.at(|key| (id, key))).map_err(|error| error.into_inner().at(|(_, key)| key)),
             None => Err(bet),
         };
-        refused.map_err(|bet| self.shard.refuse_bet(now, &bet, Refused::Unavailable)).is_ok()
+        if let Err(bet) = refused {
+            self.shard.refuse_bet(now, &bet, Refused::Unavailable);
+        }
     }
 
     fn transmit(&mut self, now: Instant) {
-        while self.shard.poll_transmit(now, &mut self.departures) {
+        loop {
+            // In the midst of a frame, too: they go out before the rest of it.
+            self.take_answers(None);
+            if !self.shard.poll_transmit(now, &mut self.departures) {
+                return;
+            }
             let mut sent = self.socket.send_batch(&self.departures);
             if let Some(tcp) = self.tcp.as_mut().filter(|_| !self.departures.tcp_messages().is_empty()) {
                 sent += tcp.send_batch(&self.departures);
@@ -575,6 +615,7 @@ mod tests {
             options: UdpOptions::default(),
             tcp: Some(TcpOptions::default()),
             commands: queue().1,
+            answers: answers().1,
             peers: Vec::new(),
             events: mpsc::unbounded_channel().0,
             bets: None,

@@ -27,7 +27,7 @@ mod tests;
 
 pub use addresses::host_addresses;
 pub use dscp::{Dscp, Markings};
-pub use process::{raise_open_file_limit, yield_to_shards};
+pub use process::{raise_open_file_limit, wake_promptly, yield_to_shards};
 pub use receive::RecvBatch;
 pub use rtcp_lanes::RtcpLane;
 pub use send::SendOutcome;

@@ -22,6 +22,11 @@ const FLUSH_PACKETS: usize = 256;
 /// of a large keyframe as much as one message takes.
 const RUN: usize = 32;
 
+/// What a batch of a flush has at least, where there is so much: a quarter of a millisecond or so. Control, answers to bets
+/// among it, waits for no more than that.
+const SLICE_MESSAGES: usize = 64;
+const SLICE_BYTES: usize = 128 * 1024;
+
 /// Players whose state is loaded together.
 const TOUCHED: usize = 16;
 
@@ -287,7 +292,7 @@ impl Shard {
         }
     }
 
-    /// Seals the batch for one player after the other; `false` when the send buffer is full.
+    /// Seals the batch for one player after the other; `false` when it is to be sent before it goes on.
     fn run_flush(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         let Some(flush) = &mut self.flush else { return true };
         let Some(table) = self.tables.get_mut(&flush.table) else { return true };
@@ -330,6 +335,9 @@ impl Shard {
                 }
             }
             flush.next_player += 1;
+            if batch.messages().len() >= SLICE_MESSAGES || batch.bytes().len() >= SLICE_BYTES {
+                return false;
+            }
         }
         true
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tableside::fanout::{MAX_DATAGRAM, SendBatch};
+use tableside::fanout::{MAX_DATAGRAM, SendBatch, TrafficClass};
+use tableside::shard::EndCause;
 
 use crate::world::{Dealer, Dice, Side, VIDEO_SSRC, World};
 
@@ -54,6 +55,42 @@ fn a_frame_to_a_player_is_one_run_wherever_a_batch_ends() {
         runs.extend(batch.messages().iter().map(|message| message.segments()));
     }
     assert_eq!(runs, [PACKETS; 5]);
+}
+
+/// A frame for many players leaves in slices, between which an answer to a bet, or a goodbye, need not wait.
+#[test]
+fn control_goes_out_in_the_midst_of_a_frame() {
+    const PLAYERS: usize = 150;
+    let mut world = World::new(1);
+    let (now, table) = (world.now, world.table.clone());
+    world.shards[0].add_local_publisher(now, &table, Dealer::media());
+    let players: Vec<usize> = (0..PLAYERS).map(|_| world.add_player(0)).collect();
+    world.connect_all();
+    let mut dealer = Dealer::new(2, 1000);
+    for keyframe in [true, false] {
+        for packet in dealer.next_frame(keyframe) {
+            world.shards[0].handle_local(world.now, table.id, packet);
+        }
+        if keyframe {
+            world.run(FRAME);
+        }
+    }
+    let shard = &mut world.shards[0];
+    let mut batch = SendBatch::with_capacity(512 * 1024, 512);
+    assert!(shard.poll_transmit(world.now, &mut batch));
+    let first = batch.messages().len();
+    assert!(first < PLAYERS / 2, "{first} players at once");
+    shard.close_session(world.now, world.peers[players[PLAYERS - 1]].key.expect("a session"), EndCause::Deleted);
+    assert!(shard.poll_transmit(world.now, &mut batch));
+    assert!(
+        batch.messages().iter().all(|message| message.class == TrafficClass::Data),
+        "the goodbye goes before the rest"
+    );
+    let mut rest = 0;
+    while shard.poll_transmit(world.now, &mut batch) {
+        rest += batch.messages().len();
+    }
+    assert_eq!(first + rest, PLAYERS - 1, "all but who has left");
 }
 
 /// What comes late comes to everybody, also where it does not fit into one batch.
