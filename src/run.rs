@@ -95,10 +95,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         _ = signals.next() => warn!("told twice: ending at once"),
     }
     tokio::select! {
-        () = async {
-            node.close_audit().await;
-            exporter.close().await;
-        } => {}
+        // All players have been told by now: what comes after is of attempts that nobody waits for.
+        ((), ()) = async { tokio::join!(node.close_audit(), exporter.close()) } => {}
         _ = signals.next() => warn!("told again: the audit trail and the last traces are not waited for"),
     }
     anyhow::ensure!(!broken, "a shard has failed");

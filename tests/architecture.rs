@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("net", &["config", "media", "rtc", "fanout"]),
     ("outbound", &[]),
     ("traces", &["config", "bets", "outbound"]),
-    ("bet_service", &["config", "bets", "traces"]),
+    ("bet_service", &["config", "bets", "net", "traces"]),
     ("audit", &["config", "bets"]),
     (
         "fleet",

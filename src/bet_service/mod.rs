@@ -38,6 +38,7 @@ use tokio::sync::mpsc;
 
 use crate::bets::{Outcome, Passed, RoundEvent, Ticket};
 use crate::config::{BetServiceKind, Config};
+use crate::net::wake_promptly;
 use crate::traces::Tracer;
 
 pub use breaker::BreakerState;
@@ -179,6 +180,8 @@ fn connect_apart(connector: impl Connector, tracer: Tracer) -> io::Result<Link> 
     let (link, end) = link(tracer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("bet-service".to_owned()).spawn(move || {
+        // Where that cannot be, everything works, and later under load.
+        let _ = wake_promptly();
         runtime.block_on(connector.run(end));
         // A file that is being read must not hold up the process.
         runtime.shutdown_background();

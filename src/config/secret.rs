@@ -17,6 +17,12 @@ impl PlayerKey {
         self.0.as_deref()
     }
 
+    /// Of these bytes.
+    #[cfg(test)]
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        Self(Some(bytes.to_vec()))
+    }
+
     /// What is in a file, but for white space around it.
     ///
     /// # Errors

@@ -74,7 +74,9 @@ impl Summary<'_> {
     fn traces(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let traces = &self.0.traces;
         let Some(endpoint) = &traces.endpoint else { return Ok(()) };
-        write!(f, "\n  traces       {} of 100 bet signals, to {endpoint}", 100.0 * traces.sample_ratio)
+        // A query may hold a key.
+        let place = endpoint.as_str().split('?').next().unwrap_or_default();
+        write!(f, "\n  traces       {} of all bet signals, to {place}", traces.sample_ratio)
     }
 
     fn tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

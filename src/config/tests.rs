@@ -384,6 +384,39 @@ fn an_audit_trail_without_a_key_that_signs_is_refused() {
 }
 
 #[test]
+fn logs_and_traces_are_held_to_what_they_need() {
+    let directory = Directory::new();
+    directory.write("jwks.json", JWKS);
+    directory.write("players.key", &format!(" {}\n", "x".repeat(32)));
+    directory.write("short.key", "secret");
+    directory.write("headers.txt", "api-key: secret");
+    directory.write("broken.txt", "no header");
+    directory.write("ca.pem", "no certificate");
+    let load = |lines: &str| Config::load(&directory.write("gateway.toml", &format!("{AUTH}{lines}")));
+    let config = load("[log]\nplayer_ids = \"hashed\"\nplayer_key_file = \"players.key\"\n[traces]\nendpoint = \"https://c/v1/traces?k=1\"\nheaders_file = \"headers.txt\"\nsample_ratio = 0.07\n").unwrap();
+    assert_eq!(config.log.player_key.as_bytes(), Some(&[b'x'; 32][..]));
+    assert!(config.traces.headers.iter().eq([&("api-key".to_owned(), "secret".to_owned())]));
+    assert!(config.summary().to_string().contains("traces       0.07 of all bet signals, to https://c/v1/traces"));
+    assert!(!format!("{config:?}").contains("secret") && !config.summary().to_string().contains("k=1"));
+    for (lines, key, says) in [
+        ("[log]\nplayer_ids = \"hashed\"\n", "log.player_ids", "log.player_key_file is not set"),
+        ("[log]\nplayer_key_file = \"short.key\"\n", "log.player_key_file", "fewer than 32 bytes"),
+        ("[traces]\nsample_ratio = 1.5\n", "traces.sample_ratio", "0 (none) to 1 (all)"),
+        ("[traces]\nsample_ratio = nan\n", "traces.sample_ratio", "0 (none) to 1 (all)"),
+        ("[traces]\nca_file = \"ca.pem\"\n", "traces.ca_file", "traces.endpoint, which is not set"),
+        ("[traces]\nheaders_file = \"headers.txt\"\n", "traces.headers_file", "traces.endpoint, which is not set"),
+        ("[traces]\nendpoint = \"http://c/\"\nca_file = \"ca.pem\"\n", "traces.ca_file", "is for https"),
+        ("[traces]\nendpoint = \"https://c/\"\nca_file = \"ca.pem\"\n", "traces.ca_file", "BEGIN CERTIFICATE"),
+        ("[traces]\nendpoint = \"https://c/\"\nheaders_file = \"broken.txt\"\n", "traces.headers_file", "line 1"),
+    ] {
+        let error = load(lines).unwrap_err();
+        let at = error.diagnostic().unwrap();
+        assert_eq!(at.key.as_deref(), Some(key), "{error}");
+        assert!(at.message.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nonexistent/gateway.toml")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read /nonexistent/gateway.toml");

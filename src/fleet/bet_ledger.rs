@@ -56,7 +56,7 @@ impl Ledger {
     /// What is to be remembered of a signal.
     pub(super) fn origin(&self, bet: &NodeBet) -> Origin {
         let active = self.tracer.begin(bet.signal.trace);
-        let is_told_of = self.recorder.is_some() || active.sampled || tracing::enabled!(Level::DEBUG);
+        let is_told_of = self.recorder.is_some() || self.tracer.records(&active) || tracing::enabled!(Level::DEBUG);
         let subject = is_told_of.then(|| {
             Arc::new(Subject {
                 player: bet.player.clone(),

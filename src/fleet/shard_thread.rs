@@ -32,6 +32,9 @@ const QUEUE: usize = 16 * 1024;
 /// Answers to bets that wait for a shard, apart from media of other shards. When it is full, the desk keeps them.
 const ANSWERS: usize = 4096;
 
+/// Answers taken before a frame, or the socket, is looked at again: half a millisecond or so.
+const ANSWERS_PER_TURN: usize = 64;
+
 /// Commands taken before the socket is looked at again.
 const COMMANDS_PER_TURN: usize = 256;
 
@@ -250,6 +253,8 @@ struct Turn {
     commands: mpsc::Receiver<Command>,
     answers: mpsc::Receiver<BetAnswer>,
     peers: Peers,
+    /// Over TCP: to be closed once what there is for them was sent.
+    leaving: Vec<SocketAddr>,
     events: mpsc::UnboundedSender<(ShardId, ShardEvent)>,
     bets: Option<mpsc::Sender<NodeBet>>,
     report: watch::Sender<ShardReport>,
@@ -281,6 +286,7 @@ impl Turn {
             commands: seat.commands,
             answers: seat.answers,
             peers: Peers::new(seat.peers),
+            leaving: Vec::new(),
             events: seat.events,
             bets: seat.bets,
             report: seat.report,
@@ -375,8 +381,10 @@ impl Turn {
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = next else { break };
             if let Command::Shutdown { reply } = command {
-                // What was told before goes out before.
-                self.take_answers(None);
+                // What was told before goes out before, and leaves the goodbyes their room.
+                while self.take_answers(None) {
+                    self.drain(now);
+                }
                 self.shard.close_all(now);
                 self.drain(now);
                 self.send_report(now);
@@ -418,13 +426,18 @@ impl Turn {
         }
     }
 
-    /// Answers to bets, of which the desk's limits bound the number.
-    fn take_answers(&mut self, first: Option<BetAnswer>) {
+    /// Answers to bets; those beyond a turn's share wait for the next. `false` if there is none left.
+    fn take_answers(&mut self, first: Option<BetAnswer>) -> bool {
         let mut next = first.or_else(|| self.answers.try_recv().ok());
-        while let Some(answer) = next {
+        for _ in 0..ANSWERS_PER_TURN {
+            let Some(answer) = next else { return false };
             self.shard.handle_bet_answer(now(), &answer);
             next = self.answers.try_recv().ok();
         }
+        if let Some(answer) = next {
+            self.shard.handle_bet_answer(now(), &answer);
+        }
+        true
     }
 
     fn take_datagrams(&mut self) {
@@ -503,25 +516,31 @@ impl Turn {
     fn drain(&mut self, now: Instant) {
         self.say(now);
         self.transmit(now);
-        self.say(now);
-        // What was refused at last.
-        self.transmit(now);
+        if self.say(now) {
+            // A bet was refused, say.
+            self.transmit(now);
+        }
+        // Their goodbyes have been sent.
+        for peer in self.leaving.drain(..) {
+            if let Some(tcp) = &mut self.tcp {
+                tcp.close(peer);
+            }
+        }
     }
 
-    fn say(&mut self, now: Instant) {
+    /// `false` if there was nothing to say.
+    fn say(&mut self, now: Instant) -> bool {
         self.peers.retry();
+        let mut any = false;
         while let Some(event) = self.shard.poll_event() {
+            any = true;
             match event {
                 ShardEvent::Peer { to, message } => {
                     if !self.peers.tell(to, message) {
                         self.shard.dropped(DropReason::ShardQueueFull, 1);
                     }
                 }
-                ShardEvent::Disconnect { peer } => {
-                    if let Some(tcp) = &mut self.tcp {
-                        tcp.close(peer);
-                    }
-                }
+                ShardEvent::Disconnect { peer } => self.leaving.push(peer),
                 ShardEvent::Bet(bet) => self.pass_on(now, *bet),
                 event => {
                     // Only at the node's end is nobody listening.
@@ -529,6 +548,7 @@ impl Turn {
                 }
             }
         }
+        any
     }
 
     /// Gives a bet to the desk, or refuses it.
@@ -598,6 +618,7 @@ mod tests {
     use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 
     use super::*;
+    use crate::bets::{Id, Outcome, Stamps, Status};
     use crate::net::TcpEnd;
     use crate::rtc::sdp::{Offer, negotiate_publisher};
     use crate::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
@@ -738,6 +759,59 @@ mod tests {
         peer.read_exact(&mut answer).expect("all of it");
         assert!(BindingResponse::parse(&answer).expect("a response").verify(&IntegrityKey::new(&ice.pwd)));
         assert_eq!(turn.tcp.as_ref().expect("enabled").report().connections, 1);
+    }
+
+    #[test]
+    fn answers_are_taken_a_share_at_a_time_and_wake_the_thread() {
+        let mut turn = turn();
+        let (sender, receiver) = answers();
+        turn.answers = receiver;
+        let waker = turn.waiter.waker();
+        assert!(turn.answers.poll_recv(&mut Context::from_waker(&waker)).is_pending());
+        let answer = || {
+            Box::new(Answer {
+                to: SlotKey { slot: 3, generation: 1 },
+                bet_id: Id::new("b").expect("an id"),
+                outcome: Outcome::Accepted,
+                stamps: Stamps::at(now()),
+                late: false,
+            })
+        };
+        (0..150).for_each(|_| sender.try_send(answer()).expect("room"));
+        let begun = now();
+        turn.waiter.wait(LIMIT).expect("waits");
+        assert!(now() - begun < LIMIT, "nothing but the answers has woken it");
+        let mut counted = |turn: &mut Turn| turn.shard.report(now()).bets.outcomes[Status::Accepted as usize];
+        assert!(turn.take_answers(None));
+        assert_eq!(counted(&mut turn), 65);
+        assert!(turn.take_answers(Some(answer())));
+        assert!(!turn.take_answers(None));
+        assert_eq!(counted(&mut turn), 151, "of a player who has left, too");
+    }
+
+    #[test]
+    fn over_tcp_what_there_is_to_say_comes_before_the_end() {
+        let mut turn = turn();
+        let ice = publisher(&mut turn);
+        let mut peer = connect(&turn);
+        let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
+        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
+        until(&mut turn, |turn| turn.shard.knows(address));
+        // The answer to another check, and the end of the connection, in one turn.
+        let received = turn.shard.report(now()).datagrams_received;
+        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
+        let deadline = now() + LIMIT;
+        while turn.shard.report(now()).datagrams_received == received {
+            assert!(now() < deadline, "it comes in time");
+            turn.waiter.wait(LIMIT).expect("waits");
+            turn.take_frames(now());
+        }
+        turn.shard.close_all(now());
+        turn.drain(now());
+        let mut said = Vec::new();
+        peer.read_to_end(&mut said).expect("its end");
+        let first = 2 + usize::from(u16::from_be_bytes([said[0], said[1]]));
+        assert_eq!(said.len(), 2 * first, "both answers came before the end");
     }
 
     #[test]

@@ -60,13 +60,7 @@ const SLICE: u64 = 100_000;
 /// # Errors
 /// The kernel refuses, or a sandbox does.
 pub fn wake_promptly() -> io::Result<()> {
-    let size = size_of::<libc::sched_attr>();
-    // SAFETY: a struct of plain numbers, of which 0 is a value.
-    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: `attributes` is of `size` bytes and lives through the call. Process 0 is the calling thread (sched_setattr(2)).
-    if unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let mut attributes = scheduling()?;
     // Who gave the process a real-time policy knows what it wants.
     if attributes.sched_policy != libc::SCHED_OTHER as u32 {
         return Ok(());
@@ -79,20 +73,35 @@ pub fn wake_promptly() -> io::Result<()> {
     }
 }
 
+/// How the calling thread is scheduled.
+fn scheduling() -> io::Result<libc::sched_attr> {
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: a struct of plain numbers, of which 0 is a value.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: `attributes` is of `size` bytes and lives through the call. Process 0 is the calling thread (sched_setattr(2)).
+    match unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) } {
+        0 => Ok(attributes),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_thread_keeps_its_priority() {
+    fn a_prompt_thread_has_short_slices_and_keeps_its_priority() {
         let before = nice();
+        let knows_slices = scheduling().expect("sched_getattr").sched_runtime > 0;
         let prompt = std::thread::spawn(|| {
             yield_to_shards().expect("setpriority");
             wake_promptly().expect("sched_setattr");
-            nice()
+            (nice(), scheduling().expect("sched_getattr").sched_runtime)
         });
-        assert_eq!(prompt.join().expect("the thread"), before.max(NICE));
-        wake_promptly().expect("again");
+        let (nice, slice) = prompt.join().expect("the thread");
+        assert_eq!(nice, before.max(NICE));
+        // Before Linux 6.12 there is none to be asked for.
+        assert_eq!(slice, if knows_slices { SLICE } else { 0 });
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Requests to other services: HTTP/1.1, over TLS where the URL says `https`.
 //!
 //! Enters: a request with an absolute URL. Leaves: the whole response, or why there is none, within a time and a size.
-//! Owns: whom a certificate has to come from. Keeps no connection: what is asked for here is asked for once in
-//! minutes, traces apart, which go once a second or by the 512.
+//! Owns: whom a certificate has to come from. Keeps no connection: nobody asks for
+//! much here, and nobody waits for it.
 //! Refuses to know: what is asked for; redirects, which are answers like others.
 
 use std::fmt;

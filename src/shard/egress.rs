@@ -25,7 +25,7 @@ const RUN: usize = 32;
 /// What a batch of a flush has at least, where there is so much: a quarter of a millisecond or so. Control, answers to bets
 /// among it, waits for no more than that.
 const SLICE_MESSAGES: usize = 64;
-const SLICE_BYTES: usize = 128 * 1024;
+const SLICE_BYTES: usize = 384 * 1024;
 
 /// Players whose state is loaded together.
 const TOUCHED: usize = 16;
@@ -172,7 +172,8 @@ impl Shard {
     /// Fills `batch` with datagrams to send; `false` when nothing is left.
     ///
     /// Late packets go first and nothing is sealed between their arrival and their flush, so that a player's cursor
-    /// still says what the player got when they arrived: this is what keeps a nonce from being used twice.
+    /// still says what the player got when they arrived: this is what keeps a nonce from being used twice. Before it is
+    /// `false`, nothing may be handed to the shard but answers to bets, by which no session ends and no packet comes.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         batch.clear();
         if self.control.take(batch) {

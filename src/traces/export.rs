@@ -33,8 +33,10 @@ const BATCH: usize = 512;
 /// How long the first span of a batch waits for others.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// What a request to the collector is held to, further attempts among it.
+/// What a request to the collector is held to.
 const LIMITS: Limits = Limits { time: Duration::from_secs(5), body: 64 << 10 };
+
+/// No further attempt begins after that.
 const EXPORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for the last spans.

@@ -34,7 +34,7 @@ pub struct Active {
     pub span: SpanId,
     /// Whose part it is.
     pub parent: Option<SpanId>,
-    /// Whether it is recorded.
+    /// Whether it is recorded here; without a collector, whether the page says that it records it.
     pub sampled: bool,
 }
 
@@ -96,11 +96,14 @@ impl Tracer {
         Self(Arc::new(Shared { share, hasher: RandomState::new(), spans, names, counts: Counts::default() }))
     }
 
-    /// A signal has come, from `page` by its word. Whether the page records it says nothing here: players would decide what
-    /// the collector has to bear.
+    /// A signal has come, from `page` by its word. Whether the page records it says nothing where spans are: players would
+    /// decide what the collector has to bear. Without a collector that goes on as it came.
     pub fn begin(&self, page: Option<TraceParent>) -> Active {
         let trace = page.map_or_else(|| TraceId::new(random()), |page| page.trace);
-        let sampled = u128::from(self.0.hasher.hash_one(trace)) < self.0.share;
+        let sampled = match &self.0.spans {
+            Some(_) => u128::from(self.0.hasher.hash_one(trace)) < self.0.share,
+            None => page.is_some_and(|page| page.sampled),
+        };
         Active { trace, span: SpanId::new(random()), parent: page.map(|page| page.parent), sampled }
     }
 
@@ -108,6 +111,11 @@ impl Tracer {
     pub fn begin_part(&self, of: TraceParent) -> Active {
         let TraceParent { trace, parent, sampled } = of;
         Active { trace, span: SpanId::new(random()), parent: Some(parent), sampled }
+    }
+
+    /// Whether its span is wanted.
+    pub fn records(&self, active: &Active) -> bool {
+        active.sampled && self.0.spans.is_some()
     }
 
     /// It is done: if it is recorded, `describe` says what it was.

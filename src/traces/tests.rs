@@ -35,7 +35,7 @@ fn a_signal_stands_in_the_trace_of_its_page_or_in_one_of_its_own() {
     let page = TraceParent::parse(PAGE);
     let active = tracer.begin(page);
     assert_eq!((Some(active.trace), active.parent), (page.map(|p| p.trace), page.map(|p| p.parent)));
-    assert!(!active.sampled, "what the page records is the page's affair");
+    assert!(active.sampled && !tracer.begin(None).sampled, "what the page says goes on to the service");
     let (one, other) = (tracer.begin(None), tracer.begin(None));
     assert!(one.trace != other.trace && one.span != other.span && one.parent.is_none());
     let part = tracer.begin_part(one.as_parent());
@@ -74,6 +74,9 @@ fn players_are_named_as_configured() {
     assert_eq!(name(PlayerIds::Plain), Some("ann".to_owned()));
     assert_eq!(name(PlayerIds::Omitted), None);
     assert_eq!(name(PlayerIds::Hashed), None, "without a key there is no hash that hides anything");
+    let key = crate::config::PlayerKey::from_bytes(&[7; 32]);
+    let hashed = Tracer::off(&Log { player_key: key, ..log(PlayerIds::Hashed) }).player(&ann);
+    assert_eq!(hashed, Some(PlayerNames::hashed(&[7; 32]).name(&ann)), "as in the audit trail");
 }
 
 #[test]

@@ -40,7 +40,7 @@ export interface Bet {
   betId?: string;
   /** Names the attempt; a random one if left out. Give both to repeat a bet of a page that was left. */
   idempotencyKey?: string;
-  /** The trace that it stands in, of a page that has traces of its own: W3C Trace Context. A new one if left out. */
+  /** The trace that it stands in, of a page that has traces of its own: W3C Trace Context, version 00. A new one if it is not. */
   traceparent?: string;
 }
 

@@ -222,10 +222,12 @@ class BetBook {
    * @param {Bet} bet
    * @returns {Promise<BetOutcome>}
    */
-  place({ roundId, payload, betId = newId(), idempotencyKey = newId(), traceparent = newTraceparent() }) {
+  place({ roundId, payload, betId = newId(), idempotencyKey = newId(), traceparent: own }) {
     if (this.#open.has(betId)) throw new Error(`the bet ${betId} waits for its outcome already`);
+    // One that is not of the form would be ignored by the edge, and a trace id nobody knows told here.
+    const traceparent = own && TRACEPARENT.test(own) ? own : newTraceparent();
+    const traceId = traceparent.slice(3, 35);
     const text = JSON.stringify({ type: "bet", betId, roundId, idempotencyKey, clientTs: Date.now(), payload, traceparent });
-    const traceId = traceparent.split("-")[1] ?? "";
     return new Promise((resolve) => {
       const endTimer = setTimeout(() => this.#giveUp(betId), BET_GIVE_UP_MS);
       this.#open.set(betId, { text, traceId, sent: false, sentAt: 0, repeated: false, endTimer, resolve });
@@ -305,6 +307,9 @@ class BetBook {
 function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+/** W3C Trace Context §3.2.2, version 00; neither id is zero. */
+const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** W3C Trace Context; nothing of it is recorded here. */
 function newTraceparent() {
