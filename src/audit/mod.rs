@@ -26,5 +26,5 @@ pub use keys::{KeyError, generate as generate_key, read_verifying_key};
 pub use options::{Options, node_name};
 pub use recorder::{Audit, Recorder, StartError, Status, start};
 pub use report::AuditReport;
-pub use sink::{DirectorySink, Put, Sink};
+pub use sink::{DirectorySink, Put, Sink, SinkOptions};
 pub use trail::{OpenError, Opened, Trail, TrailOptions};

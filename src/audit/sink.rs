@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::bets::audit::ExpectedCheckpoint;
+use crate::config;
 
 use super::trail::sync_directory;
 
@@ -35,6 +36,34 @@ pub trait Sink: Send + 'static {
     /// # Errors
     /// As there, or the file cannot be read.
     fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put>;
+
+    /// The newest checkpoint of a node, by the time that it names, and its place, for people. `None` says that the sink was
+    /// read and has none of this node.
+    ///
+    /// # Errors
+    /// The sink cannot be read, or what is called a checkpoint is none.
+    fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>>;
+}
+
+/// Which sink a trail has.
+#[derive(Clone, Debug)]
+pub enum SinkOptions {
+    /// A directory, which has to be there.
+    Directory(PathBuf),
+}
+
+impl SinkOptions {
+    /// `None` where no sink is configured.
+    pub(super) fn from_config(config: &config::Audit) -> Option<Self> {
+        config.sink_directory.clone().map(Self::Directory)
+    }
+
+    /// The sink. Whether it can be reached shows when it is used.
+    pub fn open(&self) -> Box<dyn Sink> {
+        match self {
+            Self::Directory(root) => Box::new(DirectorySink::new(root.clone())),
+        }
+    }
 }
 
 /// A directory, mostly on another machine.
@@ -47,35 +76,6 @@ impl DirectorySink {
     /// One below `root`, which has to be there.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
-    }
-
-    /// The newest checkpoint of a node, by the time that it names, and its file.
-    ///
-    /// # Errors
-    /// The sink cannot be read, or what is called a checkpoint is none.
-    pub fn newest(&self, node: &str) -> io::Result<Option<(PathBuf, ExpectedCheckpoint)>> {
-        // A mount that is not there is no empty sink.
-        fs::metadata(&self.root)?;
-        let chains = match fs::read_dir(self.root.join(node)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            chains => chains?,
-        };
-        let mut newest: Option<(PathBuf, ExpectedCheckpoint)> = None;
-        for chain in chains {
-            let chain = chain?.path();
-            if !chain.is_dir() {
-                continue;
-            }
-            let Some((_, path)) = checkpoints(&chain)?.pop() else { continue };
-            let checkpoint = ExpectedCheckpoint::parse(&fs::read(&path)?).map_err(|error| {
-                let what = format!("{} is no checkpoint: {error}", path.display());
-                io::Error::new(io::ErrorKind::InvalidData, what)
-            })?;
-            if newest.as_ref().is_none_or(|(_, newest)| newest.ts() < checkpoint.ts()) {
-                newest = Some((path, checkpoint));
-            }
-        }
-        Ok(newest)
     }
 
     /// Writes beside the name and then moves there, so that nobody ever finds half of it.
@@ -111,6 +111,43 @@ impl Sink for DirectorySink {
 
     fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put> {
         self.write(name, &mut File::open(file)?)
+    }
+
+    fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>> {
+        // A mount that is not there is no empty sink.
+        fs::metadata(&self.root)?;
+        let chains = match fs::read_dir(self.root.join(node)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            chains => chains?,
+        };
+        let mut newest = Newest::default();
+        for chain in chains {
+            let chain = chain?.path();
+            if !chain.is_dir() {
+                continue;
+            }
+            let Some((_, path)) = checkpoints(&chain)?.pop() else { continue };
+            newest.see(path.display().to_string(), &fs::read(&path)?)?;
+        }
+        Ok(newest.0)
+    }
+}
+
+/// Which of the last checkpoints of several chains is the newest.
+#[derive(Default)]
+pub(super) struct Newest(pub(super) Option<(String, ExpectedCheckpoint)>);
+
+impl Newest {
+    /// # Errors
+    /// It is no checkpoint.
+    pub(super) fn see(&mut self, place: String, line: &[u8]) -> io::Result<()> {
+        let checkpoint = ExpectedCheckpoint::parse(line).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{place} is no checkpoint: {error}"))
+        })?;
+        if self.0.as_ref().is_none_or(|(_, newest)| newest.ts() < checkpoint.ts()) {
+            self.0 = Some((place, checkpoint));
+        }
+        Ok(())
     }
 }
 
