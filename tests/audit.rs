@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests of real processes, files and clocks")]
 
+mod audit_sinks;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

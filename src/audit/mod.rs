@@ -11,6 +11,7 @@ mod options;
 mod recorder;
 mod recover;
 mod report;
+pub mod s3;
 mod ship;
 mod sink;
 mod trail;

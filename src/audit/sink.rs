@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::bets::audit::ExpectedCheckpoint;
 use crate::config;
 
+use super::s3::{S3Options, S3Sink};
 use super::trail::sync_directory;
 
 /// How much is compared at once.
@@ -50,18 +51,22 @@ pub trait Sink: Send + 'static {
 pub enum SinkOptions {
     /// A directory, which has to be there.
     Directory(PathBuf),
+    /// A bucket.
+    S3(Box<S3Options>),
 }
 
 impl SinkOptions {
     /// `None` where no sink is configured.
     pub(super) fn from_config(config: &config::Audit) -> Option<Self> {
-        config.sink_directory.clone().map(Self::Directory)
+        let directory = config.sink_directory.clone().map(Self::Directory);
+        directory.or_else(|| S3Options::from_config(&config.s3).map(|options| Self::S3(Box::new(options))))
     }
 
     /// The sink. Whether it can be reached shows when it is used.
     pub fn open(&self) -> Box<dyn Sink> {
         match self {
             Self::Directory(root) => Box::new(DirectorySink::new(root.clone())),
+            Self::S3(options) => Box::new(S3Sink::new((**options).clone())),
         }
     }
 }

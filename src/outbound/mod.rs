@@ -100,6 +100,11 @@ impl Client {
         Self { tls: Arc::new(tls), limits }
     }
 
+    /// The same client, with other limits.
+    pub fn with_limits(&self, limits: Limits) -> Self {
+        Self { limits, ..self.clone() }
+    }
+
     /// Sends a request, whose URL is absolute, and gives the response whatever its status.
     ///
     /// # Errors
