@@ -48,6 +48,7 @@ impl Options {
     pub fn from_config(config: &config::Audit) -> Result<Option<Self>, InvalidKey> {
         let Some(directory) = config.directory.clone() else { return Ok(None) };
         let days = Duration::from_secs(86_400) * config.keep_shipped_days;
+        let keep_shipped = (config.keep_shipped_days > 0).then_some(days);
         Ok(Some(Self {
             directory,
             node: node_name(config),
@@ -59,8 +60,8 @@ impl Options {
             checkpoint_interval: config.checkpoint_interval,
             rotate_bytes: config.rotate_bytes,
             rotate_after: config.rotate_after,
-            sink: SinkOptions::from_config(config),
-            keep_shipped: (config.keep_shipped_days > 0).then_some(days),
+            sink: SinkOptions::from_config(config, keep_shipped),
+            keep_shipped,
             closing_timeout: config.closing_timeout,
         }))
     }

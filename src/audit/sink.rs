@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::bets::audit::ExpectedCheckpoint;
 use crate::config;
@@ -57,9 +58,10 @@ pub enum SinkOptions {
 
 impl SinkOptions {
     /// `None` where no sink is configured.
-    pub(super) fn from_config(config: &config::Audit) -> Option<Self> {
+    pub(super) fn from_config(config: &config::Audit, keep_shipped: Option<Duration>) -> Option<Self> {
         let directory = config.sink_directory.clone().map(Self::Directory);
-        directory.or_else(|| S3Options::from_config(&config.s3).map(|options| Self::S3(Box::new(options))))
+        let s3 = || S3Options::from_config(&config.s3, keep_shipped).map(|options| Self::S3(Box::new(options)));
+        directory.or_else(s3)
     }
 
     /// The sink. Whether it can be reached shows when it is used.
@@ -131,8 +133,8 @@ impl Sink for DirectorySink {
             if !chain.is_dir() {
                 continue;
             }
-            let Some((_, path)) = checkpoints(&chain)?.pop() else { continue };
-            newest.see(path.display().to_string(), &fs::read(&path)?)?;
+            let Some((seq, path)) = checkpoints(&chain)?.pop() else { continue };
+            newest.see(path.display().to_string(), seq, &fs::read(&path)?)?;
         }
         Ok(newest.0)
     }
@@ -143,12 +145,17 @@ impl Sink for DirectorySink {
 pub(super) struct Newest(pub(super) Option<(String, ExpectedCheckpoint)>);
 
 impl Newest {
+    /// `seq` is what its name says that it signs for.
+    ///
     /// # Errors
-    /// It is no checkpoint.
-    pub(super) fn see(&mut self, place: String, line: &[u8]) -> io::Result<()> {
-        let checkpoint = ExpectedCheckpoint::parse(line).map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{place} is no checkpoint: {error}"))
-        })?;
+    /// It is no checkpoint, or another one: an old one under a later name would hide all between.
+    pub(super) fn see(&mut self, place: String, seq: u64, line: &[u8]) -> io::Result<()> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let checkpoint =
+            ExpectedCheckpoint::parse(line).map_err(|error| invalid(format!("{place} is no checkpoint: {error}")))?;
+        if checkpoint.seq() != seq {
+            return Err(invalid(format!("{place} is the checkpoint of {} lines, not of {seq}", checkpoint.seq())));
+        }
         if self.0.as_ref().is_none_or(|(_, newest)| newest.ts() < checkpoint.ts()) {
             self.0 = Some((place, checkpoint));
         }

@@ -6,18 +6,22 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tableside::audit::s3::{Listing, S3Options};
 use tableside::audit::{Put, SinkOptions, start};
-use tableside::bets::audit::{Chain, SigningKey, Timestamp};
+use tableside::bets::audit::{Chain, Digest, SigningKey, Timestamp};
 
 use super::{Directory, keygen, options, runtime, tableside, text};
 use weed::{LOCKED, PLAIN, weed};
 
-/// The line of a checkpoint that has this time.
-fn checkpoint(time: u64) -> Vec<u8> {
-    let (mut bytes, mut chain) = (Vec::new(), Chain::EMPTY);
+/// The line of a checkpoint that signs for so many lines and has this time.
+fn checkpoint(seq: u64, time: u64) -> Vec<u8> {
+    let (mut bytes, mut chain) = (Vec::new(), Chain::after(seq, Digest::ZERO));
     chain.seal(&mut bytes, Timestamp(time), &SigningKey::generate().unwrap());
     bytes
 }
@@ -34,7 +38,7 @@ fn contract(options: &SinkOptions) {
     let mut sink = options.open();
     assert_eq!(newest(options, "edge-1"), None);
     let name = "edge-1/c1/checkpoint-000000000004.jsonl";
-    let lines = [7, 9, 8].map(checkpoint);
+    let lines = [(4, 7), (12, 9), (99, 8)].map(|(seq, time)| checkpoint(seq, time));
     assert_eq!(sink.put(name, &lines[0]).unwrap(), Put::Written);
     assert_eq!(sink.put(name, &lines[0]).unwrap(), Put::Already);
     assert_eq!(options.open().put(name, &lines[0]).unwrap(), Put::Already, "for another process as well");
@@ -69,7 +73,7 @@ fn contract(options: &SinkOptions) {
     for other in ["edge-10", "edge", "edge.1"] {
         assert_eq!(newest(options, other), None, "{other}");
     }
-    sink.put("edge.1/c/checkpoint-000000000004.jsonl", &checkpoint(3)).unwrap();
+    sink.put("edge.1/c/checkpoint-000000000004.jsonl", &checkpoint(4, 3)).unwrap();
     assert_eq!(newest(options, "edge.1").unwrap().0, 3);
     assert_eq!(newest(options, "edge-1").unwrap().0, 9);
 
@@ -77,6 +81,11 @@ fn contract(options: &SinkOptions) {
     sink.put("edge-3/c/checkpoint-000000000005.jsonl", b"{}\n").unwrap();
     let error = options.open().newest("edge-3").unwrap_err();
     assert!(error.to_string().contains("checkpoint-000000000005.jsonl is no checkpoint"), "{error}");
+    // An old one under a later name would hide all between.
+    sink.put("edge-4/c/checkpoint-000000000004.jsonl", &lines[0]).unwrap();
+    sink.put("edge-4/c/checkpoint-000000000900.jsonl", &lines[0]).unwrap();
+    let error = options.open().newest("edge-4").unwrap_err();
+    assert!(error.to_string().contains("checkpoint of 4 lines, not of 900"), "{error}");
 }
 
 #[test]
@@ -118,7 +127,7 @@ fn a_sink_that_is_away_or_refuses_is_not_empty() {
 fn what_is_in_a_bucket_cannot_be_removed_and_who_hides_it_hides_nothing() {
     let sink = weed().sink("hidden/");
     let key = format!("{LOCKED}/hidden/edge-1/c/checkpoint-000000000004.jsonl");
-    sink.open().put("edge-1/c/checkpoint-000000000004.jsonl", &checkpoint(7)).unwrap();
+    sink.open().put("edge-1/c/checkpoint-000000000004.jsonl", &checkpoint(4, 7)).unwrap();
     let versions = || {
         let answer = weed().ask("GET", &format!("{LOCKED}?versions=&prefix=hidden%2F"), &[], b"");
         Listing::parse(std::str::from_utf8(answer.body()).unwrap()).unwrap().versions
@@ -131,9 +140,40 @@ fn what_is_in_a_bucket_cannot_be_removed_and_who_hides_it_hides_nothing() {
     assert_eq!(weed().ask("DELETE", &key, &[], b"").status(), 204);
     assert_eq!(weed().ask("HEAD", &key, &[], b"").status(), 404);
     assert_eq!(newest(&sink, "edge-1").unwrap().0, 7);
-    assert_eq!(weed().ask("PUT", &key, &[], &checkpoint(5)).status(), 200);
+    assert_eq!(weed().ask("PUT", &key, &[], &checkpoint(4, 5)).status(), 200);
     assert_eq!(versions().len(), 2);
     assert_eq!(newest(&sink, "edge-1").unwrap().0, 7, "the oldest version is the node's");
+}
+
+#[test]
+fn the_search_goes_over_many_pages_of_versions_and_delete_markers() {
+    let options = S3Options { page: 3, ..weed().options("pages/") };
+    let sink = SinkOptions::S3(Box::new(options));
+    let name = |seq: u64| format!("edge-1/c/checkpoint-{seq:012}.jsonl");
+    let key = |seq: u64| format!("{LOCKED}/pages/{}", name(seq));
+    let mut writer = sink.open();
+    for seq in (1..=20).map(|n| n * 7) {
+        writer.put(&name(seq), &checkpoint(seq, 1000 + seq)).unwrap();
+        if [1, 2, 3, 4, 10, 20].contains(&(seq / 7)) {
+            assert_eq!(newest(&sink, "edge-1").unwrap().0, 1000 + seq, "of {} checkpoints", seq / 7);
+        }
+    }
+    // Newer versions and delete markers, more than a page of each, at the end and before it.
+    for seq in [49, 133, 140] {
+        for n in 0..5 {
+            assert_eq!(weed().ask("PUT", &key(seq), &[], &checkpoint(seq, n)).status(), 200);
+            assert_eq!(weed().ask("DELETE", &key(seq), &[], b"").status(), 204);
+        }
+        assert_eq!(newest(&sink, "edge-1").unwrap().0, 1140, "after {seq}");
+    }
+}
+
+#[test]
+fn a_copy_that_somebody_has_made_without_a_lock_does_not_count() {
+    let name = "edge-1/c/audit-0000000001.jsonl";
+    assert_eq!(weed().ask("PUT", &format!("{LOCKED}/unlocked/{name}"), &[], b"line\n").status(), 200);
+    let error = weed().sink("unlocked/").open().put(name, b"line\n").unwrap_err();
+    assert!(error.kind() == io::ErrorKind::Unsupported && error.to_string().contains("is locked"), "{error}");
 }
 
 #[test]
@@ -144,8 +184,30 @@ fn a_bucket_without_object_lock_is_none() {
     assert_eq!(weed().ask("HEAD", &format!("{PLAIN}/plain/edge-1/c/audit-1.jsonl"), &[], b"").status(), 404);
 }
 
+/// Until a gateway has said or done something, on a machine that does other things.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// A gateway as it runs in production, killed at the end of the test if it has not ended.
 struct Gateway(Child);
+
+impl Gateway {
+    /// Runs it, with what it says; it is killed after [`LIMIT`], whatever it does.
+    fn run(config: &str) -> (Self, impl Iterator<Item = String>) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tableside"));
+        command.args(["gateway", "--config", config]).env_remove("RUST_LOG").stderr(Stdio::piped());
+        let mut gateway = Self(command.spawn().unwrap());
+        let (lines, said) = channel();
+        let stderr = BufReader::new(gateway.0.stderr.take().unwrap());
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        let begun = Instant::now();
+        let said = std::iter::from_fn(move || match said.recv_timeout(LIMIT.saturating_sub(begun.elapsed())) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the gateway is not done within {LIMIT:?}"),
+        });
+        (gateway, said)
+    }
+}
 
 impl Drop for Gateway {
     fn drop(&mut self) {
@@ -170,10 +232,7 @@ fn a_drained_node_ends_with_all_of_its_trail_in_the_bucket_and_starts_with_no_ot
     );
     fs::write(&config, text_of_config).unwrap();
     for _ in 0..2 {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tableside"));
-        command.args(["gateway", "--config", &config]).env_remove("RUST_LOG").stderr(Stdio::piped());
-        let mut gateway = Gateway(command.spawn().unwrap());
-        let mut said = BufReader::new(gateway.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let (mut gateway, mut said) = Gateway::run(&config);
         assert!(said.any(|line| line.contains("listening")));
         assert!(Command::new("kill").args(["-TERM", &gateway.0.id().to_string()]).status().unwrap().success());
         assert!(said.any(|line| line.contains("the audit trail is complete")));
@@ -196,18 +255,20 @@ fn a_drained_node_ends_with_all_of_its_trail_in_the_bucket_and_starts_with_no_ot
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
 
     fs::rename(directory.path("trail"), directory.path("elsewhere")).unwrap();
-    let refused = tableside(&["gateway", "--config", &config]);
-    let said = text(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let (mut gateway, said) = Gateway::run(&config);
+    let said: Vec<String> = said.collect();
+    let said = said.join("\n");
+    assert_eq!(gateway.0.wait().unwrap().code(), Some(1), "{said}");
     assert!(said.contains(&place) && said.contains("does not contain it"), "{said}");
     assert!(!said.contains("(audit.directory)"), "{said}");
 }
 
-/// Hands every connection on to another address.
-fn forward(listener: TcpListener, to: String) {
+/// Hands every connection on to another address, once that is there.
+fn forward(listener: TcpListener, to: String, is_there: Arc<AtomicBool>) {
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = TcpStream::connect(&to) else { continue };
+            let Some(server) = is_there.load(Ordering::Relaxed).then(|| TcpStream::connect(&to)) else { continue };
+            let Ok(server) = server else { continue };
             for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
                 thread::spawn(move || {
                     // Either side may end it.
@@ -223,16 +284,23 @@ fn forward(listener: TcpListener, to: String) {
 fn while_a_bucket_is_away_at_the_start_bets_are_refused() {
     let directory = Directory::new();
     keygen(&directory);
-    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Held from the beginning, so that nobody else is given its port; each connection ends at once until the bucket is there.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = listener.local_addr().unwrap();
+    let is_there = Arc::new(AtomicBool::new(false));
+    forward(listener, weed().endpoint.replace("http://", ""), is_there.clone());
     let sink = S3Options { endpoint: Some(format!("http://{away}")), ..weed().options("late/") };
     let with_sink = options(&directory.0, |options| options.sink = Some(SinkOptions::S3(Box::new(sink))));
     let (audit, mut recorder) = start(with_sink).unwrap();
     assert!(recorder.status().failing && !recorder.admits());
-    forward(TcpListener::bind(away).unwrap(), weed().endpoint.replace("http://", ""));
+    is_there.store(true, Ordering::Relaxed);
     runtime().block_on(async {
-        while recorder.status().failing {
-            recorder.changed().await;
-        }
+        let admits = async {
+            while recorder.status().failing {
+                recorder.changed().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, admits).await.expect("the bucket is found");
         assert!(recorder.admits());
         drop(recorder);
         assert!(audit.close(None).await);

@@ -63,7 +63,12 @@ rm -rf "$FOLDER"
 
 impl Weed {
     fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("tableside-weed-{}", std::process::id()));
+        // Somebody else may be given a port between its choice and its use.
+        (0..5).find_map(Self::try_start).expect("SeaweedFS starts; what it says is above")
+    }
+
+    fn try_start(attempt: u32) -> Option<Self> {
+        let folder = std::env::temp_dir().join(format!("tableside-weed-{}-{attempt}", std::process::id()));
         fs::create_dir_all(folder.join("data")).unwrap();
         // Held together, so that none is given twice.
         let held: Vec<TcpListener> = (0..8).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -81,28 +86,37 @@ impl Weed {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let shell = command.spawn().expect("a shell starts");
         let weed = Self { endpoint: format!("http://127.0.0.1:{}", ports[0]), folder, _shell: shell };
-        weed.ready();
-        weed
+        weed.is_ready().then_some(weed)
     }
 
-    /// Its buckets can be made.
-    fn ready(&self) {
+    /// Whether its buckets could be made.
+    fn is_ready(&self) -> bool {
         let begun = Instant::now();
-        runtime().block_on(async {
+        let is_up = runtime().block_on(async {
             let mut looks = tokio::time::interval(Duration::from_millis(50));
             for (bucket, headers) in [(LOCKED, &[("x-amz-bucket-object-lock-enabled", "true")][..]), (PLAIN, &[][..])] {
                 while !self.send("PUT", bucket, headers, b"").await.is_ok_and(|answer| answer.status() == 200) {
-                    let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-                    assert!(begun.elapsed() < LIMIT, "SeaweedFS makes no bucket {bucket}:\n{}", log());
+                    let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                    let is_taken = log.contains("address already in use");
+                    if is_taken || begun.elapsed() >= LIMIT {
+                        println!("SeaweedFS makes no bucket {bucket}:\n{log}");
+                        assert!(is_taken, "not for want of a port");
+                        return false;
+                    }
                     looks.tick().await;
                 }
             }
+            true
         });
+        if !is_up {
+            return false;
+        }
         fs::write(
             self.credentials(),
             format!("[default]\naws_access_key_id = {ID}\naws_secret_access_key = {SECRET}\n"),
         )
         .unwrap();
+        true
     }
 
     /// A file of good credentials.
@@ -122,6 +136,8 @@ impl Weed {
             ca_file: None,
             credentials_file: Some(self.credentials()),
             request_timeout: Duration::from_secs(20),
+            keep_shipped: None,
+            page: 200,
         }
     }
 

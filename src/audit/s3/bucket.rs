@@ -92,7 +92,7 @@ impl Bucket {
         match head.status {
             StatusCode::OK => Ok(true),
             StatusCode::PRECONDITION_FAILED => Ok(false),
-            _ => Err(self.refusal(Some(key), &head, &body)),
+            _ => Err(self.refusal(&Method::PUT, Some(key), &head, &body)),
         }
     }
 
@@ -100,7 +100,7 @@ impl Bucket {
     pub(super) async fn read(&self, key: &str, version: Option<&str>, most: usize) -> io::Result<Bytes> {
         let query: Vec<(&str, &str)> = version.map(|id| ("versionId", id)).into_iter().collect();
         let (head, body) = self.send(self.request(Method::GET, Some(key), &query), Bytes::new(), most).await?;
-        if head.status == StatusCode::OK { Ok(body) } else { Err(self.refusal(Some(key), &head, &body)) }
+        if head.status == StatusCode::OK { Ok(body) } else { Err(self.refusal(&Method::GET, Some(key), &head, &body)) }
     }
 
     /// A page of versions.
@@ -108,7 +108,7 @@ impl Bucket {
         let query = [&[("versions", "")], query].concat();
         let (head, body) = self.send(self.request(Method::GET, None, &query), Bytes::new(), 0).await?;
         if head.status != StatusCode::OK {
-            return Err(self.refusal(None, &head, &body));
+            return Err(self.refusal(&Method::GET, None, &head, &body));
         }
         std::str::from_utf8(&body).ok().and_then(Listing::parse).ok_or_else(|| {
             let what = format!("{} answers with something else than a list of versions", self.place(None));
@@ -119,7 +119,7 @@ impl Bucket {
     /// That it is there: some stores list what is not, as empty.
     pub(super) async fn exists(&self) -> io::Result<()> {
         let (head, body) = self.send(self.request(Method::HEAD, None, &[]), Bytes::new(), 0).await?;
-        if head.status == StatusCode::OK { Ok(()) } else { Err(self.refusal(None, &head, &body)) }
+        if head.status == StatusCode::OK { Ok(()) } else { Err(self.refusal(&Method::GET, None, &head, &body)) }
     }
 
     /// Until when an object that is written now is locked.
@@ -184,11 +184,11 @@ impl Bucket {
     async fn say_why(&self, key: &str, head: &Parts, body: &[u8]) -> io::Error {
         match self.list(&[("prefix", key), ("max-keys", "1")]).await {
             Err(error) => error,
-            Ok(_) => self.refusal(Some(key), head, body),
+            Ok(_) => self.refusal(&Method::HEAD, Some(key), head, body),
         }
     }
 
-    fn refusal(&self, key: Option<&str>, head: &Parts, body: &[u8]) -> io::Error {
+    fn refusal(&self, method: &Method, key: Option<&str>, head: &Parts, body: &[u8]) -> io::Error {
         use io::ErrorKind::{InvalidInput, NotFound, Other, PermissionDenied, TimedOut, Unsupported};
         let (code, message) = error_of(body);
         let region = head.headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
@@ -196,6 +196,7 @@ impl Bucket {
             (401 | 403, "RequestTimeTooSkewed") => (PermissionDenied, "set the clock of this host".to_owned()),
             (401 | 403, _) => (PermissionDenied, "docs/audit.md says which rights the node needs".to_owned()),
             (404, _) => (NotFound, String::new()),
+            (400, "InvalidRequest") if *method != Method::PUT => (InvalidInput, String::new()),
             (400, "InvalidRequest") => {
                 (InvalidInput, "the bucket has to have object lock, which it can be made with".to_owned())
             }

@@ -32,6 +32,8 @@ pub(super) async fn find(file: Option<&Path>, variable: &dyn Fn(&str) -> Option<
         let what = "has no aws_access_key_id and aws_secret_access_key under [default]";
         return parse(&text).ok_or_else(|| wrong(io::ErrorKind::InvalidData, what.to_owned()));
     }
+    // As AWS's own tools do: what is empty is not set.
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
     if let (Some(access_key_id), Some(secret_access_key)) =
         (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
     {
@@ -102,7 +104,7 @@ async fn ask_agent(url: &str, token: Option<&str>) -> io::Result<Credentials> {
     }
     let Answer { access_key_id, secret_access_key, token } =
         serde_json::from_slice(answer.body()).map_err(|_| failed("its answer holds no credentials".to_owned()))?;
-    Ok(Credentials { access_key_id, secret_access_key, session_token: token })
+    Ok(Credentials { access_key_id, secret_access_key, session_token: token.filter(|token| !token.is_empty()) })
 }
 
 #[cfg(test)]
@@ -139,7 +141,15 @@ mod tests {
         let error = with(Some(&file), &BY_ENVIRONMENT).await.unwrap_err();
         assert!(error.to_string().contains("under [default]"), "{error}");
         assert!(with(Some(&directory.0.join("none")), &BY_ENVIRONMENT).await.is_err());
-        assert_eq!(with(None, &BY_ENVIRONMENT).await.unwrap().access_key_id, "env");
+        let found = with(None, &BY_ENVIRONMENT).await.unwrap();
+        assert_eq!((found.access_key_id.as_str(), found.session_token), ("env", None));
+        let with_token = |token: &'static str| [&BY_ENVIRONMENT[..], &[("AWS_SESSION_TOKEN", token)]].concat();
+        assert_eq!(with(None, &with_token("t")).await.unwrap().session_token.as_deref(), Some("t"));
+        assert_eq!(with(None, &with_token("")).await.unwrap().session_token, None);
+        for empty in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            let variables = BY_ENVIRONMENT.map(|(name, value)| (name, if name == empty { "" } else { value }));
+            assert_eq!(with(None, &variables).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{empty}");
+        }
         assert_eq!(with(None, &[]).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
@@ -148,27 +158,37 @@ mod tests {
         let directory = Directory::new();
         let file = directory.0.join("token");
         std::fs::write(&file, "of-the-pod\n").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v1/credentials", listener.local_addr().unwrap());
-        let agent = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
-            while !asked.ends_with(b"\r\n\r\n") {
-                asked.push(stream.read_u8().await.unwrap());
-            }
-            let body = r#"{"AccessKeyId":"i","SecretAccessKey":"s","Token":"t","Expiration":"2026-09-21T10:00:00Z"}"#;
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            String::from_utf8(asked).unwrap()
-        });
-        let variables = [
-            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
-            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap()),
-        ];
-        let found = with(None, &variables).await.unwrap();
-        assert_eq!((found.access_key_id.as_str(), found.session_token.as_deref()), ("i", Some("t")));
-        let asked = agent.await.unwrap();
-        assert!(asked.starts_with("GET /v1/credentials") && asked.contains("authorization: of-the-pod\r\n"), "{asked}");
+        for token in ["t", ""] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/v1/credentials", listener.local_addr().unwrap());
+            let agent = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(stream.read_u8().await.unwrap());
+                }
+                let body =
+                    r#"{"AccessKeyId":"i","SecretAccessKey":"s","Token":"TOKEN","Expiration":"2026-09-21T10:00:00Z"}"#;
+                let body = body.replace("TOKEN", token);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                String::from_utf8(asked).unwrap()
+            });
+            let variables = [
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap()),
+            ];
+            let found = with(None, &variables).await.unwrap();
+            assert_eq!(
+                (found.access_key_id.as_str(), found.session_token.as_deref()),
+                ("i", Some(token).filter(|token| !token.is_empty()))
+            );
+            let asked = agent.await.unwrap();
+            assert!(
+                asked.starts_with("GET /v1/credentials") && asked.contains("authorization: of-the-pod\r\n"),
+                "{asked}"
+            );
+        }
         for elsewhere in ["http://192.0.2.1/", "https://127.0.0.1/", "http://127.example.com.evil/", "nothing"] {
             let variables = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", elsewhere)];
             let error = with(None, &variables).await.unwrap_err().to_string();

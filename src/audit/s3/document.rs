@@ -23,13 +23,21 @@ pub struct Next {
 }
 
 impl Listing {
-    /// Reads a `ListVersionsResult`; `None` for anything else, and for one that does not say whether and where it goes on.
+    /// Reads a `ListVersionsResult`; `None` for anything else, for a part of one, for one that does not say whether and where it
+    /// goes on, and for one with entries in a form that is not known.
     pub fn parse(text: &str) -> Option<Self> {
         let (_, text) = text.split_once("<ListVersionsResult")?;
+        let text = text.trim_end().strip_suffix("</ListVersionsResult>")?;
+        // Comments and the like could hide an entry, and a second end would make a whole page of the first half.
+        if text.contains("<!") || text.contains("</ListVersionsResult") || openings(text, "IsTruncated") != 1 {
+            return None;
+        }
         let next = match element(text, "IsTruncated")?.0 {
             "false" => None,
             "true" => {
                 let version = element(text, "NextVersionIdMarker").map(|(id, _)| id.to_owned());
+                // Empty it is refused.
+                let version = version.filter(|id| !id.is_empty());
                 Some(Next { key: element(text, "NextKeyMarker")?.0.to_owned(), version })
             }
             _ => return None,
@@ -41,7 +49,10 @@ impl Listing {
         let markers = elements(text, "DeleteMarker").map(key).collect::<Option<Vec<_>>>()?;
         let last = versions.iter().map(|(key, _)| key).chain(&markers).max().cloned();
         let prefixes = elements(text, "CommonPrefixes").map(|entry| Some(element(entry, "Prefix")?.0.to_owned()));
-        Some(Self { versions, last, prefixes: prefixes.collect::<Option<_>>()?, next })
+        let prefixes = prefixes.collect::<Option<Vec<_>>>()?;
+        let read = [("Version", versions.len()), ("DeleteMarker", markers.len()), ("CommonPrefixes", prefixes.len())];
+        let is_all = read.iter().all(|(name, count)| openings(text, name) == *count);
+        is_all.then_some(Self { versions, last, prefixes, next })
     }
 }
 
@@ -67,6 +78,12 @@ fn elements<'a>(mut text: &'a str, name: &str) -> impl Iterator<Item = &'a str> 
         text = rest;
         Some(found)
     })
+}
+
+/// How many elements of this name begin, in whatever form.
+fn openings(text: &str, name: &str) -> usize {
+    let begins = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || "-_.:".contains(next));
+    text.split('<').skip(1).filter(|tag| tag.strip_prefix(name).is_some_and(begins)).count()
 }
 
 #[cfg(test)]
@@ -105,9 +122,36 @@ mod tests {
             "<ListVersionsResult><IsTruncated>perhaps</IsTruncated></ListVersionsResult>",
             "<ListVersionsResult><IsTruncated>true</IsTruncated></ListVersionsResult>",
             "<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>a</Key></Version></ListVersionsResult>",
+            "<ListVersionsResult><IsTruncated>false</IsTruncated>",
+            "<ListVersionsResult><IsTruncated>false</IsTruncated><IsTruncated>true</IsTruncated></ListVersionsResult>",
+            "<ListVersionsResult><IsTruncated>false</IsTruncated><!-- </ListVersionsResult>",
+            "<ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult></ListVersionsResult>",
         ] {
             assert_eq!(Listing::parse(broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn entries_in_another_form_are_not_left_out() {
+        let page =
+            |entry: &str| format!("<ListVersionsResult><IsTruncated>false</IsTruncated>{entry}</ListVersionsResult>");
+        for (entry, is_read) in [
+            ("<Version><Key>a</Key><VersionId>1</VersionId></Version>", true),
+            ("<VersionIdMarker></VersionIdMarker><VersionIdMarker/>", true),
+            ("<Version kind=\"x\"><Key>a</Key><VersionId>1</VersionId></Version>", false),
+            ("<Version ><Key>a</Key><VersionId>1</VersionId></Version>", false),
+            ("<Version><Key>a</Key><VersionId>1</VersionId></Version >", false),
+            ("<Version><Version><Key>a</Key><VersionId>1</VersionId></Version></Version>", false),
+            ("<Version/>", false),
+            ("<DeleteMarker\n><Key>a</Key></DeleteMarker>", false),
+            ("<DeleteMarker><Key>a</Key>", false),
+            ("<CommonPrefixes x=\"\"><Prefix>a/</Prefix></CommonPrefixes>", false),
+        ] {
+            assert_eq!(Listing::parse(&page(entry)).is_some(), is_read, "{entry}");
+        }
+        let next = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>a</NextKeyMarker>\
+                    <NextVersionIdMarker></NextVersionIdMarker></ListVersionsResult>";
+        assert_eq!(Listing::parse(next).unwrap().next, Some(Next { key: "a".into(), version: None }));
     }
 
     #[test]
@@ -119,6 +163,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_page_that_was_cut_off_is_one(
+            entries in prop::collection::vec("<(Version><Key>[a-c/]{1,3}</Key><VersionId>[0-9]</VersionId></Version|\
+                DeleteMarker><Key>[a-c/]{1,3}</Key><VersionId>[0-9]</VersionId></DeleteMarker|\
+                CommonPrefixes><Prefix>[a-c]/</Prefix></CommonPrefixes)>", 0..6),
+            next in prop::option::of("[a-c]{1,2}"),
+            at_the_end in any::<bool>(),
+        ) {
+            let is_truncated = next.is_some();
+            let next = next.map(|key| format!("<NextKeyMarker>{key}</NextKeyMarker>")).unwrap_or_default();
+            let says = format!("<IsTruncated>{is_truncated}</IsTruncated>{next}");
+            let entries = entries.concat();
+            let inner = if at_the_end { format!("{entries}{says}") } else { format!("{says}{entries}") };
+            let page = format!("<?xml version=\"1.0\"?><ListVersionsResult xmlns=\"x\">{inner}</ListVersionsResult>");
+            prop_assert!(Listing::parse(&page).is_some(), "{}", page);
+            for end in 0..page.len() {
+                prop_assert_eq!(Listing::parse(&page[..end]), None, "{}", &page[..end]);
+            }
+        }
+
         #[test]
         fn no_text_panics(text in "(<ListVersionsResult>|</?(Version|DeleteMarker|CommonPrefixes|Key|VersionId|Prefix|\
                                    IsTruncated|NextKeyMarker|Code|Message)>|true|false|[a-zä<>/&]{0,4}){0,40}") {

@@ -6,9 +6,10 @@ mod document;
 mod newest;
 pub mod sigv4;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::runtime::Builder;
@@ -16,13 +17,19 @@ use tokio::runtime::Builder;
 use crate::bets::audit::{ExpectedCheckpoint, Timestamp};
 use crate::config::{self, LockMode};
 
+use super::clock::timestamp;
 use super::sink::{Put, Sink};
 use bucket::{Bucket, There};
+use newest::Patience;
 
 pub use document::{Listing, Next};
 
-/// How long the newest checkpoint is looked for: a node that starts waits for it.
-const NEWEST_LIMIT: Duration = Duration::from_secs(5);
+/// A segment is sent in one piece, and held in memory meanwhile.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// Entries in a page of the search for the newest checkpoint: enough that a day of checkpoints takes a few pages, and small enough
+/// to come at once.
+const PAGE: u16 = 200;
 
 /// How a bucket is reached, and how what is in it is locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +52,15 @@ pub struct S3Options {
     pub credentials_file: Option<PathBuf>,
     /// How long a request may take, besides a second for each MiB.
     pub request_timeout: Duration,
+    /// How long segments stay on the node once they are here, if not for ever.
+    pub keep_shipped: Option<Duration>,
+    /// Entries in a page of the search for the newest checkpoint.
+    pub page: u16,
 }
 
 impl S3Options {
     /// `None` where no bucket is configured.
-    pub fn from_config(config: &config::AuditS3) -> Option<Self> {
+    pub fn from_config(config: &config::AuditS3, keep_shipped: Option<Duration>) -> Option<Self> {
         Some(Self {
             bucket: config.bucket.clone()?,
             region: config.region.clone(),
@@ -60,6 +71,8 @@ impl S3Options {
             ca_file: config.ca_file.clone(),
             credentials_file: config.credentials_file.clone(),
             request_timeout: config.request_timeout,
+            keep_shipped,
+            page: PAGE,
         })
     }
 }
@@ -69,46 +82,82 @@ pub struct S3Sink {
     options: S3Options,
     /// Made when it is first of use.
     bucket: Option<Bucket>,
-    /// The store has been seen to lock what it keeps, and not to overwrite it.
+    /// The store has been seen to lock what this process has written, as it was asked to, and not to overwrite it.
     proven: bool,
+    /// Until when what was written before that has to be locked, by key. What was proven goes.
+    asked: BTreeMap<String, Timestamp>,
+    /// An object that the store has let be written twice.
+    overwritten: Option<String>,
 }
 
 impl S3Sink {
     /// One that has not been asked yet.
     pub fn new(options: S3Options) -> Self {
-        Self { options, bucket: None, proven: false }
+        Self { options, bucket: None, proven: false, asked: BTreeMap::new(), overwritten: None }
     }
 
-    fn keep(&mut self, name: &str, bytes: Bytes) -> io::Result<Put> {
+    /// `needed` says until when an object that is there has to be locked; `None` allows a lock that has ended.
+    fn keep(&mut self, name: &str, bytes: Bytes, needed: Option<Timestamp>) -> io::Result<Put> {
+        // Each further try would lock one more version.
+        if let Some(place) = &self.overwritten {
+            return Err(overwrites(place));
+        }
         let key = format!("{}{name}", self.options.prefix);
         let each = self.options.request_timeout + Duration::from_secs(1 + (bytes.len() as u64 >> 20));
         let bucket = open(&mut self.bucket, &self.options)?;
-        let proven = self.proven;
+        let (proven, asked) = (self.proven, &mut self.asked);
         // It is looked at, written, looked at and tried to be overwritten, and may have to be looked at once more.
-        let put = run(6 * each, async {
-            let (put, until) = put(bucket, &key, &bytes).await?;
-            if !proven {
-                prove(bucket, &key, &bytes, until).await?;
-            }
-            Ok(put)
+        let (put, again) = run(6 * each, async {
+            let put = put(bucket, &key, &bytes, needed, asked, proven).await?;
+            let Some(until) = asked.get(&key) else { return Ok((put, None)) };
+            is_locked_as_asked(bucket, &key, &bytes, *until).await?;
+            Ok((put, Some(bucket.write(&key, &bytes, bucket.retained_until()).await?)))
         })?;
-        self.proven = true;
+        match again {
+            Some(true) => {
+                let place = self.overwritten.insert(bucket.place(Some(&key)));
+                return Err(overwrites(place));
+            }
+            Some(false) => {
+                self.asked.remove(&key);
+                self.proven = true;
+            }
+            None => {}
+        }
         Ok(put)
     }
 }
 
 impl Sink for S3Sink {
     fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<Put> {
-        self.keep(name, Bytes::copy_from_slice(bytes))
+        self.keep(name, Bytes::copy_from_slice(bytes), Some(timestamp()))
     }
 
     fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put> {
-        self.keep(name, std::fs::read(file)?.into())
+        let about = std::fs::metadata(file)?;
+        if about.len() > LARGEST_FILE {
+            let what = format!(
+                "{} has {} bytes, more than are sent in one piece: copy it to the bucket as {:?} yourself, with a lock",
+                file.display(),
+                about.len(),
+                format!("{}{name}", self.options.prefix),
+            );
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
+        // The copy has to be locked when the segment is removed here, which is so long after it was last written. Where segments
+        // are never removed, the copy's lock ends in the end while the segment is still here, and that is no fault: each start would
+        // find it again for ever.
+        let needed = self.options.keep_shipped.map(|keep| -> io::Result<Timestamp> {
+            let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(timestamp().max(Timestamp((modified + keep).as_micros() as u64)))
+        });
+        self.keep(name, std::fs::read(file)?.into(), needed.transpose()?)
     }
 
     fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>> {
         let bucket = open(&mut self.bucket, &self.options)?;
-        run(NEWEST_LIMIT, newest::newest(bucket, &format!("{}{node}/", self.options.prefix)))
+        let place = format!("{}{node}/", self.options.prefix);
+        run(Patience::DEFAULT.most(), newest::newest(bucket, &place, self.options.page, Patience::DEFAULT))
     }
 }
 
@@ -127,55 +176,96 @@ fn run<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Res
     outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))))
 }
 
-/// Keeps an object; if it was written, until when it has to be locked.
-async fn put(bucket: &Bucket, key: &str, bytes: &Bytes) -> io::Result<(Put, Option<Timestamp>)> {
+/// Keeps an object. What is written before the store is proven goes to `asked`.
+async fn put(
+    bucket: &Bucket,
+    key: &str,
+    bytes: &Bytes,
+    needed: Option<Timestamp>,
+    asked: &mut BTreeMap<String, Timestamp>,
+    proven: bool,
+) -> io::Result<Put> {
     if let Some(there) = bucket.look(key, bytes).await? {
-        return already(bucket, key, &there);
+        is_same(bucket, key, &there)?;
+        // What this process has written is held to what it has asked for.
+        return if asked.contains_key(key) { Ok(Put::Already) } else { is_locked(bucket, key, &there, needed) };
     }
     let until = bucket.retained_until();
-    if bucket.write(key, bytes, until).await? {
-        return Ok((Put::Written, Some(until)));
+    if !proven {
+        // Before the answer, which may be lost.
+        asked.insert(key.to_owned(), until);
     }
-    // Somebody was faster, or an answer was lost.
+    if bucket.write(key, bytes, until).await? {
+        return Ok(Put::Written);
+    }
+    // Somebody was faster.
+    asked.remove(key);
     match bucket.look(key, bytes).await? {
-        Some(there) => already(bucket, key, &there),
+        Some(there) => is_same(bucket, key, &there).and_then(|()| is_locked(bucket, key, &there, needed)),
         None => Err(io::Error::other(format!("{} is there and cannot be seen", bucket.place(Some(key))))),
     }
 }
 
-fn already(bucket: &Bucket, key: &str, there: &There) -> io::Result<(Put, Option<Timestamp>)> {
+fn is_same(bucket: &Bucket, key: &str, there: &There) -> io::Result<()> {
     if there.is_same {
-        return Ok((Put::Already, None));
+        return Ok(());
     }
     let what = format!("{} is there with other content, and is not overwritten", bucket.place(Some(key)));
     Err(io::Error::new(io::ErrorKind::AlreadyExists, what))
 }
 
-/// Not every store that calls itself compatible knows object lock and conditional writes, and some ignore what they do not know:
-/// an object that is there has to be locked, and is not to be written again.
-async fn prove(bucket: &Bucket, key: &str, bytes: &Bytes, until: Option<Timestamp>) -> io::Result<()> {
+/// An object that was there before has to be locked, and until `needed`.
+fn is_locked(bucket: &Bucket, key: &str, there: &There, needed: Option<Timestamp>) -> io::Result<Put> {
     let place = bucket.place(Some(key));
-    let refuse = |what: String| Err(io::Error::new(io::ErrorKind::Unsupported, format!("{place}: {what}")));
-    let lock = bucket.look(key, bytes).await?.and_then(|there| there.lock);
-    let Some((mode, locked_until)) = lock else {
-        return refuse(
-            "the store does not say that it is locked; it needs object lock, and the node s3:GetObjectRetention"
-                .to_owned(),
-        );
-    };
-    // What an earlier process has written was locked as it was configured then. Dates are in whole seconds.
-    if until.is_some_and(|until| mode != bucket.lock_mode() || locked_until.0 / SECOND < until.0 / SECOND) {
-        return refuse(format!(
-            "was to be locked, {} until {}, and is, {mode} until {locked_until}",
-            bucket.lock_mode(),
-            until.unwrap_or_default()
-        ));
+    let (mode, until) = lock_of(&place, there)?;
+    // An earlier process may have been configured with another time, and with a stricter mode.
+    let is_mode = mode == bucket.lock_mode() || mode == COMPLIANCE;
+    if is_mode && needed.is_none_or(|needed| until > timestamp() && until.0 / SECOND >= needed.0 / SECOND) {
+        return Ok(Put::Already);
     }
-    if bucket.write(key, bytes, bucket.retained_until()).await? {
-        return refuse("the store overwrites what is there (it ignores If-None-Match)".to_owned());
-    }
-    Ok(())
+    let needed = needed.map(|needed| format!(" until {needed} at least")).unwrap_or_default();
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "{place} is there, locked with {mode} until {until}, and has to be with {}{needed}: lengthen that \
+             (aws s3api put-object-retention), or copy the object to another place with a lock",
+            bucket.lock_mode()
+        ),
+    ))
 }
+
+fn overwrites(place: &str) -> io::Error {
+    let what = "the store overwrites what is there (it ignores If-None-Match); once it does not, restart the node";
+    io::Error::new(io::ErrorKind::Unsupported, format!("{place}: {what}"))
+}
+
+fn lock_of<'a>(place: &str, there: &'a There) -> io::Result<(&'a str, Timestamp)> {
+    let lock = there.lock.as_ref().map(|(mode, until)| (mode.as_str(), *until));
+    lock.ok_or_else(|| {
+        let what = format!(
+            "{place}: the store does not say that it is locked; it needs object lock, and the node s3:GetObjectRetention. If it \
+             came there without a lock, lock it (aws s3api put-object-retention)"
+        );
+        io::Error::new(io::ErrorKind::Unsupported, what)
+    })
+}
+
+/// Not every store that calls itself compatible knows object lock, and some ignore what they do not know.
+async fn is_locked_as_asked(bucket: &Bucket, key: &str, bytes: &Bytes, until: Timestamp) -> io::Result<()> {
+    let place = bucket.place(Some(key));
+    let there = bucket.look(key, bytes).await?;
+    let there = there.ok_or_else(|| io::Error::other(format!("{place} was written and cannot be seen")))?;
+    let (mode, locked_until) = lock_of(&place, &there)?;
+    // Dates are in whole seconds.
+    if mode == bucket.lock_mode() && locked_until.0 / SECOND >= until.0 / SECOND {
+        return Ok(());
+    }
+    let asked = bucket.lock_mode();
+    let what = format!("{place}: was to be locked, {asked} until {until}, and is, {mode} until {locked_until}");
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+}
+
+const COMPLIANCE: &str = "COMPLIANCE";
 
 const SECOND: u64 = 1_000_000;
 

@@ -161,6 +161,8 @@ mod tests {
         let headers = [("date", "Fri, 24 May 2013 00:00:00 GMT"), ("x-amz-storage-class", "REDUCED_REDUNDANCY")];
         let put = signed(Method::PUT, "/test%24file.text", &headers, b"Welcome to Amazon S3.");
         assert_eq!(signature(&put), "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd");
+        let lifecycle = signed(Method::GET, "/?lifecycle", &[], b"");
+        assert_eq!(signature(&lifecycle), "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
         for query in ["max-keys=2&prefix=J", "prefix=J&max-keys=2"] {
             let list = signed(Method::GET, &format!("/?{query}"), &[], b"");
             assert_eq!(signature(&list), "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");

@@ -84,6 +84,8 @@ impl Store {
             ca_file: None,
             credentials_file: Some(self.directory.0.join("credentials")),
             request_timeout: Duration::from_secs(20),
+            keep_shipped: None,
+            page: PAGE,
         }
     }
 
@@ -116,6 +118,15 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some(Asked { line: line.trim().to_owned(), headers, body })
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Headers of a lock that ends so long from now, or has ended so long ago.
+fn locked(mode: &str, from_now: Duration, is_over: bool) -> String {
+    let (now, far) = (timestamp().0, from_now.as_micros() as u64);
+    let until = sigv4::extended_time(Timestamp(if is_over { now - far } else { now + far }));
+    format!("x-amz-object-lock-mode: {mode}\r\nx-amz-object-lock-retain-until-date: {until}\r\n")
 }
 
 const NOT_FOUND: &str = "404 Not Found";
@@ -183,7 +194,8 @@ fn each_refusal_says_what_it_means() {
         assert_eq!(store.methods(), ["HEAD", "PUT"], "nothing is tried again here");
 
         let store = Store::new(move |_| (head.to_owned(), body.clone().into_bytes()));
-        assert_eq!(store.sink().newest("edge-1").unwrap_err().kind(), kind, "{head}");
+        let refused = store.sink().newest("edge-1").unwrap_err();
+        assert!(refused.kind() == kind && !refused.to_string().contains("object lock"), "{head}: {refused}");
     }
 }
 
@@ -220,7 +232,10 @@ fn without_a_checksum_of_the_whole_the_bytes_are_compared() {
             // Its checksum tells the truth, where it has one.
             let headers = headers.replace(&good, &bucket::checksum(there.as_bytes()));
             let store = Store::new(move |asked| match asked.method() {
-                "HEAD" => answer(&format!("200 OK\r\n{headers}Content-Length: 5"), ""),
+                "HEAD" => {
+                    let lock = locked("COMPLIANCE", DAY, false);
+                    answer(&format!("200 OK\r\n{headers}{lock}Content-Length: 5"), "")
+                }
                 "GET" => answer("200 OK", there),
                 _ => panic!("nothing is written"),
             });
@@ -249,7 +264,8 @@ fn an_object_that_is_there_in_the_end_is_looked_at_again() {
             }
             "HEAD" if is_there => {
                 let sum = bucket::checksum(there.as_bytes());
-                answer(&format!("200 OK\r\nx-amz-checksum-sha256: {sum}\r\nContent-Length: 5"), "")
+                let lock = locked("COMPLIANCE", DAY, false);
+                answer(&format!("200 OK\r\n{lock}x-amz-checksum-sha256: {sum}\r\nContent-Length: 5"), "")
             }
             _ => answer(NOT_FOUND, ""),
         });
@@ -302,9 +318,18 @@ fn a_store_that_does_not_lock_or_overwrites_does_not_pass_for_one_that_does() {
         let mut sink = S3Sink::new(store.options());
         let refused = sink.put("edge-1/c/checkpoint-1.jsonl", b"line\n").unwrap_err();
         assert!(refused.kind() == io::ErrorKind::Unsupported && refused.to_string().contains(says), "{refused}");
-        // Nor at the second look, when it is there; what was locked otherwise was perhaps so configured.
-        let again = sink.put("edge-1/c/checkpoint-1.jsonl", b"line\n");
-        assert_eq!(again.is_err(), says != "was to be locked", "{says}");
+        // Nor at the second look, when it is there. What is overwritten is not tried again.
+        for _ in 0..2 {
+            let asked = store.methods().len();
+            let again = sink.put("edge-1/c/checkpoint-1.jsonl", b"line\n").unwrap_err();
+            assert!(again.kind() == io::ErrorKind::Unsupported && again.to_string().contains(says), "{again}");
+            assert!(store.methods()[asked..].iter().all(|method| method == "HEAD"), "{says}: {:?}", store.methods());
+        }
+        if overwrites {
+            assert_eq!(store.methods(), ["HEAD", "PUT", "HEAD", "PUT"], "nor is another name");
+            assert!(sink.put("edge-1/c/checkpoint-2.jsonl", b"line\n").is_err());
+            assert_eq!(store.methods().len(), 4);
+        }
     }
     let store = careless(Some(LOCKED), false);
     let mut sink = S3Sink::new(store.options());
@@ -314,9 +339,126 @@ fn a_store_that_does_not_lock_or_overwrites_does_not_pass_for_one_that_does() {
     assert_eq!(store.methods().len(), 5, "it is seen once");
 }
 
-/// The line of a checkpoint that signs for nothing and has this time.
-fn checkpoint(time: u64) -> Vec<u8> {
-    let (mut bytes, mut chain) = (Vec::new(), Chain::EMPTY);
+#[test]
+fn a_proof_that_was_interrupted_is_made_up_for_and_by_no_other_object() {
+    let mut kept: BTreeMap<String, (Vec<u8>, String)> = BTreeMap::new();
+    let (mut looks, is_locked) = (0, Arc::new(Mutex::new(false)));
+    let says_lock = is_locked.clone();
+    let store = Store::new(move |asked| match (asked.method(), kept.get(asked.path())) {
+        ("PUT", Some(_)) => answer("412 Precondition Failed", ""),
+        ("PUT", None) => {
+            let date =
+                asked.headers.lines().find_map(|line| line.strip_prefix("x-amz-object-lock-retain-until-date: "));
+            kept.insert(asked.path().to_owned(), (asked.body.clone(), date.unwrap().to_ascii_uppercase()));
+            answer("200 OK", "")
+        }
+        ("HEAD", Some((body, date))) => {
+            looks += 1;
+            if looks == 1 {
+                return answer("503 Slow Down", "");
+            }
+            let is_short = asked.path().ends_with("1.jsonl") && !*says_lock.lock().unwrap();
+            let date = if is_short { "2999-01-01T00:00:00Z" } else { date.as_str() };
+            let mode = if is_short { "GOVERNANCE" } else { "COMPLIANCE" };
+            let lock = format!("x-amz-object-lock-mode: {mode}\r\nx-amz-object-lock-retain-until-date: {date}\r\n");
+            let sum = bucket::checksum(body);
+            answer(&format!("200 OK\r\n{lock}x-amz-checksum-sha256: {sum}\r\nContent-Length: {}", body.len()), "")
+        }
+        ("HEAD", None) => answer(NOT_FOUND, ""),
+        _ => answer("200 OK", EMPTY),
+    });
+    let mut sink = S3Sink::new(store.options());
+    let mut put =
+        |n: u32| sink.put(&format!("edge-1/c/checkpoint-{n}.jsonl"), b"line\n").map_err(|error| error.to_string());
+    assert!(put(1).unwrap_err().contains("503"));
+    assert!(put(1).unwrap_err().contains("was to be locked, COMPLIANCE"), "as asked, not just somehow");
+    assert_eq!(put(2), Ok(Put::Written), "another one proves the store");
+    assert!(put(1).unwrap_err().contains("was to be locked, COMPLIANCE"), "and not the first object");
+    *is_locked.lock().unwrap() = true;
+    assert_eq!(put(1), Ok(Put::Already), "it was locked by hand");
+    let asked = store.methods().len();
+    assert_eq!(put(1), Ok(Put::Already));
+    assert_eq!(store.methods().len(), asked + 1, "what was proven is seen once");
+}
+
+#[test]
+fn what_is_there_counts_only_with_a_lock_that_lasts() {
+    use LockMode::{Compliance, Governance};
+    let directory = Directory::new();
+    let file = directory.0.join("audit-0000000001.jsonl");
+    std::fs::write(&file, b"line\n").unwrap();
+    let lock = |mode: &str, days: u32| locked(mode, days * DAY, false);
+    let over = locked("COMPLIANCE", DAY, true);
+    // The lock, the mode that is configured, the days that segments are kept: whether segment and checkpoint count.
+    let cases = [
+        (String::new(), Compliance, None, [false, false]),
+        ("x-amz-object-lock-mode: COMPLIANCE\r\n".to_owned(), Compliance, None, [false, false]),
+        (lock("GOVERNANCE", 30), Compliance, None, [false, false]),
+        (lock("GOVERNANCE", 30), Governance, None, [true, true]),
+        (lock("COMPLIANCE", 30), Governance, None, [true, true]),
+        (lock("COMPLIANCE", 1), Compliance, None, [true, true]),
+        // A copy of a segment that is never removed here may outlast its lock.
+        (over.clone(), Compliance, None, [true, false]),
+        (over, Compliance, Some(2), [false, false]),
+        // The segment was written just now, and is removed here in two days.
+        (lock("COMPLIANCE", 1), Compliance, Some(2), [false, true]),
+        (lock("COMPLIANCE", 3), Compliance, Some(2), [true, true]),
+    ];
+    for (n, (lock, lock_mode, keep, counts)) in cases.into_iter().enumerate() {
+        let sum = bucket::checksum(b"line\n");
+        let store = Store::new(move |_| {
+            answer(&format!("200 OK\r\n{lock}x-amz-checksum-sha256: {sum}\r\nContent-Length: 5"), "")
+        });
+        let keep_shipped = keep.map(|days: u32| days * DAY);
+        let mut sink = S3Sink::new(S3Options { lock_mode, keep_shipped, ..store.options() });
+        let segment = sink.put_file("edge-1/c/audit-0000000001.jsonl", &file);
+        let checkpoint = sink.put("edge-1/c/checkpoint-000000000004.jsonl", b"line\n");
+        for (outcome, counts) in [segment, checkpoint].into_iter().zip(counts) {
+            match outcome {
+                Ok(put) => assert!(counts && put == Put::Already, "case {n}"),
+                Err(error) => {
+                    let is_said = error.to_string().contains("put-object-retention");
+                    assert!(!counts && error.kind() == io::ErrorKind::Unsupported && is_said, "case {n}: {error}");
+                }
+            }
+        }
+        assert!(!sink.proven, "what was there proves nothing of what is written");
+        assert_eq!(store.methods(), ["HEAD", "HEAD"], "case {n}");
+    }
+}
+
+#[test]
+fn the_copy_of_an_old_segment_needs_no_lock_beyond_its_removal_here() {
+    let directory = Directory::new();
+    let file = directory.0.join("audit-0000000001.jsonl");
+    std::fs::write(&file, b"line\n").unwrap();
+    let written = std::time::SystemTime::UNIX_EPOCH + Duration::from_micros(timestamp().0) - 6 * DAY;
+    std::fs::File::options().append(true).open(&file).unwrap().set_modified(written).unwrap();
+    // Kept for a week of which six days are over; so long ago it was locked for a week.
+    for (rest, counts) in [(DAY + Duration::from_secs(60), true), (DAY - Duration::from_secs(60), false)] {
+        let sum = bucket::checksum(b"line\n");
+        let lock = locked("COMPLIANCE", rest, false);
+        let store = Store::new(move |_| {
+            answer(&format!("200 OK\r\n{lock}x-amz-checksum-sha256: {sum}\r\nContent-Length: 5"), "")
+        });
+        let mut sink = S3Sink::new(S3Options { keep_shipped: Some(7 * DAY), ..store.options() });
+        assert_eq!(sink.put_file("edge-1/c/audit-0000000001.jsonl", &file).is_ok(), counts, "{rest:?}");
+    }
+}
+
+#[test]
+fn a_file_too_long_to_be_sent_in_one_piece_is_not_read() {
+    let store = Store::new(|_| answer(NOT_FOUND, ""));
+    let file = store.directory.0.join("audit-0000000001.jsonl");
+    std::fs::File::create(&file).unwrap().set_len(LARGEST_FILE + 1).unwrap();
+    let refused = store.sink().put_file("edge-1/c/audit-0000000001.jsonl", &file).unwrap_err();
+    assert!(refused.kind() == io::ErrorKind::FileTooLarge && refused.to_string().contains("1073741825"), "{refused}");
+    assert!(store.methods().is_empty());
+}
+
+/// The line of a checkpoint that signs for so many lines and has this time.
+fn checkpoint(seq: u64, time: u64) -> Vec<u8> {
+    let (mut bytes, mut chain) = (Vec::new(), Chain::after(seq, crate::bets::audit::Digest::ZERO));
     chain.seal(&mut bytes, Timestamp(time), &SigningKey::generate().unwrap());
     bytes
 }
@@ -370,20 +512,25 @@ fn list(asked: &Asked, all: &[Entry]) -> Answer {
     answer("200 OK", &text)
 }
 
-/// A store of these, where each object is this line; asked for the newest of node `edge.1`, which version that is.
-fn search(all: Vec<Entry>, line: &[u8]) -> (Option<String>, usize) {
-    let line = line.to_vec();
+/// A store of these, where each object is what its name says; asked for the newest of node `edge.1`, which version that is.
+fn search(all: Vec<Entry>) -> (Option<String>, usize) {
+    search_by(all, PAGE)
+}
+
+/// With pages of so many entries.
+fn search_by(all: Vec<Entry>, page: u16) -> (Option<String>, usize) {
     let read = Arc::new(Mutex::new(None));
     let kept = read.clone();
     let store = Store::new(move |asked| match asked.path() {
         path if path.contains("versions=") => list(asked, &all),
         path if path.contains("versionId=") => {
             *kept.lock().unwrap() = Some(path.strip_prefix("/audit/p/edge.1/").unwrap().to_owned());
-            ("200 OK".to_owned(), line.clone())
+            let seq = path.split_once("checkpoint-").unwrap().1.split('.').next().unwrap();
+            ("200 OK".to_owned(), checkpoint(seq.parse().unwrap(), 7))
         }
         _ => answer("200 OK", ""),
     });
-    let newest = store.sink().newest("edge.1").unwrap();
+    let newest = S3Sink::new(S3Options { page, ..store.options() }).newest("edge.1").unwrap();
     let read = read.lock().unwrap().take();
     let name = |place: String| place.strip_prefix("s3://audit/p/edge.1/").unwrap().to_owned();
     assert_eq!(
@@ -398,39 +545,101 @@ fn name(n: u64) -> String {
 }
 
 #[test]
-fn the_newest_of_any_number_of_checkpoints_is_found_in_some_dozens_of_requests() {
-    for (count, every) in [(0_u64, 1_u64), (1, 1), (200, 1), (201, 3), (5000, 7), (60_000, 90_000)] {
+fn the_newest_of_any_number_of_checkpoints_is_found_in_a_few_requests() {
+    // The last: a checkpoint a minute for a month, and few lines.
+    for (count, every, most) in
+        [(0_u64, 1_u64, 2), (1, 1, 3), (200, 1, 3), (201, 3, 14), (5000, 7, 20), (60_000, 90_000, 25), (43_200, 5, 25)]
+    {
         let all = (1..=count).map(|n| (name(n * every), Some(1))).collect();
-        let (found, asked) = search(all, &checkpoint(7));
+        let (found, asked) = search(all);
         let last = (count > 0).then(|| format!("c/checkpoint-{:012}.jsonl?versionId=1", count * every));
         assert_eq!(found, last);
-        assert!(asked <= 45, "{asked} requests for {count} checkpoints");
+        assert!(asked <= most, "{asked} requests for {count} checkpoints");
     }
 }
 
 #[test]
 fn the_last_checkpoint_is_found_behind_delete_markers_and_newer_versions() {
-    let line = checkpoint(7);
     let some = |range: std::ops::RangeInclusive<u64>, version| range.map(move |n| (name(n), version));
     let oldest = Some("c/checkpoint-000000000300.jsonl?versionId=1".to_owned());
     // Keys that have nothing but a marker, a page of them and more.
     for markers in [1, 250, 2500] {
         let all = some(1..=300, Some(1)).chain(some(301..=300 + markers, None)).collect();
-        assert_eq!(search(all, &line).0, oldest, "{markers} markers");
+        assert_eq!(search(all).0, oldest, "{markers} markers");
     }
     // Hidden, and written over again and again.
     for versions in [2, 250, 2500] {
         let newer = (1..=versions).rev().map(|version| (name(300), Some(version)));
         let all = some(1..=299, Some(1)).chain([(name(300), None)]).chain(newer).collect();
-        assert_eq!(search(all, &line).0, oldest, "{versions} versions");
+        assert_eq!(search(all).0, oldest, "{versions} versions");
     }
     // All of it was removed once its retention had ended.
-    assert_eq!(search(some(1..=500, None).collect(), &line).0, None);
+    assert_eq!(search(some(1..=500, None).collect()).0, None);
+}
+
+#[test]
+fn behind_delete_markers_the_search_does_not_begin_anew() {
+    let some = |range: std::ops::RangeInclusive<u64>, version| range.map(move |n| (name(n), version));
+    let all: Vec<Entry> = some(1..=60_000, Some(1)).chain(some(60_001..=62_500, None)).collect();
+    let (found, asked) = search(all);
+    assert_eq!(found.as_deref(), Some("c/checkpoint-000000060000.jsonl?versionId=1"));
+    // All pages of the chain are some sixty.
+    assert!(asked <= 35, "{asked} requests");
+}
+
+#[test]
+fn any_order_of_versions_and_delete_markers_gives_the_oldest_of_the_last() {
+    use proptest::prelude::*;
+    // Of each key how many versions, and after which of them there is a marker.
+    let keys = prop::collection::vec((1_u64..4, 0_u64..4, 0_u64..5), 0..12);
+    proptest!(ProptestConfig::with_cases(24), |(keys in keys)| {
+        let (mut all, mut seq, mut last) = (Vec::new(), 0, None);
+        for (step, versions, marker) in keys {
+            seq += step;
+            for version in (1..=versions).rev() {
+                all.extend((version == marker).then(|| (name(seq), None)));
+                all.push((name(seq), Some(version)));
+            }
+            all.extend((versions == 0).then(|| (name(seq), None)));
+            last = if versions > 0 { Some(format!("c/checkpoint-{seq:012}.jsonl?versionId=1")) } else { last };
+        }
+        for page in [1, 2, 3] {
+            prop_assert_eq!(&search_by(all.clone(), page).0, &last, "pages of {}: {:?}", page, all);
+        }
+    });
+}
+
+#[test]
+fn who_looks_too_long_says_how_far_it_came() {
+    let keys: Vec<Entry> =
+        ["c1", "c2"].map(|chain| (format!("p/edge-1/{chain}/checkpoint-000000000004.jsonl"), Some(1))).to_vec();
+    let listed = |chain: &'static str| {
+        let keys = keys.clone();
+        Store::new(move |asked| match asked.path() {
+            path if !chain.is_empty() && path.contains(chain) => {
+                thread::sleep(Duration::from_secs(2));
+                answer(NOT_FOUND, "")
+            }
+            path if path.contains("versions=") => list(asked, &keys),
+            _ => ("200 OK".to_owned(), checkpoint(4, 7)),
+        })
+    };
+    let ask = |store: &Store| {
+        let [names, chain] = [Duration::from_secs(20), Duration::from_millis(500)];
+        let patience = Patience { names, chain, chains: names };
+        let bucket = Bucket::new(store.options()).unwrap();
+        run(names, newest::newest(&bucket, "p/edge-1/", PAGE, patience))
+    };
+    assert!(ask(&listed("")).unwrap().is_some());
+    let error = ask(&listed("edge-1%2Fc2%2F")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let says = "s3://audit/p/edge-1/: no newest checkpoint within 1s: 1 of 2 chains were looked at, after 2 answers";
+    assert_eq!(error.to_string(), says);
 }
 
 #[test]
 fn a_sink_that_does_not_tell_all_of_it_is_not_empty() {
-    let line = checkpoint(7);
+    let line = checkpoint(4, 7);
     type Says = Box<dyn FnMut(&Asked) -> Answer + Send>;
     let keys =
         |names: &[&str]| -> Vec<Entry> { names.iter().map(|name| (format!("p/edge-1/{name}"), Some(1))).collect() };
@@ -457,6 +666,7 @@ fn a_sink_that_does_not_tell_all_of_it_is_not_empty() {
             "no bucket, which is listed as empty",
             Box::new(|asked| answer(if asked.method() == "HEAD" { NOT_FOUND } else { "200 OK" }, EMPTY)),
         ),
+        ("an old checkpoint under a later name", listed(&["c/checkpoint-000000000005.jsonl"], &line)),
         ("a checkpoint that is none", listed(&["c/checkpoint-000000000004.jsonl"], b"{}\n")),
         ("what hides the last checkpoint", listed(&["c/checkpoint-000000000004.jsonl", "c/checkpoint-9"], &line)),
         ("a chain with another name", listed(&["c d/checkpoint-000000000004.jsonl"], &line)),
@@ -464,6 +674,8 @@ fn a_sink_that_does_not_tell_all_of_it_is_not_empty() {
     for (name, says) in cases {
         assert!(Store::new(says).sink().newest("edge-1").is_err(), "{name}");
     }
+    let store = Store::new(listed(&["c/checkpoint-000000000004.jsonl"], &line));
+    assert!(store.sink().newest("edge-1").unwrap().is_some(), "what the others differ from");
     let store = Store::new(listed(&["c/audit-0000000001.jsonl"], &line));
     assert!(store.sink().newest("edge-1").unwrap().is_none(), "a chain without checkpoints");
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -498,6 +710,6 @@ fn aws_is_asked_at_the_host_of_the_bucket() {
         endpoint: Some("https://h:1/".to_owned().try_into().unwrap()),
         ..Default::default()
     };
-    assert_eq!(S3Options::from_config(&config).unwrap().endpoint.as_deref(), Some("https://h:1"));
-    assert_eq!(S3Options::from_config(&config::AuditS3::default()), None);
+    assert_eq!(S3Options::from_config(&config, None).unwrap().endpoint.as_deref(), Some("https://h:1"));
+    assert_eq!(S3Options::from_config(&config::AuditS3::default(), None), None);
 }

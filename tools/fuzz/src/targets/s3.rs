@@ -11,6 +11,11 @@ pub(crate) fn run(data: &[u8]) {
     for (key, _) in &versions {
         assert!(last.as_ref().is_some_and(|last| last >= key), "{key} is after {last:?}");
     }
+    // No part of it passes for all of it.
+    let whole = text.trim_end();
+    for (end, _) in whole.char_indices() {
+        assert!(Listing::parse(&whole[..end]).is_none(), "{} is a page", &whole[..end]);
+    }
     // Each stands in the text, once at least.
     let told = versions.len() + prefixes.len();
     assert!(told <= text.matches("<Version>").count() + text.matches("<CommonPrefixes>").count());
