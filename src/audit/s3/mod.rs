@@ -137,7 +137,7 @@ impl Sink for S3Sink {
         let about = std::fs::metadata(file)?;
         if about.len() > LARGEST_FILE {
             let what = format!(
-                "{} has {} bytes, more than are sent in one piece: copy it to the bucket as {:?} yourself, with a lock",
+                "{} has {} bytes, more than are sent in one piece: copy it as {:?} yourself, with a lock (docs/audit.md)",
                 file.display(),
                 about.len(),
                 format!("{}{name}", self.options.prefix),
