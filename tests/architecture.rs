@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("outbound", &[]),
     ("traces", &["config", "bets", "outbound"]),
     ("bet_service", &["config", "bets", "net", "traces"]),
-    ("audit", &["config", "bets"]),
+    ("audit", &["config", "bets", "outbound"]),
     (
         "fleet",
         &["identity", "config", "media", "bets", "rtc", "fanout", "shard", "net", "traces", "bet_service", "audit"],

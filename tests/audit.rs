@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests of real processes, files and clocks")]
 
+mod audit_sinks;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tableside::audit::{Audit, Options, Recorder, start};
+use tableside::audit::{Audit, Options, Recorder, SinkOptions, start};
 use tableside::bets::audit::{Digest, PlayerNames, SignalRecord, SigningKey, Timestamp};
 use tableside::config::{Fsync, WhenFailing};
 
@@ -79,7 +81,7 @@ fn options(directory: &Path, change: impl FnOnce(&mut Options)) -> Options {
         checkpoint_interval: Duration::from_secs(1),
         rotate_bytes: 200_000,
         rotate_after: Duration::from_secs(3600),
-        sink_directory: None,
+        sink: None,
         keep_shipped: None,
         closing_timeout: Duration::from_secs(20),
     };
@@ -131,7 +133,7 @@ fn a_trail_is_verified_and_exported_by_commands_and_by_others() {
     let directory = Directory::new();
     let key = keygen(&directory);
     fs::create_dir(directory.path("sink")).unwrap();
-    write(&directory, 2000, |options| options.sink_directory = Some(directory.0.join("sink")));
+    write(&directory, 2000, |options| options.sink = Some(SinkOptions::Directory(directory.0.join("sink"))));
     let trail = directory.path("trail");
     let sink = directory.of_chain("sink");
     let mut shipped: Vec<PathBuf> = fs::read_dir(&sink).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -201,7 +203,8 @@ fn a_node_starts_with_no_other_trail_than_the_sink_knows() {
     fs::create_dir(directory.path("sink")).unwrap();
     let with_sink = |policy: WhenFailing| {
         options(&directory.0, |options| {
-            (options.sink_directory, options.when_failing) = (Some(directory.0.join("sink")), policy);
+            let sink = SinkOptions::Directory(directory.0.join("sink"));
+            (options.sink, options.when_failing) = (Some(sink), policy);
         })
     };
     let end = |(audit, recorder): (Audit, Recorder)| {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::bets::audit::{InvalidKey, PlayerNames, SigningKey};
 use crate::config::{self, Fsync, WhenFailing};
 
+use super::sink::SinkOptions;
+
 /// How a trail is written.
 #[derive(Debug)]
 pub struct Options {
@@ -31,7 +33,7 @@ pub struct Options {
     /// The age of a segment.
     pub rotate_after: Duration,
     /// Where it is copied to.
-    pub sink_directory: Option<PathBuf>,
+    pub sink: Option<SinkOptions>,
     /// How long segments stay after that, if not for ever.
     pub keep_shipped: Option<Duration>,
     /// How long the end waits.
@@ -46,6 +48,7 @@ impl Options {
     pub fn from_config(config: &config::Audit) -> Result<Option<Self>, InvalidKey> {
         let Some(directory) = config.directory.clone() else { return Ok(None) };
         let days = Duration::from_secs(86_400) * config.keep_shipped_days;
+        let keep_shipped = (config.keep_shipped_days > 0).then_some(days);
         Ok(Some(Self {
             directory,
             node: node_name(config),
@@ -57,8 +60,8 @@ impl Options {
             checkpoint_interval: config.checkpoint_interval,
             rotate_bytes: config.rotate_bytes,
             rotate_after: config.rotate_after,
-            sink_directory: config.sink_directory.clone(),
-            keep_shipped: (config.keep_shipped_days > 0).then_some(days),
+            sink: SinkOptions::from_config(config, keep_shipped),
+            keep_shipped,
             closing_timeout: config.closing_timeout,
         }))
     }

@@ -28,8 +28,8 @@ const DESK_LIMIT: Duration = Duration::from_millis(500);
 /// Why there is no trail.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The directory.
-    #[error("{0} (audit.directory)")]
+    /// The directory, or what the sink says of it.
+    #[error("{0}{key}", key = .0.key())]
     Open(#[from] OpenError),
     /// The key.
     #[error("the key of audit.signing_key_file: {0}")]
@@ -226,7 +226,7 @@ pub(super) mod tests {
             checkpoint_interval: Duration::from_secs(3600),
             rotate_bytes: 64 << 20,
             rotate_after: Duration::from_secs(3600),
-            sink_directory: None,
+            sink: None,
             keep_shipped: None,
             closing_timeout: Duration::from_secs(20),
         }

@@ -60,7 +60,7 @@ pub(super) fn find(
     directory: &Path,
     key: &SigningKey,
     boot: ShortId,
-    evidence: Option<&(PathBuf, ExpectedCheckpoint)>,
+    evidence: Option<&(String, ExpectedCheckpoint)>,
 ) -> Result<Found, OpenError> {
     let mut all = segments(directory).map_err(failed("read", directory))?;
     let lost = || {

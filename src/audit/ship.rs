@@ -40,7 +40,11 @@ pub(super) struct Shipper(Option<Sender<Task>>);
 impl Shipper {
     /// # Errors
     /// The thread cannot be started.
-    pub(super) fn start(sink: Option<impl Sink>, keep: Option<Duration>, counters: Arc<Counters>) -> io::Result<Self> {
+    pub(super) fn start(
+        sink: Option<Box<dyn Sink>>,
+        keep: Option<Duration>,
+        counters: Arc<Counters>,
+    ) -> io::Result<Self> {
         let Some(sink) = sink else { return Ok(Self(None)) };
         let (tasks, given) = channel();
         let ship = Ship {
@@ -85,8 +89,8 @@ impl Shipper {
     }
 }
 
-struct Ship<S> {
-    sink: S,
+struct Ship {
+    sink: Box<dyn Sink>,
     keep: Option<Duration>,
     counters: Arc<Counters>,
     segments: VecDeque<(String, PathBuf)>,
@@ -97,7 +101,7 @@ struct Ship<S> {
     wait: Option<(Duration, Instant)>,
 }
 
-impl<S: Sink> Ship<S> {
+impl Ship {
     fn run(mut self, tasks: &Receiver<Task>) {
         loop {
             let idle = self.segments.is_empty() && self.checkpoints.is_empty();

@@ -4,9 +4,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::bets::audit::ExpectedCheckpoint;
+use crate::config;
 
+use super::s3::{S3Options, S3Sink};
 use super::trail::sync_directory;
 
 /// How much is compared at once.
@@ -35,6 +38,39 @@ pub trait Sink: Send + 'static {
     /// # Errors
     /// As there, or the file cannot be read.
     fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put>;
+
+    /// The newest checkpoint of a node, by the time that it names, and its place, for people. `None` says that the sink was
+    /// read and has none of this node.
+    ///
+    /// # Errors
+    /// The sink cannot be read, or what is called a checkpoint is none.
+    fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>>;
+}
+
+/// Which sink a trail has.
+#[derive(Clone, Debug)]
+pub enum SinkOptions {
+    /// A directory, which has to be there.
+    Directory(PathBuf),
+    /// A bucket.
+    S3(Box<S3Options>),
+}
+
+impl SinkOptions {
+    /// `None` where no sink is configured.
+    pub(super) fn from_config(config: &config::Audit, keep_shipped: Option<Duration>) -> Option<Self> {
+        let directory = config.sink_directory.clone().map(Self::Directory);
+        let s3 = || S3Options::from_config(&config.s3, keep_shipped).map(|options| Self::S3(Box::new(options)));
+        directory.or_else(s3)
+    }
+
+    /// The sink. Whether it can be reached shows when it is used.
+    pub fn open(&self) -> Box<dyn Sink> {
+        match self {
+            Self::Directory(root) => Box::new(DirectorySink::new(root.clone())),
+            Self::S3(options) => Box::new(S3Sink::new((**options).clone())),
+        }
+    }
 }
 
 /// A directory, mostly on another machine.
@@ -47,35 +83,6 @@ impl DirectorySink {
     /// One below `root`, which has to be there.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
-    }
-
-    /// The newest checkpoint of a node, by the time that it names, and its file.
-    ///
-    /// # Errors
-    /// The sink cannot be read, or what is called a checkpoint is none.
-    pub fn newest(&self, node: &str) -> io::Result<Option<(PathBuf, ExpectedCheckpoint)>> {
-        // A mount that is not there is no empty sink.
-        fs::metadata(&self.root)?;
-        let chains = match fs::read_dir(self.root.join(node)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            chains => chains?,
-        };
-        let mut newest: Option<(PathBuf, ExpectedCheckpoint)> = None;
-        for chain in chains {
-            let chain = chain?.path();
-            if !chain.is_dir() {
-                continue;
-            }
-            let Some((_, path)) = checkpoints(&chain)?.pop() else { continue };
-            let checkpoint = ExpectedCheckpoint::parse(&fs::read(&path)?).map_err(|error| {
-                let what = format!("{} is no checkpoint: {error}", path.display());
-                io::Error::new(io::ErrorKind::InvalidData, what)
-            })?;
-            if newest.as_ref().is_none_or(|(_, newest)| newest.ts() < checkpoint.ts()) {
-                newest = Some((path, checkpoint));
-            }
-        }
-        Ok(newest)
     }
 
     /// Writes beside the name and then moves there, so that nobody ever finds half of it.
@@ -111,6 +118,48 @@ impl Sink for DirectorySink {
 
     fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put> {
         self.write(name, &mut File::open(file)?)
+    }
+
+    fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>> {
+        // A mount that is not there is no empty sink.
+        fs::metadata(&self.root)?;
+        let chains = match fs::read_dir(self.root.join(node)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            chains => chains?,
+        };
+        let mut newest = Newest::default();
+        for chain in chains {
+            let chain = chain?.path();
+            if !chain.is_dir() {
+                continue;
+            }
+            let Some((seq, path)) = checkpoints(&chain)?.pop() else { continue };
+            newest.see(path.display().to_string(), seq, &fs::read(&path)?)?;
+        }
+        Ok(newest.0)
+    }
+}
+
+/// Which of the last checkpoints of several chains is the newest.
+#[derive(Default)]
+pub(super) struct Newest(pub(super) Option<(String, ExpectedCheckpoint)>);
+
+impl Newest {
+    /// `seq` is what its name says that it signs for.
+    ///
+    /// # Errors
+    /// It is no checkpoint, or another one: an old one under a later name would hide all between.
+    pub(super) fn see(&mut self, place: String, seq: u64, line: &[u8]) -> io::Result<()> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let checkpoint =
+            ExpectedCheckpoint::parse(line).map_err(|error| invalid(format!("{place} is no checkpoint: {error}")))?;
+        if checkpoint.seq() != seq {
+            return Err(invalid(format!("{place} is the checkpoint of {} lines, not of {seq}", checkpoint.seq())));
+        }
+        if self.0.as_ref().is_none_or(|(_, newest)| newest.ts() < checkpoint.ts()) {
+            self.0 = Some((place, checkpoint));
+        }
+        Ok(())
     }
 }
 

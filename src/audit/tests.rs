@@ -12,7 +12,9 @@ use super::report::Counters;
 use super::ship::Shipper;
 use super::trail::segments;
 use super::*;
-use crate::bets::audit::{Chain, Entry, GapRecord, Line, Recovery, SigningKey, Timestamp, Verdict, Verifier};
+use crate::bets::audit::{
+    Chain, Entry, ExpectedCheckpoint, GapRecord, Line, Recovery, SigningKey, Timestamp, Verdict, Verifier,
+};
 use crate::config::WhenFailing;
 
 /// A directory that is gone at the end of the test.
@@ -50,7 +52,7 @@ fn open_with(
 ) -> Result<Opened, OpenError> {
     static TIME: AtomicU32 = AtomicU32::new(5);
     let (directory, node, key) = (directory.to_owned(), "edge-1".to_owned(), key.clone());
-    let sink = sink.map(|root| DirectorySink::new(root.to_owned()));
+    let sink = sink.map(|root| SinkOptions::Directory(root.to_owned()));
     let options = TrailOptions { directory, node, key, sink, when_failing };
     Trail::open(options, Timestamp(TIME.fetch_add(1, Ordering::Relaxed).into()))
 }
@@ -199,6 +201,10 @@ impl Sink for Moody {
     fn put_file(&mut self, name: &str, file: &Path) -> io::Result<Put> {
         self.put(name, &fs::read(file)?)
     }
+
+    fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>> {
+        self.sink.newest(node)
+    }
 }
 
 #[test]
@@ -209,7 +215,7 @@ fn what_a_sink_refuses_is_tried_again_and_old_segments_go_once_they_are_there() 
     let segment = directory.0.join("audit-0000000001.jsonl");
     fs::write(&segment, "lines").unwrap();
     let sink = Moody { refusals: 1, sink: DirectorySink::new(there.clone()) };
-    let shipper = Shipper::start(Some(sink), Some(Duration::ZERO), counters.clone()).unwrap();
+    let shipper = Shipper::start(Some(Box::new(sink)), Some(Duration::ZERO), counters.clone()).unwrap();
     shipper.segment("edge-1/c", segment.clone());
     assert_eq!(shipper.close(now() + Duration::from_secs(20)), 0);
     assert_eq!(fs::read(there.join("edge-1/c/audit-0000000001.jsonl")).unwrap(), b"lines");
@@ -222,7 +228,7 @@ fn what_a_sink_refuses_is_tried_again_and_old_segments_go_once_they_are_there() 
 fn the_end_does_not_wait_longer_for_a_sink_than_it_may() {
     let (directory, counters) = (Directory::new(), Arc::new(Counters::default()));
     let sink = Moody { refusals: u32::MAX, sink: DirectorySink::new(directory.0.clone()) };
-    let shipper = Shipper::start(Some(sink), None, counters.clone()).unwrap();
+    let shipper = Shipper::start(Some(Box::new(sink)), None, counters.clone()).unwrap();
     shipper.checkpoint("edge-1/c", 7, b"line".to_vec());
     assert_eq!(shipper.close(now() + Duration::from_millis(50)), 1);
     assert!(counters.report(Timestamp(0)).ship_errors >= 1);
@@ -235,7 +241,7 @@ fn one_segment_that_is_gone_keeps_no_other_from_the_sink() {
     fs::create_dir(&there).unwrap();
     let second = directory.0.join("audit-0000000002.jsonl");
     fs::write(&second, "lines").unwrap();
-    let shipper = Shipper::start(Some(DirectorySink::new(there.clone())), None, counters.clone()).unwrap();
+    let shipper = Shipper::start(Some(Box::new(DirectorySink::new(there.clone()))), None, counters.clone()).unwrap();
     shipper.segment("edge-1/c", directory.0.join("audit-0000000001.jsonl"));
     shipper.segment("edge-1/c", second);
     assert_eq!(shipper.close(now() + Duration::from_secs(3)), 1);
@@ -245,7 +251,8 @@ fn one_segment_that_is_gone_keeps_no_other_from_the_sink() {
 #[test]
 fn a_checkpoint_that_contradicts_the_sink_is_an_error_and_the_shipper_goes_on() {
     let (directory, counters) = (Directory::new(), Arc::new(Counters::default()));
-    let shipper = Shipper::start(Some(DirectorySink::new(directory.0.clone())), None, counters.clone()).unwrap();
+    let shipper =
+        Shipper::start(Some(Box::new(DirectorySink::new(directory.0.clone()))), None, counters.clone()).unwrap();
     for line in [b"true", b"fork", b"true"] {
         shipper.checkpoint("edge-1/c", 7, line.to_vec());
     }
@@ -325,7 +332,7 @@ fn a_trail_that_was_cut_exchanged_or_removed_is_not_gone_on_with_where_a_sink_kn
 #[test]
 fn a_trail_that_the_sink_knows_is_gone_on_with_and_says_so() {
     let (directory, sink, key) = held_against();
-    let newest = DirectorySink::new(sink.0.clone()).newest("edge-1").unwrap().unwrap().1.seq();
+    let newest = SinkOptions::Directory(sink.0.clone()).open().newest("edge-1").unwrap().unwrap().1.seq();
     drop(open_with(&directory.0, &key, Some(&sink.0), WhenFailing::Refuse).unwrap());
     let last = fs::read_to_string(segment(&directory.0, 4)).unwrap();
     assert!(last.contains(&format!(r#""confirmed":{newest}"#)), "{last}");

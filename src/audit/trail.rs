@@ -15,7 +15,7 @@ use crate::bets::audit::{
 use crate::config::WhenFailing;
 
 use super::recover::{Found, failed, find};
-use super::sink::DirectorySink;
+use super::sink::SinkOptions;
 
 /// Segments may be read by the group, which collects them, and by nobody else.
 const FILE_MODE: u32 = 0o640;
@@ -31,16 +31,16 @@ pub struct TrailOptions {
     /// Who signs.
     pub key: Arc<SigningKey>,
     /// Where copies are: the trail has to hold the newest checkpoint that is there of this node.
-    pub sink: Option<DirectorySink>,
+    pub sink: Option<SinkOptions>,
     /// With [`WhenFailing::Count`] a new chain begins where it does not, and nothing waits for a sink that cannot be read.
     pub when_failing: WhenFailing,
 }
 
 impl TrailOptions {
-    /// The newest checkpoint in the sink, and its file.
-    fn evidence(&self) -> Result<Option<(PathBuf, ExpectedCheckpoint)>, OpenError> {
+    /// The newest checkpoint in the sink, and its place.
+    fn evidence(&self) -> Result<Option<(String, ExpectedCheckpoint)>, OpenError> {
         let Some(sink) = &self.sink else { return Ok(None) };
-        match sink.newest(&self.node) {
+        match sink.open().newest(&self.node) {
             Ok(newest) => Ok(newest),
             Err(error) if self.when_failing == WhenFailing::Count => {
                 error!(%error, "the audit sink cannot be read: the trail is gone on with, and not held against it");
@@ -85,12 +85,12 @@ pub enum OpenError {
     /// What has left the node says that there was more, or something else.
     #[error(
         "{file} signs for {seq} records up to {at}, and the audit trail in {directory} does not contain it: it was cut off, \
-         written anew or exchanged. Put it back as it was (its finished segments are beside that file). If that cannot be, move \
+         written anew or exchanged. Put it back as it was (its finished segments are beside that checkpoint). If that cannot be, move \
          the directory elsewhere as evidence and start once with audit.when_failing = \"count\": a new chain begins, and says so"
     )]
     NotInTrail {
-        /// The checkpoint in the sink.
-        file: PathBuf,
+        /// The checkpoint's place in the sink.
+        file: String,
         /// How many lines it signs for.
         seq: u64,
         /// When it was made.
@@ -119,6 +119,14 @@ impl OpenError {
             }
             Self::Sink(_) => true,
             _ => false,
+        }
+    }
+
+    /// The key of the configuration that it is about, where the text does not say so.
+    pub(super) fn key(&self) -> &'static str {
+        match self {
+            Self::Io { .. } | Self::Damaged(_) | Self::NoSegment(_) | Self::Unsigned(_) => " (audit.directory)",
+            Self::Locked(_) | Self::NotInTrail { .. } | Self::Sink(_) | Self::Random(_) => "",
         }
     }
 }

@@ -19,7 +19,7 @@ use super::options::Options;
 use super::recorder::{QUEUE, Status as TrailStatus};
 use super::report::{Counters, count};
 use super::ship::Shipper;
-use super::sink::DirectorySink;
+use super::sink::SinkOptions;
 use super::trail::{OpenError, Opened, Trail, TrailOptions, segments};
 
 /// Records that are written at once: what has come while the disk was busy goes with one write and one sync.
@@ -79,7 +79,7 @@ impl Writer {
         status: watch::Sender<TrailStatus>,
         counters: Arc<Counters>,
     ) -> Result<Self, super::StartError> {
-        let sink = options.sink_directory.clone().map(DirectorySink::new);
+        let sink = options.sink.as_ref().map(SinkOptions::open);
         let shipper = Shipper::start(sink, options.keep_shipped, counters.clone())?;
         let mut writer = Self {
             options,
@@ -106,12 +106,12 @@ impl Writer {
     }
 
     fn open_trail(&self) -> Result<Opened, OpenError> {
-        let Options { directory, node, key, sink_directory, when_failing, .. } = &self.options;
+        let Options { directory, node, key, sink, when_failing, .. } = &self.options;
         let options = TrailOptions {
             directory: directory.clone(),
             node: node.clone(),
             key: key.clone(),
-            sink: sink_directory.clone().map(DirectorySink::new),
+            sink: sink.clone(),
             when_failing: *when_failing,
         };
         Trail::open(options, timestamp())
@@ -163,8 +163,11 @@ impl Writer {
             }
             self.turn(now());
             if let Some((reply, complete)) = closing {
+                let closed = self.close(complete);
+                // Whoever hears of the end finds nobody who takes records.
+                drop(self);
                 // Who waits may have given up.
-                let _ = reply.send(self.close(complete));
+                let _ = reply.send(closed);
                 return;
             }
         }

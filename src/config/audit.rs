@@ -10,6 +10,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
+use super::audit_s3::AuditS3;
 use super::check::Problem;
 use super::secret::PlayerKey;
 use super::units::{milliseconds, seconds};
@@ -43,6 +44,8 @@ pub struct Audit {
     pub rotate_after: Duration,
     /// Where finished segments and checkpoints are copied to, and never changed; a start holds the trail against them.
     pub sink_directory: Option<PathBuf>,
+    /// `[audit.s3]`: a bucket in place of [`Audit::sink_directory`].
+    pub s3: AuditS3,
     /// How long segments are kept after they were copied, in days; 0 for ever.
     pub keep_shipped_days: u32,
     /// How long the end of the process waits for the last segment to be copied.
@@ -67,6 +70,7 @@ impl Default for Audit {
             rotate_bytes: 64 << 20,
             rotate_after: Duration::from_secs(3600),
             sink_directory: None,
+            s3: AuditS3::default(),
             keep_shipped_days: 0,
             closing_timeout: Duration::from_secs(10),
             keys: AuditKeys::default(),
@@ -126,6 +130,8 @@ impl Audit {
         if self.directory.is_none() {
             return Ok(());
         }
+        let wrong = |(key, message): (&str, String)| Problem { key: format!("audit.s3.{key}"), message };
+        self.s3.load(beside).map_err(wrong)?;
         let refuse = |key: &str, message: String| Problem { key: format!("audit.{key}"), message };
         let read = |key: &'static str, file: &Path| {
             fs::read(file).map_err(|error| refuse(key, format!("cannot read {}: {error}", file.display())))
@@ -143,6 +149,11 @@ impl Audit {
             self.keys.player = PlayerKey::read(file).map_err(|message| refuse("player_key_file", message))?;
         }
         Ok(())
+    }
+
+    /// Whether it is copied to anywhere.
+    pub fn has_sink(&self) -> bool {
+        self.sink_directory.is_some() || self.s3.bucket.is_some()
     }
 
     /// Whether a text can be a node's name: it is part of paths.

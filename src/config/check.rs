@@ -168,9 +168,19 @@ fn audit(config: &Config) -> Checked {
     within("audit.rotate_bytes", audit.rotate_bytes.into(), 65_536..=1 << 32)?;
     within("audit.rotate_after_s", audit.rotate_after.as_secs().into(), 10..=604_800)?;
     within("audit.keep_shipped_days", audit.keep_shipped_days.into(), 0..=36_500)?;
+    within("audit.s3.request_timeout_ms", audit.s3.request_timeout.as_millis(), 100..=60_000)?;
     within("audit.closing_timeout_ms", audit.closing_timeout.as_millis(), 100..=600_000)?;
-    if audit.keep_shipped_days > 0 && audit.sink_directory.is_none() {
-        let message = "is set and audit.sink_directory is not: segments are removed only after they were copied there";
+    if audit.sink_directory.is_some() && audit.s3.bucket.is_some() {
+        let message = "is set and so is audit.sink_directory; a trail is copied to one place";
+        return refuse("audit.s3.bucket", message.to_owned());
+    }
+    audit
+        .s3
+        .check(audit.keep_shipped_days, audit.rotate_bytes)
+        .or_else(|(key, message)| refuse(&format!("audit.s3.{key}"), message))?;
+    if audit.keep_shipped_days > 0 && !audit.has_sink() {
+        let message = "is set, and neither audit.sink_directory nor audit.s3.bucket is: segments are removed only after they \
+                       were copied there";
         return refuse("audit.keep_shipped_days", message.to_owned());
     }
     if audit.directory.is_some() && audit.directory == audit.sink_directory {

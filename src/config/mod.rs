@@ -5,6 +5,7 @@
 //! Refuses to know: what the values are used for, the environment, the network.
 
 mod audit;
+mod audit_s3;
 mod auth;
 mod bet_service;
 mod certificate;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Audit, AuditKeys, Fsync, WhenFailing};
+pub use audit_s3::{AuditS3, LockMode};
 pub use auth::{Auth, AuthMode, InvalidJwksUrl, JwksUrl};
 pub use bet_service::{
     BetService, BetServiceBreaker, BetServiceHttp, BetServiceKind, BetServiceNats, BetServiceTls, NatsServer,

@@ -68,6 +68,10 @@ impl Summary<'_> {
         if let Some(sink) = &audit.sink_directory {
             write!(f, ", copied to {}", sink.display())?;
         }
+        if let Some(bucket) = &audit.s3.bucket {
+            let s3 = &audit.s3;
+            write!(f, ", copied to s3://{bucket}/{} and locked for {} days", s3.prefix, s3.retain_days)?;
+        }
         Ok(())
     }
 

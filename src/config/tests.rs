@@ -139,8 +139,39 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[audit]\nfsync = \"often\"\n", 2, "audit.fsync", "`always`, `interval`, `never`"),
         ("[audit]\nnode = \"a/b\"\n", 2, "audit.node", "expected 1 to 64 letters"),
         ("[audit]\nrotate_bytes = 5\n", 2, "audit.rotate_bytes", "allowed are 65536 to"),
-        ("[audit]\nkeep_shipped_days = 5\n", 2, "audit.keep_shipped_days", "audit.sink_directory is not"),
+        ("[audit]\nkeep_shipped_days = 5\n", 2, "audit.keep_shipped_days", "neither audit.sink_directory nor"),
         ("[audit]\ndirectory = \"a\"\nsink_directory = \"a\"\n", 3, "audit.sink_directory", "has to be elsewhere"),
+        ("[audit]\nsink_directory = \"a\"\ns3.bucket = \"abc\"\n", 3, "audit.s3.bucket", "copied to one place"),
+        ("[audit.s3]\nbucket = \"A/B\"\n", 2, "audit.s3.bucket", "expected 3 to 63 lower-case"),
+        ("[audit.s3]\nbucket = \"a.b.c\"\n", 2, "audit.s3.bucket", "set audit.s3.endpoint"),
+        ("[audit.s3]\nregion = \"eu-west-1\"\n", 2, "audit.s3.region", "audit.s3.bucket, which is not set"),
+        ("[audit.s3]\nrequest_timeout_ms = 500\n", 2, "audit.s3.request_timeout_ms", "bucket, which is not set"),
+        ("[audit.s3]\nbucket = \"abc\"\nregion = \"EU\"\n", 3, "audit.s3.region", "\"eu-central-1\""),
+        ("[audit.s3]\nbucket = \"abc\"\nendpoint = \"https://h/p\"\n", 3, "audit.s3.endpoint", "has a path"),
+        ("[audit.s3]\nbucket = \"abc\"\nendpoint = \"https://h?p\"\n", 3, "audit.s3.endpoint", "has a path"),
+        ("[audit.s3]\nbucket = \"abc\"\nprefix = \"/a\"\n", 3, "audit.s3.prefix", "\"tableside/\""),
+        ("[audit.s3]\nbucket = \"abc\"\n", 1, "audit.s3.retain_days", "is not set"),
+        ("[audit.s3]\nbucket = \"abc\"\nretain_days = 36501\n", 3, "audit.s3.retain_days", "allowed are 1 to 36500"),
+        (
+            "[audit]\nkeep_shipped_days = 3\n[audit.s3]\nbucket = \"abc\"\nretain_days = 2\n",
+            5,
+            "audit.s3.retain_days",
+            "less than audit.keep_shipped_days",
+        ),
+        (
+            "[audit.s3]\nbucket = \"abc\"\nretain_days = 2\nendpoint = \"http://h\"\nca_file = \"ca.pem\"\n",
+            5,
+            "audit.s3.ca_file",
+            "is for https",
+        ),
+        (
+            "[audit]\nrotate_bytes = 268435457\n[audit.s3]\nbucket = \"abc\"\nretain_days = 2\n",
+            4,
+            "audit.s3.bucket",
+            "in one piece",
+        ),
+        ("[audit.s3]\nlock_mode = \"legal\"\n", 2, "audit.s3.lock_mode", "expected `compliance` or `governance`"),
+        ("[audit.s3]\nrequest_timeout_ms = 1\n", 2, "audit.s3.request_timeout_ms", "allowed are 100 to 60000"),
         ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
         ("[bet_service]\nkind = \"grpc\"\n", 2, "bet_service.kind", "expected one of"),
         ("[bet_service]\nkind = \"http\"\n", 2, "bet_service.kind", "bet_service.http.url is not set"),
@@ -341,6 +372,34 @@ fn files_of_the_bet_service_are_looked_at_and_named() {
 }
 
 #[test]
+fn files_of_a_bucket_are_beside_the_configuration() {
+    let directory = Directory::new();
+    directory.write("jwks.json", JWKS);
+    let made = rcgen::generate_simple_self_signed(["s3.example".to_owned()]).unwrap();
+    directory.write("ca.pem", &made.cert.pem());
+    directory.write("audit.key", &made.signing_key.serialize_pem());
+    let load = |ca: &str| {
+        let text = format!(
+            "{AUTH}[audit]\ndirectory = \"trail\"\nsigning_key_file = \"audit.key\"\n[audit.s3]\nbucket = \"abc\"\n\
+             prefix = \"p/\"\nretain_days = 9\ncredentials_file = \"c\"\nca_file = \"{ca}\"\n"
+        );
+        let text = text.replace("ca_file = \"\"\n", "");
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let error = load("none.pem").unwrap_err();
+    assert_eq!(error.diagnostic().unwrap().key.as_deref(), Some("audit.s3.ca_file"), "{error}");
+    // The next that is wrong.
+    let error = load("ca.pem").unwrap_err();
+    assert_eq!(error.diagnostic().unwrap().key.as_deref(), Some("audit.signing_key_file"), "{error}");
+    let pkcs8 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    directory.write("audit.key", &pkcs8.serialize_pem());
+    let config = load("").unwrap();
+    assert_eq!(config.audit.s3.credentials_file, Some(directory.0.join("c")));
+    let summary = config.summary().to_string();
+    assert!(summary.contains(", copied to s3://abc/p/ and locked for 9 days"), "{summary}");
+}
+
+#[test]
 fn an_audit_trail_without_a_key_that_signs_is_refused() {
     let directory = Directory::new();
     directory.write("jwks.json", JWKS);
@@ -452,12 +511,13 @@ fn keys_of(config: &Config) -> Vec<(String, Value)> {
     found
 }
 
-/// Both places of keys at once are refused: the file's line goes where the URL's example comes.
+/// Both places of keys at once are refused, and both sinks: the file's line goes where the URL's example comes, and the
+/// directory's where the bucket's does.
 fn with_defaults_uncommented() -> String {
     let is_default = |line: &str| line.starts_with('#') && line.len() > 1 && !line.starts_with("# ");
     let lines = GATEWAY_TOML
         .lines()
-        .filter(|line| !line.starts_with("jwks_file"))
+        .filter(|line| !line.starts_with("jwks_file") && !line.starts_with("#sink_directory"))
         .map(|line| if is_default(line) { &line[1..] } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -479,12 +539,14 @@ fn every_key_is_documented_with_its_default() {
     let mut documented = Vec::new();
     leaves("", &toml::from_str::<Value>(&text).unwrap(), &mut documented);
     let mut documented: BTreeMap<_, _> = documented.into_iter().collect();
-    documented.insert("auth.jwks_file".to_owned(), Value::Null);
+    for key in ["auth.jwks_file", "audit.sink_directory"] {
+        documented.insert(key.to_owned(), Value::Null);
+    }
 
     let tables = BTreeMap::from([("roulette-1".parse().unwrap(), Table::default())]);
     for (key, default) in keys_of(&Config { tables, ..Config::default() }) {
         let shown = documented.get(&key).unwrap_or_else(|| panic!("config/gateway.toml lacks {key}"));
-        let must_be_set = key == "auth.jurisdictions";
+        let must_be_set = ["auth.jurisdictions", "audit.s3.retain_days"].contains(&key.as_str());
         assert!(must_be_set || default.is_null() || *shown == default, "{key} is {default}, documented as {shown}");
     }
 }

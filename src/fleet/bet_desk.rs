@@ -457,7 +457,7 @@ mod tests {
             checkpoint_interval: Duration::from_secs(3600),
             rotate_bytes: 4096,
             rotate_after: Duration::from_secs(3600),
-            sink_directory: None,
+            sink: None,
             keep_shipped: None,
             closing_timeout: Duration::from_secs(20),
         };

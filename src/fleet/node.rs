@@ -156,7 +156,7 @@ impl Node {
         let identity = Arc::new(DtlsIdentity::generate()?);
         let addresses = announced(config)?;
         let options = udp_options(config);
-        let (audit, recorder) = start_audit(config)?;
+        let (audit, recorder) = start_audit(config).await?;
         let count = match config.media.shards {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -729,9 +729,11 @@ fn announced(config: &Config) -> Result<Vec<IpAddr>, StartError> {
 }
 
 /// The trail, where one is configured. Whoever calls keeps the recorder, or drops it: then no record will come.
-fn start_audit(config: &Config) -> Result<(Option<Audit>, Option<Recorder>), audit::StartError> {
+async fn start_audit(config: &Config) -> Result<(Option<Audit>, Option<Recorder>), audit::StartError> {
     let Some(options) = audit::Options::from_config(&config.audit)? else { return Ok((None, None)) };
-    let (audit, recorder) = audit::start(options)?;
+    // A sink may be asked over the network, and takes its time.
+    let starting = tokio::task::spawn_blocking(|| audit::start(options));
+    let (audit, recorder) = starting.await.map_err(std::io::Error::from)??;
     Ok((Some(audit), Some(recorder)))
 }
 

@@ -781,7 +781,7 @@ mod tests {
         let begun = now();
         turn.waiter.wait(LIMIT).expect("waits");
         assert!(now() - begun < LIMIT, "nothing but the answers has woken it");
-        let mut counted = |turn: &mut Turn| turn.shard.report(now()).bets.outcomes[Status::Accepted as usize];
+        let counted = |turn: &mut Turn| turn.shard.report(now()).bets.outcomes[Status::Accepted as usize];
         assert!(turn.take_answers(None));
         assert_eq!(counted(&mut turn), 65);
         assert!(turn.take_answers(Some(answer())));

@@ -1,8 +1,7 @@
 //! Requests to other services: HTTP/1.1, over TLS where the URL says `https`.
 //!
 //! Enters: a request with an absolute URL. Leaves: the whole response, or why there is none, within a time and a size.
-//! Owns: whom a certificate has to come from. Keeps no connection: nobody asks for
-//! much here, and nobody waits for it.
+//! Owns: whom a certificate has to come from. Keeps no connection: no player waits for what is asked here.
 //! Refuses to know: what is asked for; redirects, which are answers like others.
 
 use std::fmt;
@@ -98,6 +97,11 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Self { tls: Arc::new(tls), limits }
+    }
+
+    /// The same client, with other limits.
+    pub fn with_limits(&self, limits: Limits) -> Self {
+        Self { limits, ..self.clone() }
     }
 
     /// Sends a request, whose URL is absolute, and gives the response whatever its status.

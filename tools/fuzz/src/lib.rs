@@ -55,6 +55,7 @@ targets! {
     payload: "RTP payloads of every codec",
     rtcp: "RTCP compound packets",
     rtp: "RTP headers and their extensions",
+    s3: "lists of versions, as an S3-compatible store answers them",
     sdp: "offers, their negotiation and the answer",
     shard: "a node of one or two shards with everybody misbehaving",
     srtp: "SRTP and SRTCP, sealed, damaged, replayed",

@@ -14,6 +14,7 @@ pub(crate) mod media;
 pub(crate) mod payload;
 pub(crate) mod rtcp;
 pub(crate) mod rtp;
+pub(crate) mod s3;
 pub(crate) mod sdp;
 pub(crate) mod shard;
 pub(crate) mod srtp;
