@@ -2,9 +2,11 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod ports;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use ports::free_ports;
 use rcgen::generate_simple_self_signed;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -149,7 +152,7 @@ impl Drop for Node {
 
 #[test]
 fn the_demo_says_where_it_is_and_ends_when_told() {
-    let first_port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().min(65_000).to_string();
+    let first_port = free_ports(1).to_string();
     let mut command =
         tableside(&["demo", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--first-port", &first_port]);
     let mut demo = Node(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
@@ -169,7 +172,7 @@ fn a_gateway_ends_its_audit_trail_and_goes_on_with_it() {
     let path = |name: &str| files.0.join(name).to_str().unwrap().to_owned();
     assert!(run(&["audit", "keygen", &path("audit.key")]).status.success());
     fs::create_dir(path("sink")).unwrap();
-    let first_port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().min(65_000);
+    let first_port = free_ports(1);
     let config = format!(
         "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\nshards = 1\nfirst_port = {first_port}\n\
          {AUTH}[audit]\ndirectory = \"trail\"\nnode = \"edge-1\"\n\
@@ -228,7 +231,7 @@ fn is_served(address: &str, certificate: &CertificateDer<'static>) -> bool {
 
 #[test]
 fn a_hangup_has_the_certificate_read_again() {
-    let first_port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let first_port = free_ports(1);
     let files = Files::new(&format!(
         "[http]\nlisten = \"127.0.0.1:0\"\n[http.tls]\ncertificate = \"tls.crt\"\nkey = \"tls.key\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\nlisten = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n\
@@ -353,7 +356,7 @@ fn a_token_that_cannot_be_made_says_why() {
 
 #[test]
 fn a_hangup_has_the_keys_read_again() {
-    let first_port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let first_port = free_ports(1);
     let files = Files::new(&format!(
         "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\n\
          listen = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n{AUTH}[log]\nformat = \"json\"\n"
@@ -384,7 +387,7 @@ fn a_hangup_has_the_keys_read_again() {
 
 #[test]
 fn a_gateway_that_asks_nobody_for_a_token_says_so() {
-    let first_port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let first_port = free_ports(1);
     let files = Files::new(&format!(
         "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\ntcp.enabled = false\n\
          listen = \"127.0.0.1\"\nshards = 1\nfirst_port = {first_port}\n[auth]\nmode = \"none\"\n"

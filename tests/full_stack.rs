@@ -2,9 +2,9 @@
 //! DTLS, SRTP, RTCP and SCTP, which shares no code with ours but the SCTP association.
 
 mod peers;
+mod ports;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Redirect;
 use peers::{Player, PlayerOptions, Publisher, client};
+use ports::free_ports;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tableside::bet_service::{Link, Said, link};
@@ -46,7 +47,7 @@ impl Gateway {
     async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::demo();
         config.media.listen = Ipv4Addr::LOCALHOST.into();
-        config.media.first_port = free_ports();
+        config.media.first_port = free_ports(2);
         config.media.shards = 2;
         change(&mut config);
         let node = Node::start(&config, &Tracer::off(&config.log)).await.expect("the node starts");
@@ -57,7 +58,7 @@ impl Gateway {
     async fn with_bet_service(bet_service: Option<Link>) -> Self {
         let mut config = Config::demo();
         config.media.listen = Ipv4Addr::LOCALHOST.into();
-        config.media.first_port = free_ports();
+        config.media.first_port = free_ports(2);
         config.media.shards = 2;
         let node = Node::start_with(&config, bet_service, &Tracer::off(&config.log)).await.expect("the node starts");
         Self::serve(node, config).await
@@ -86,14 +87,6 @@ impl Gateway {
         };
         tokio::time::timeout(LIMIT, live).await.expect("the table is live in time");
     }
-}
-
-/// Two neighbouring UDP ports that are free now; each test of this process looks in a range of its own.
-fn free_ports() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let free = |port: u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let start = 20_000 + (std::process::id() % 10_000) as u16 + 100 * TAKEN.fetch_add(1, Ordering::Relaxed);
-    (start..start + 100).step_by(2).find(|port| free(*port) && free(port + 1)).expect("two free UDP ports")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

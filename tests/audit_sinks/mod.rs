@@ -4,7 +4,7 @@ mod weed;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use tableside::audit::s3::{Listing, S3Options};
 use tableside::audit::{Put, SinkOptions, start};
 use tableside::bets::audit::{Chain, Digest, SigningKey, Timestamp};
 
+use super::ports::free_ports;
 use super::{Directory, keygen, options, runtime, tableside, text};
 use weed::{LOCKED, PLAIN, weed};
 
@@ -220,7 +221,7 @@ impl Drop for Gateway {
 fn a_drained_node_ends_with_all_of_its_trail_in_the_bucket_and_starts_with_no_other() {
     let directory = Directory::new();
     let key = keygen(&directory);
-    let first_port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().min(65_000);
+    let first_port = free_ports(1);
     let config = directory.path("gateway.toml");
     let text_of_config = format!(
         "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\nshards = 1\n\

@@ -15,8 +15,8 @@ export const timeLimitSeconds = 120;
 const EVENTS = 9;
 /** Of the table. */
 const FRAME_MS = 1000 / 30;
-/** Of the clock in the picture, which goes round once in 3 s. */
-const TICK_MS = 10;
+/** Of the clock in the picture, which goes round once in 1.2 s. */
+const TICK_MS = 4;
 /** How long packets are on their way from the publisher. */
 const STUDIO_MS = 80;
 
@@ -58,7 +58,9 @@ export async function run(t) {
   const ages = events.map(({ message, at }) => at - message.captureTs);
   t.measure('the moment on screen after the event, least and most', [0, 100].map((p) => percentile(errors, p).toFixed(0)).join(', '), 'ms');
   t.measure('told after it happened, median', percentile(ages, 50), 'ms');
-  for (const [n, error] of errors.entries()) assert(Math.abs(error) <= FRAME_MS, `${events[n].message.type}: ${error} ms off`);
+  // What happened right after a frame is seen in the next, a whole frame later; the clock is read to half a tick.
+  const most = FRAME_MS + TICK_MS / 2;
+  for (const [n, error] of errors.entries()) assert(Math.abs(error) <= most, `${events[n].message.type}: ${error} ms off`);
 }
 
 /** How far one time of day is after another, the shorter way round the clock. */
