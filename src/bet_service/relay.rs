@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use opentelemetry::KeyValue;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::bets::{Outcome, Passed, PlayerId, TraceParent};
 use crate::config::{BetService, BetServiceBreaker};
-use crate::traces::{Span, SpanKind, Tracer};
+use crate::traces::{KeyValue, Span, SpanKind, Tracer};
 
 use super::Said;
 use super::backoff::{Backoff, chance};

@@ -199,6 +199,8 @@ impl Traces {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -209,6 +211,16 @@ mod tests {
         assert_eq!(format!("{headers:?}"), r#"["api-key", "x-tenant"]"#, "no value is printed");
         for wrong in ["no colon", ": value", "a b: value", "name: \u{7f}", "näme: value"] {
             assert_eq!(Headers::parse(&format!("\n{wrong}")), Err("line 2 is no `Name: value`".to_owned()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_for_headers_can_be_sent(text in "([a-zA-Z#:\\- é\\x01]{0,12}\n){0,4}") {
+            for (name, value) in Headers::parse(&text).unwrap_or_default().iter() {
+                prop_assert!(hyper::header::HeaderName::try_from(name).is_ok(), "{}", name);
+                prop_assert!(hyper::header::HeaderValue::try_from(value).is_ok(), "{}", value);
+            }
         }
     }
 }

@@ -5,14 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry::KeyValue;
 use tracing::Level;
 
 use crate::audit::{Recorder, Status};
 use crate::bets::audit::{Digest, SignalRecord, Subject};
 use crate::bets::{Answer, Status as OutcomeStatus};
 use crate::shard::{ShardId, SlotKey};
-use crate::traces::{Active, Span, SpanKind, Tracer};
+use crate::traces::{Active, KeyValue, Span, SpanKind, Tracer};
 
 use super::shard_thread::NodeBet;
 

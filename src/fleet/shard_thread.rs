@@ -382,7 +382,7 @@ impl Turn {
             let Some(command) = next else { break };
             if let Command::Shutdown { reply } = command {
                 // What was told before goes out before, and leaves the goodbyes their room.
-                while self.take_answers(None) {
+                while self.take_answers(None) > 0 {
                     self.drain(now);
                 }
                 self.shard.close_all(now);
@@ -426,18 +426,15 @@ impl Turn {
         }
     }
 
-    /// Answers to bets; those beyond a turn's share wait for the next. `false` if there is none left.
-    fn take_answers(&mut self, first: Option<BetAnswer>) -> bool {
-        let mut next = first.or_else(|| self.answers.try_recv().ok());
-        for _ in 0..ANSWERS_PER_TURN {
-            let Some(answer) = next else { return false };
+    /// Answers to bets, at most a turn's share. Says how many.
+    fn take_answers(&mut self, mut first: Option<BetAnswer>) -> usize {
+        let mut taken = 0;
+        while taken < ANSWERS_PER_TURN {
+            let Some(answer) = first.take().or_else(|| self.answers.try_recv().ok()) else { break };
             self.shard.handle_bet_answer(now(), &answer);
-            next = self.answers.try_recv().ok();
+            taken += 1;
         }
-        if let Some(answer) = next {
-            self.shard.handle_bet_answer(now(), &answer);
-        }
-        true
+        taken
     }
 
     fn take_datagrams(&mut self) {
@@ -564,9 +561,11 @@ impl Turn {
     }
 
     fn transmit(&mut self, now: Instant) {
+        let mut answered = false;
         loop {
-            // In the midst of a frame, too: they go out before the rest of it.
-            self.take_answers(None);
+            // In the midst of a frame, too: they go out before the rest of it. Between two shares of them a slice of it goes,
+            // however many wait.
+            answered = !answered && self.take_answers(None) > 0;
             if !self.shard.poll_transmit(now, &mut self.departures) {
                 return;
             }
@@ -684,6 +683,16 @@ mod tests {
         stream
     }
 
+    /// A publisher over TCP whose check was true.
+    fn proven(turn: &mut Turn) -> (TcpStream, TransportAddress, IceCredentials) {
+        let ice = publisher(turn);
+        let mut peer = connect(turn);
+        let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
+        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
+        until(turn, |turn| turn.shard.knows(address));
+        (peer, address, ice)
+    }
+
     fn ended(turn: &Turn, cause: TcpEnd) -> u64 {
         turn.tcp.as_ref().expect("enabled").report().ended[cause as usize]
     }
@@ -782,21 +791,15 @@ mod tests {
         turn.waiter.wait(LIMIT).expect("waits");
         assert!(now() - begun < LIMIT, "nothing but the answers has woken it");
         let counted = |turn: &mut Turn| turn.shard.report(now()).bets.outcomes[Status::Accepted as usize];
-        assert!(turn.take_answers(None));
-        assert_eq!(counted(&mut turn), 65);
-        assert!(turn.take_answers(Some(answer())));
-        assert!(!turn.take_answers(None));
+        assert_eq!((turn.take_answers(None), counted(&mut turn)), (64, 64));
+        assert_eq!((turn.take_answers(Some(answer())), turn.take_answers(None), turn.take_answers(None)), (64, 23, 0));
         assert_eq!(counted(&mut turn), 151, "of a player who has left, too");
     }
 
     #[test]
     fn over_tcp_what_there_is_to_say_comes_before_the_end() {
         let mut turn = turn();
-        let ice = publisher(&mut turn);
-        let mut peer = connect(&turn);
-        let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
-        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
-        until(&mut turn, |turn| turn.shard.knows(address));
+        let (mut peer, _, ice) = proven(&mut turn);
         // The answer to another check, and the end of the connection, in one turn.
         let received = turn.shard.report(now()).datagrams_received;
         peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
@@ -817,11 +820,7 @@ mod tests {
     #[test]
     fn a_tcp_connection_that_is_gone_is_no_path_any_more() {
         let mut turn = turn();
-        let ice = publisher(&mut turn);
-        let mut peer = connect(&turn);
-        let address = TransportAddress::tcp(peer.local_addr().expect("bound"));
-        peer.write_all(&check(&ice.ufrag, &ice.pwd)).expect("room");
-        until(&mut turn, |turn| turn.shard.knows(address));
+        let (peer, address, _) = proven(&mut turn);
         drop(peer);
         until(&mut turn, |turn| ended(turn, TcpEnd::Peer) == 1);
         assert!(!turn.shard.knows(address));

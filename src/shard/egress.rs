@@ -22,8 +22,8 @@ const FLUSH_PACKETS: usize = 256;
 /// of a large keyframe as much as one message takes.
 const RUN: usize = 32;
 
-/// What a batch of a flush has at least, where there is so much: a quarter of a millisecond or so. Control, answers to bets
-/// among it, waits for no more than that.
+/// A batch of a flush that has so much goes out before the flush goes on: some tenths of a millisecond, for which control, answers
+/// to bets among it, waits.
 const SLICE_MESSAGES: usize = 64;
 const SLICE_BYTES: usize = 384 * 1024;
 
@@ -336,7 +336,8 @@ impl Shard {
                 }
             }
             flush.next_player += 1;
-            if batch.messages().len() >= SLICE_MESSAGES || batch.bytes().len() >= SLICE_BYTES {
+            let messages = batch.messages().len() + batch.tcp_messages().len();
+            if messages >= SLICE_MESSAGES || batch.bytes().len() >= SLICE_BYTES {
                 return false;
             }
         }

@@ -20,7 +20,7 @@ use crate::bets::{PlayerId, SpanId, TraceId, TraceParent};
 use crate::config::{Log, PlayerIds};
 
 pub use export::{Exporter, StartError};
-pub use span::{Span, SpanKind};
+pub use span::{KeyValue, Span, SpanKind};
 
 /// Spans that wait for the collector. Where it is full, further ones are dropped and counted.
 const QUEUE: usize = 8192;

@@ -1,13 +1,14 @@
 //! What was done for a signal, and when.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::Active;
 
+pub use opentelemetry::KeyValue;
 pub use opentelemetry::trace::SpanKind;
 
 /// A span that has ended.
@@ -47,7 +48,7 @@ impl Span {
             name: name.into(),
             start_time: begin_time,
             // Never before its begin, whatever was stamped by which thread.
-            end_time: begin_time + end.checked_duration_since(begin).unwrap_or(Duration::ZERO),
+            end_time: begin_time + end.saturating_duration_since(begin),
             attributes,
             dropped_attributes_count: 0,
             events: SpanEvents::default(),

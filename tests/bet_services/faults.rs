@@ -251,7 +251,8 @@ pub async fn after_a_reconnect_the_current_round_is_known(mut bench: impl Foreig
     bench.say_again("one").await;
     bench.say("one", "round.close").await;
     node.until("its close", |node| node.told("one").last() == Some(&("round.close".to_owned(), next.clone()))).await;
-    assert!(bench.ledger().is_live("one"), "the service has heard of the table again");
+    // It is told on a way of its own.
+    node.until("the service has heard of the table again", |_| bench.ledger().is_live("one")).await;
 
     let told = node.told("one");
     let position =
