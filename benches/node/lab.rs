@@ -1,8 +1,8 @@
 //! Two hosts on one machine: network namespaces with a cable between them, one CPU for each.
 //!
-//! What the node sends, the kernel hands to the players on their CPU (receive packet steering), so that the node is not
-//! billed for their half of the stack, as with two machines. Both namespaces end with the processes in them and take the
-//! cable along: there is nothing to clean up, even after SIGKILL.
+//! What the node sends, a thread of the kernel takes on the players' CPU, as their network card would, so that the node is
+//! not billed for their half of the stack. Both namespaces end with the processes in them and take the cable along: there is
+//! nothing to clean up, even after SIGKILL.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,11 +11,18 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
 /// What the process in the near namespace finds in its environment.
 const INSIDE: &str = "TABLESIDE_BENCH_LAB";
+
+/// How often the players' end looks for packets while some come.
+const LOOK: Duration = Duration::from_micros(50);
+
+/// How often it finds none before it waits to be woken.
+const EMPTY_LOOKS: u32 = 200;
 
 /// The address of the node's end.
 pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
@@ -108,15 +115,30 @@ impl Lab {
         for step in steps {
             run(lab.far(step[0]).args(&step[1..]))?;
         }
-        let steer = |device: &str, cpu: usize| {
-            format!("echo {:x} > /sys/class/net/{device}/queues/rx-0/rps_cpus", 1_u64 << cpu)
-        };
         if arrivals == Arrivals::Node {
-            run(Command::new("sh").args(["-c", &steer("near", near_cpu)]))?;
+            let steer = format!("echo {:x} > /sys/class/net/near/queues/rx-0/rps_cpus", 1_u64 << near_cpu);
+            run(Command::new("sh").args(["-c", &steer]))?;
         }
-        let far = format!("mount -t sysfs none /sys && {}", steer("far", far_cpu));
-        run(lab.far("unshare").args(["--mount", "sh", "-c", &far]))?;
+        lab.moderate()?;
         Ok(lab)
+    }
+
+    /// Has the players' end take what comes as a network card does that moderates its interrupts: a thread on the players' CPU looks
+    /// every [`LOOK`], and whoever sends wakes nobody. Else the node is billed for an interrupt to the other CPU with most of its
+    /// messages: a quarter of its time on a virtual machine, and the more the less the other CPU has to do.
+    fn moderate(&self) -> io::Result<()> {
+        // Packets are queued for the thread only if they may be gathered there, and need not have been here.
+        run(Command::new("ethtool").args(["-K", "near", "tso", "off"]))?;
+        run(self.far("ethtool").args(["-K", "far", "gro", "on"]))?;
+        // The queue has room for 256 messages: the thread comes before the players.
+        let script = format!(
+            "set -e; mount -t sysfs none /sys; cd /sys/class/net/far; echo 1 > threaded; \
+             echo {} > gro_flush_timeout; echo {EMPTY_LOOKS} > napi_defer_hard_irqs; \
+             for thread in $(pgrep '^napi/far-'); do taskset -p -c {} $thread; chrt -f -p 1 $thread; done",
+            LOOK.as_nanos(),
+            self.far_cpu,
+        );
+        run(self.far("unshare").args(["--mount", "sh", "-c", &script]))
     }
 
     /// Puts a bottleneck between the node and the players.

@@ -17,6 +17,9 @@ const PACED: (usize, usize) = (9, 1150);
 /// Bits a second of the trace's picture, and from keyframe to keyframe.
 const TRACE: (u64, Duration) = (2_500_000, Duration::from_secs(2));
 
+/// Bits a second of the thin load, with keyframes as often.
+const THIN: u64 = 500_000;
+
 /// Payload bytes of the generator's Opus packets (`AUDIO_BYTES`); and how many there are with each of three frames, at 50 a
 /// second.
 const AUDIO_LEN: usize = 100;
@@ -30,6 +33,8 @@ pub enum Load {
     Paced,
     /// Frames as an encoder makes them, with large keyframes and sound.
     Trace,
+    /// The picture alone, at a fifth of the trace's bits: what a crowd gets that joins.
+    Thin,
 }
 
 impl Load {
@@ -37,13 +42,8 @@ impl Load {
     pub fn frames(self) -> Vec<Frame> {
         match self {
             Self::Paced => vec![Frame::new(&[PACED.1; PACED.0], &[])],
-            Self::Trace => {
-                let mut source = Source::new(Sizes::Varied { bitrate: TRACE.0 }, FPS, TRACE.1, 0);
-                let length = TRACE.1.as_secs() as u32 * FPS * 5;
-                let frame =
-                    |n: usize| Frame::new(&source.next_frame().packets, &[AUDIO_LEN; 2][..AUDIO[n % AUDIO.len()]]);
-                (0..length as usize).map(frame).collect()
-            }
+            Self::Trace => varied(TRACE.0, |n| AUDIO[n % AUDIO.len()]),
+            Self::Thin => varied(THIN, |_| 0),
         }
     }
 
@@ -52,7 +52,15 @@ impl Load {
         let words = match self {
             Self::Paced => format!("--packets {} --bytes {} --no-audio", PACED.0, PACED.1),
             Self::Trace => format!("--bitrate {} --keyframe-interval {}", TRACE.0, TRACE.1.as_secs()),
+            Self::Thin => format!("--bitrate {THIN} --keyframe-interval {} --no-audio", TRACE.1.as_secs()),
         };
         words.split_whitespace().map(str::to_owned).chain([format!("--fps={FPS}")]).collect()
     }
+}
+
+/// Five keyframe intervals of frames as an encoder makes them, and so many packets of sound with each.
+fn varied(bitrate: u64, sound: impl Fn(usize) -> usize) -> Vec<Frame> {
+    let mut source = Source::new(Sizes::Varied { bitrate }, FPS, TRACE.1, 0);
+    let length = TRACE.1.as_secs() as u32 * FPS * 5;
+    (0..length as usize).map(|n| Frame::new(&source.next_frame().packets, &[AUDIO_LEN; 2][..sound(n)])).collect()
 }

@@ -168,7 +168,7 @@ pub fn print(rows: &[Row], server: Kind) {
     );
     println!("{}", heading(server, rest));
     rows.iter().for_each(|row| println!("{row}"));
-    for load in [Load::Paced, Load::Trace] {
+    for load in [Load::Paced, Load::Trace, Load::Thin] {
         let with = |players| rows.iter().find(|row| row.load == load && row.players == players);
         if let (Some(few), Some(many)) = (with(500), with(2000)) {
             let kibibytes = (many.resident_mib - few.resident_mib) * 1024.0 / 1500.0;
