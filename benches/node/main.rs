@@ -78,6 +78,9 @@ struct Options {
     /// Send keyframes at once instead of spread over the time until the next frame (`media.pacing`).
     #[arg(long)]
     no_pacing: bool,
+    /// Players report how they play over data channels as well, every two seconds, as pages with tableside's player SDK do.
+    #[arg(long)]
+    reports: bool,
     /// A bottleneck behind the node, in Mbit/s and kB that may wait: what does not fit is lost. The reference loop's as well,
     /// whose figures then say nothing.
     #[arg(long, value_name = "MBIT,KB")]
@@ -150,6 +153,7 @@ fn main() -> ExitCode {
 
 fn measure(options: Options) -> anyhow::Result<()> {
     let is_node = options.server == Kind::Node;
+    anyhow::ensure!(is_node || !options.reports, "--reports is for the node: Janus reads none");
     anyhow::ensure!(is_node || options.shards == 1, "--shards is for the node: Janus has one event loop here");
     let plan = Plan {
         server: options.server,
@@ -163,6 +167,7 @@ fn measure(options: Options) -> anyhow::Result<()> {
         arrivals: options.arrivals,
         max_utilisation: options.max_utilisation,
         pacing: !options.no_pacing,
+        reports: options.reports,
         link: options.link,
     };
     let rows = plan.run()?;
@@ -171,12 +176,13 @@ fn measure(options: Options) -> anyhow::Result<()> {
         curve::draw(&rows, options.tables, file)?;
     }
     // The accepted rows are the node's, of one table and one shard, as it is by itself.
-    let usual = is_node && (options.tables, options.shards) == (1, 1) && options.link.is_none() && !options.no_pacing;
+    let as_usual = options.link.is_none() && !options.no_pacing && !options.reports;
+    let usual = is_node && (options.tables, options.shards) == (1, 1) && as_usual;
     match options.accept {
         _ if !usual => {
             anyhow::ensure!(
                 !options.accept,
-                "--accept is for the node with one table, one shard, pacing and no --link"
+                "--accept is for the node with one table, one shard, pacing, and neither --link nor --reports"
             );
             Ok(())
         }

@@ -48,6 +48,8 @@ pub struct Plan {
     pub max_utilisation: u8,
     /// Whether the node spreads keyframes.
     pub pacing: bool,
+    /// Whether players report how they play over data channels.
+    pub reports: bool,
     /// What is between the node and the players.
     pub link: Option<Link>,
 }
@@ -117,7 +119,8 @@ impl Plan {
             .args(["--join-rate", &JOINS_PER_SECOND.to_string(), "--seconds", &self.seconds.to_string()])
             .args(["--verify", &(CHECKING_PLAYERS / f64::from(players)).min(1.0).to_string()])
             .args(["--server-pid", &server.pid().to_string(), "--json", "-"])
-            .args(load.arguments());
+            .args(load.arguments())
+            .args(self.reports.then_some("--reports"));
         let sampler = server.allocations().map(Sampler::start);
         let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output()?;
         let samples = sampler.map(Sampler::stop).transpose()?;

@@ -46,6 +46,12 @@ impl Shard {
                     return self.misused(now, slot);
                 }
                 *place = Some(id);
+                if label == "qos"
+                    && let Some(allowance) = &mut player.allowance
+                {
+                    // Whoever asks there now may be new.
+                    allowance.told = Told::default();
+                }
                 if label == "events" {
                     self.greet(now, slot);
                     self.tell_round(now, slot);
@@ -138,9 +144,12 @@ impl Shard {
         }
     }
 
+    /// Tells a player its round trip if that is news to it.
     fn send_latency(&mut self, now: Instant, slot: u32, id: ChannelId, round_trip: Option<Duration>) {
-        if let Some(rtt_ms) = round_trip.map(|time| time.as_secs_f64() * 1000.0) {
-            self.send_on(now, slot, id, &ToPlayer::Latency { rtt_ms });
+        let player = self.sessions[slot as usize].session.as_deref_mut().and_then(|session| session.player_mut());
+        let (Some(round_trip), Some(player)) = (round_trip, player) else { return };
+        if player.allowance.get_or_insert_default().told.takes(now, round_trip) {
+            self.send_on(now, slot, id, &ToPlayer::Latency { rtt_ms: round_trip.as_secs_f64() * 1000.0 });
         }
     }
 
@@ -162,6 +171,27 @@ impl Shard {
             self.dropped(DropReason::DataChannel, 1);
         }
         self.reschedule(now, slot);
+    }
+}
+
+/// What a player was told of its round trip. An answer to each report would cost the shard two more wake-ups: one when the player
+/// acknowledges it, which it does at once.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<(Instant, Duration)>);
+
+impl Told {
+    /// How long what was told holds.
+    const HOLDS: Duration = Duration::from_secs(10);
+
+    /// Whether it is to be told: for the first time, again after a while, or because it differs by a millisecond and by a tenth.
+    fn takes(&mut self, now: Instant, round_trip: Duration) -> bool {
+        let is_known = self.0.is_some_and(|(at, known)| {
+            now < at + Self::HOLDS && known.abs_diff(round_trip) < (known / 10).max(Duration::from_millis(1))
+        });
+        if !is_known {
+            self.0 = Some((now, round_trip));
+        }
+        !is_known
     }
 }
 
@@ -271,6 +301,21 @@ mod tests {
         assert_eq!(table.frames_seen(), 1.0);
         table.play();
         assert_eq!(table.frames_seen(), 0.0);
+    }
+
+    #[test]
+    fn a_round_trip_is_told_when_it_is_news() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let mut told = Told::default();
+        let mut news = |at: u64, round_trip: Duration| told.takes(start + ms(1000 * at), round_trip);
+        assert!(news(0, ms(80)));
+        assert!(!news(2, ms(87)) && !news(4, ms(73)), "less than a tenth");
+        assert!(news(6, ms(88)) && news(8, ms(79)));
+        assert!(!news(17, ms(79)) && news(18, ms(79)), "ten seconds later");
+        assert!(
+            news(20, ms(1)) && !news(22, Duration::from_micros(1900)) && news(24, ms(2)),
+            "less than a millisecond"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::rtc::{Endpoint, TransportAddress};
 
 use super::adaptation::Adaptation;
 use super::bets::BetLine;
+use super::channels::Told;
 use super::inbound::Inbound;
 use super::layers::Change;
 use super::message::{LayerIndex, SlotKey, TableId, TrackId};
@@ -218,9 +219,11 @@ impl Channels {
     }
 }
 
-/// What a player may say on its channels, bets apart.
+/// What a player may say on its channels, bets apart, and what it was answered.
 #[derive(Debug)]
 pub(super) struct Allowance {
+    /// What it knows of its round trip.
+    pub(super) told: Told,
     /// Messages on `qos`.
     pub(super) reports: Budget,
     /// What is not understood, not allowed, or over another budget.
@@ -229,7 +232,7 @@ pub(super) struct Allowance {
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self { reports: Budget::of_reports(), mistakes: Budget::of_mistakes() }
+        Self { told: Told::default(), reports: Budget::of_reports(), mistakes: Budget::of_mistakes() }
     }
 }
 

@@ -6,14 +6,22 @@ use std::time::Instant;
 
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
-    PayloadProtocolIdentifier, TransportConfig,
+    PayloadProtocolIdentifier, ReliabilityType, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
 use tableside::rtc::sdp::DtlsRole;
 
-/// `DATA_CHANNEL_OPEN` of an ordered, reliable channel: type, channel type, priority, reliability, and the label's length with
-/// an empty protocol's (RFC 8832 §5.1).
-const OPEN: [u8; 8] = [0x03, 0, 0, 0, 0, 0, 0, 0];
+/// The message type of `DATA_CHANNEL_OPEN` (RFC 8832 §5.1).
+const OPEN: u8 = 0x03;
+
+/// A channel to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its label.
+    pub name: &'static str,
+    /// Ordered, and sent again until it comes; else unordered, and never again.
+    pub reliable: bool,
+}
 
 /// The largest message that is read.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -23,8 +31,8 @@ pub struct Channels {
     endpoint: Endpoint,
     association: Association,
     handle: AssociationHandle,
-    /// Labels, in the order of their streams.
-    labels: &'static [&'static str],
+    /// In the order of their streams.
+    labels: &'static [Label],
     role: DtlsRole,
     connected: bool,
     lost: bool,
@@ -32,7 +40,7 @@ pub struct Channels {
 
 impl Channels {
     /// Begins an association, and channels with these labels once it is there. `None` if the library refuses.
-    pub fn new(now: Instant, role: DtlsRole, labels: &'static [&'static str]) -> Option<Self> {
+    pub fn new(now: Instant, role: DtlsRole, labels: &'static [Label]) -> Option<Self> {
         let mut endpoint = Endpoint::new(nowhere(), TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
         let config = ClientConfig::new(TransportConfig::default());
         let (handle, association) = endpoint.connect(now, config, nowhere()).ok()?;
@@ -69,8 +77,8 @@ impl Channels {
         while self.association.poll_endpoint_event().is_some() {}
     }
 
-    /// Hands each message that came to `sink`, with the index of its channel's label.
-    pub fn poll_messages(&mut self, now: Instant, mut sink: impl FnMut(usize, &[u8])) {
+    /// Hands each message that came to `sink`, with its channel's label.
+    pub fn poll_messages(&mut self, now: Instant, mut sink: impl FnMut(&'static str, &[u8])) {
         while let Some(event) = self.association.poll() {
             self.lost |= matches!(event, Event::AssociationLost { .. } | Event::HandshakeFailed { .. });
         }
@@ -78,13 +86,13 @@ impl Channels {
             self.connected = true;
             self.open(now);
         }
-        for n in 0..self.labels.len() {
+        for (n, label) in self.labels.iter().enumerate() {
             let Ok(mut stream) = self.association.stream(self.id(n)) else { continue };
             while let Ok(Some(message)) = stream.read() {
                 if message.ppi == PayloadProtocolIdentifier::String
                     && let Ok(data) = message.to_payload(MAX_MESSAGE)
                 {
-                    sink(n, &data);
+                    sink(label.name, &data);
                 }
             }
         }
@@ -95,8 +103,9 @@ impl Channels {
         self.connected && !self.lost
     }
 
-    /// Sends a text message on the channel of the label with this index; `false` if it cannot be.
-    pub fn send(&mut self, now: Instant, n: usize, text: &str) -> bool {
+    /// Sends a text message on the channel of this label; `false` if it cannot be.
+    pub fn send(&mut self, now: Instant, label: &str, text: &str) -> bool {
+        let Some(n) = self.labels.iter().position(|known| known.name == label) else { return false };
         let id = self.id(n);
         let Ok(mut stream) = self.association.stream(id) else { return false };
         self.connected && stream.write_with_ppi(now, text.as_bytes(), PayloadProtocolIdentifier::String).is_ok()
@@ -104,13 +113,18 @@ impl Channels {
 
     fn open(&mut self, now: Instant) {
         for (n, label) in self.labels.iter().enumerate() {
-            let mut message = OPEN.to_vec();
-            message.extend((label.len() as u16).to_be_bytes());
+            // Channel type, priority, reliability (here the number of retransmissions), length of the label and of the protocol.
+            let channel_type = if label.reliable { 0x00 } else { 0x81 };
+            let mut message = vec![OPEN, channel_type, 0, 0, 0, 0, 0, 0];
+            message.extend((label.name.len() as u16).to_be_bytes());
             message.extend([0, 0]);
-            message.extend(label.as_bytes());
+            message.extend(label.name.as_bytes());
             let id = self.id(n);
             let opened = self.association.open_stream(id, PayloadProtocolIdentifier::Dcep);
-            let written = opened.and_then(|mut s| s.write_with_ppi(now, &message, PayloadProtocolIdentifier::Dcep));
+            let written = opened.and_then(|mut s| {
+                s.write_with_ppi(now, &message, PayloadProtocolIdentifier::Dcep)?;
+                if label.reliable { Ok(()) } else { s.set_reliability_params(true, ReliabilityType::Rexmit, 0) }
+            });
             self.lost |= written.is_err();
         }
     }

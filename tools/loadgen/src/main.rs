@@ -10,6 +10,7 @@ mod bettor;
 mod channels;
 mod client;
 mod clock;
+mod data_side;
 mod offer;
 mod options;
 mod player;

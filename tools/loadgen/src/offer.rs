@@ -58,9 +58,9 @@ pub struct Sends {
     pub rids: Vec<String>,
 }
 
-/// A player's offer, with data channels if it `bets`.
-pub fn player(peer: &Peer, bets: bool) -> String {
-    offer(peer, None, bets)
+/// A player's offer, with data channels if it `has_data`.
+pub fn player(peer: &Peer, has_data: bool) -> String {
+    offer(peer, None, has_data)
 }
 
 /// A publisher's offer.
@@ -182,10 +182,10 @@ mod tests {
         assert_eq!(rids, ["h", "l"]);
 
         let peer = Peer { candidate: None, ..peer };
-        for bets in [false, true] {
-            let offer = Offer::parse(player(&peer, bets).as_bytes()).unwrap();
+        for has_data in [false, true] {
+            let offer = Offer::parse(player(&peer, has_data).as_bytes()).unwrap();
             let table = TableMedia::from(&negotiated);
-            assert_eq!(negotiate_player(&offer, &table).unwrap().data().is_some(), bets);
+            assert_eq!(negotiate_player(&offer, &table).unwrap().data().is_some(), has_data);
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::Parser;
 use tableside::demo::clip::ivf_frames;
 use url::Url;
 
+use crate::data_side::Says;
 use crate::publisher::Programme;
 use crate::source::{Recorded, Sizes};
 
@@ -111,6 +112,10 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0, value_name = "RATE", value_parser = bets)]
     pub bets: f64,
 
+    /// Each player reports how it plays every two seconds over a data channel, as tableside's player SDK does.
+    #[arg(long)]
+    pub reports: bool,
+
     /// What publishers authenticate with (`Authorization: Bearer`). Better: the variable TABLESIDE_LOAD_PUBLISH_TOKEN.
     #[arg(long, value_name = "TOKEN")]
     pub publish_token: Option<String>,
@@ -160,7 +165,16 @@ Examples:
 
 Exit status: 0, or 1 if a peer could not join or was lost, a bet has no outcome, or --no-loss was broken; 2 if it could not begin.";
 
+/// Between two reports of a player: the player SDK's.
+const REPORTS: Duration = Duration::from_secs(2);
+
 impl Options {
+    /// What players say over data channels.
+    pub fn says(&self) -> Says {
+        let bets = (self.bets > 0.0).then(|| Duration::from_secs_f64(1.0 / self.bets));
+        Says { bets, reports: self.reports.then_some(REPORTS) }
+    }
+
     /// The name of table `n`.
     pub fn table_name(&self, n: u32) -> String {
         if self.tables == 1 { self.table.clone() } else { format!("{}-{n}", self.table) }

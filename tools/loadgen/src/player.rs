@@ -11,6 +11,7 @@ use tableside::rtc::sdp::IceCredentials;
 use crate::answer::{Answer, Stream};
 use crate::bettor::{BetTally, Bettor};
 use crate::client::{Client, MAX_DATAGRAM, Shared, Wire, random};
+use crate::data_side::{DataSide, Played, Says};
 use crate::stamp;
 use crate::tally::{Received, Times};
 
@@ -54,10 +55,12 @@ pub struct Player {
     frames: OpenFrames,
     counted: Received,
     reduced_size: bool,
-    /// Between two signals of its own, if it bets.
-    bet_interval: Option<Duration>,
+    /// What it says over data channels.
+    says: Says,
     /// Once it is connected.
-    bettor: Option<Box<Bettor>>,
+    data: Option<Box<DataSide>>,
+    /// Frames and bytes of video that came, by what an unopened packet shows.
+    played: Played,
     /// When the first RTP packet came.
     pub first_packet: Option<Instant>,
     /// When the first frame was whole, where packets are opened.
@@ -83,7 +86,7 @@ impl Player {
         answer: Arc<Answer>,
         verifies: bool,
         feedback: Option<Duration>,
-        bet_interval: Option<Duration>,
+        says: Says,
     ) -> Self {
         let feedback = feedback.unwrap_or_else(|| feedback_interval(answer.video.and_then(|video| video.limit)));
         let wants_feedback = answer.video.is_some_and(|video| video.transport_feedback && video.transport_cc.is_some());
@@ -91,8 +94,9 @@ impl Player {
         Self {
             client: Client::new(now, ice, answer),
             reduced_size,
-            bet_interval,
-            bettor: None,
+            says,
+            data: None,
+            played: Played::default(),
             verifies,
             audio: None,
             video: None,
@@ -121,6 +125,7 @@ impl Player {
         }
         all.frames = self.frames.whole;
         all.torn_frames = self.frames.torn();
+        all.said = self.data.as_ref().map_or(0, |data| data.reports());
         all
     }
 
@@ -141,27 +146,26 @@ impl Player {
 
     /// The player that bets, if it does and is connected.
     pub fn bettor(&mut self) -> Option<&mut Bettor> {
-        self.bettor.as_deref_mut()
+        self.data.as_mut()?.bettor()
     }
 
     /// What came over its channels.
     fn handle_data(&mut self, at: Instant, context: &mut PlayerContext<'_>) {
-        if self.bettor.is_none() && self.client.is_connected() && self.client.answer().data {
-            let role = self.client.role();
-            self.bettor = self.bet_interval.and_then(|interval| Bettor::new(at, role, interval)).map(Box::new);
-            self.bettor.iter_mut().filter(|_| context.betting).for_each(|bettor| bettor.begin(at));
+        if self.data.is_none() && self.says.anything() && self.client.is_connected() && self.client.answer().data {
+            self.data = DataSide::new(at, self.client.role(), self.says).map(Box::new);
+            self.bettor().into_iter().filter(|_| context.betting).for_each(|bettor| bettor.begin(at));
         }
-        let Some(bettor) = &mut self.bettor else { return };
+        let Some(data) = &mut self.data else { return };
         for packet in self.client.take_data() {
-            bettor.handle_packet(at, &packet, context.bets);
+            data.handle_packet(at, &packet, context.bets);
         }
         self.send_data(at, context);
     }
 
     fn send_data(&mut self, now: Instant, context: &mut PlayerContext<'_>) {
-        let Some(bettor) = &mut self.bettor else { return };
+        let Some(data) = &mut self.data else { return };
         let mut packets = Vec::new();
-        bettor.poll_transmit(now, |packet| packets.push(packet.to_vec()));
+        data.poll_transmit(now, |packet| packets.push(packet.to_vec()));
         self.client.send_data(packets.iter().map(Vec::as_slice), context.shared, context.send);
     }
 
@@ -219,6 +223,10 @@ impl Player {
         }
         let track = track.get_or_insert_with(|| Track::new(header.ssrc, rate));
         let new = track.handle_packet(at, header.sequence_number, header.timestamp);
+        if new && is(video) {
+            self.played.frames += u64::from(header.marker);
+            self.played.bytes += packet.len().saturating_sub(header.header_len) as u64;
+        }
         if let (true, true, Some(len)) = (new, is(video), clear_len) {
             let clear = &packet[..len];
             let Ok(header) = header.resolve_padding(clear) else {
@@ -278,8 +286,8 @@ impl Player {
         let rtt = self.client.rtt();
         let feedback = self.feedback.as_ref().and_then(TwccRecorder::poll_timeout).map(|at| at.max(self.next_feedback));
         let nack = self.video.as_ref().and_then(|track| track.loss.poll_timeout(rtt));
-        let bets = self.bettor.as_ref().and_then(|bettor| bettor.poll_timeout());
-        [Some(self.next_report), feedback, nack, bets].into_iter().flatten().min().map(|at| at.min(client))
+        let data = self.data.as_ref().and_then(|data| data.poll_timeout());
+        [Some(self.next_report), feedback, nack, data].into_iter().flatten().min().map(|at| at.min(client))
     }
 
     /// Sends what is due.
@@ -288,10 +296,11 @@ impl Player {
         if !self.client.is_connected() {
             return;
         }
-        if let Some(bettor) = &mut self.bettor
-            && bettor.poll_timeout().is_some_and(|at| at <= now)
+        if let Some(data) = &mut self.data
+            && data.poll_timeout().is_some_and(|at| at <= now)
         {
-            bettor.handle_timeout(now, context.bets);
+            let lost = self.video.as_ref().map_or(0, |track| track.received().lost);
+            data.handle_timeout(now, &Played { lost, ..self.played }, context.bets);
             self.send_data(now, context);
         }
         let media = self.video.as_ref().map_or(0, |track| track.reception.ssrc());

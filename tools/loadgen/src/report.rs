@@ -214,6 +214,9 @@ impl Report {
                 &format!("{}, {}", received.frames, received.torn_frames),
             );
             row(&mut text, "RTCP packets sent", &received.reports.to_string());
+            if received.said > 0 {
+                row(&mut text, "reports over a data channel", &received.said.to_string());
+            }
             if let Some(bets) = &players.bets {
                 bets.describe(&mut text, self.seconds);
             }

@@ -207,7 +207,7 @@ impl Test {
         for n in 0..count {
             let at = rate.map_or(began, |rate| began + Duration::from_secs_f64(f64::from(n) / rate));
             let url = self.options.player_url(&url, n)?;
-            let bets = self.options.bets > 0.0;
+            let has_data = self.options.says().anything();
             let (signalling, token) = (self.signalling.clone(), self.options.token.clone());
             let (bind, fingerprint) = (self.options.bind, self.fingerprint);
             let patient = self.options.whip.is_some();
@@ -218,7 +218,7 @@ impl Test {
                     Ok(opened) => opened,
                     Err(error) => return Err(format!("{}: {error}", ClientError::Socket)),
                 };
-                let offer = offer::player(&peer, bets);
+                let offer = offer::player(&peer, has_data);
                 loop {
                     let posted_at = clock::now();
                     let result = signalling.post(&url, token.as_deref(), offer.clone()).await;
@@ -254,7 +254,7 @@ impl Test {
                 group,
                 verifies: verifies(n, self.options.verify),
                 feedback: self.options.feedback_ms.map(Duration::from_millis),
-                bet_interval: (self.options.bets > 0.0).then(|| Duration::from_secs_f64(1.0 / self.options.bets)),
+                says: self.options.says(),
             };
             self.hand_over(n, Join { socket, ice, answer: answer.into(), posted_at, answered_at, role })?;
         }

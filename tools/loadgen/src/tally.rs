@@ -35,6 +35,8 @@ pub struct Received {
     pub reports: u64,
     /// Packets asked for again.
     pub nacked: u64,
+    /// Reports of how a player plays, over data channels.
+    pub said: u64,
 }
 
 macro_rules! each_field {
@@ -52,7 +54,8 @@ macro_rules! each_field {
             frames,
             torn_frames,
             reports,
-            nacked
+            nacked,
+            said
         )
     };
 }

@@ -18,6 +18,7 @@ use crate::answer::Answer;
 use crate::bettor::{BetTally, Bettor};
 use crate::client::{ClientError, Shared};
 use crate::clock;
+use crate::data_side::Says;
 use crate::offer::Sends;
 use crate::player::{Player, PlayerContext};
 use crate::publisher::{Programme, Publisher};
@@ -70,8 +71,8 @@ pub enum Role {
         verifies: bool,
         /// Between two transport-wide feedbacks.
         feedback: Option<Duration>,
-        /// Between two bet signals of its own.
-        bet_interval: Option<Duration>,
+        /// What it says over data channels.
+        says: Says,
     },
     /// Sends.
     Publisher {
@@ -296,8 +297,8 @@ impl Worker {
             Err(error) => return self.refuse(group, format!("{}: {error}", ClientError::Socket)),
         };
         let peer = match join.role {
-            Role::Player { group, verifies, feedback, bet_interval } => {
-                let player = Player::new(now, join.ice, join.answer, verifies, feedback, bet_interval);
+            Role::Player { group, verifies, feedback, says } => {
+                let player = Player::new(now, join.ice, join.answer, verifies, feedback, says);
                 Peer::Player(Box::new(Watching { player, group, baseline: Received::default(), counted: None }))
             }
             Role::Publisher { sends, programme, phase } => {
