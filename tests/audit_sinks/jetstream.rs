@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 use tableside::audit::jetstream::{JetstreamOptions, fetch};
-use tableside::audit::{Options, Put, SinkOptions, start};
+use tableside::audit::{Options, Put, Recorder, SinkOptions, start};
 
 use super::nats_server::{NatsServer, STREAM};
 use super::{Gateway, LIMIT, checkpoint, contract, newest};
@@ -277,6 +277,16 @@ fn two_that_write_a_segment_at_once_write_it_once() {
     assert_eq!((fetched.segments, fetched.findings.len()), (5, 0), "{fetched:?}");
 }
 
+/// Writes records, a few at a time.
+async fn write_records(recorder: &mut Recorder, count: u64) {
+    for n in 0..count {
+        recorder.record(record("ann", n));
+        while recorder.given() - recorder.status().durable > 100 {
+            recorder.changed().await;
+        }
+    }
+}
+
 #[test]
 fn a_witness_gets_checkpoints_alone_and_counts_no_segment_as_copied() {
     let server = NatsServer::start("");
@@ -295,12 +305,7 @@ fn a_witness_gets_checkpoints_alone_and_counts_no_segment_as_copied() {
     };
     let (audit, mut recorder) = start(options(&directory.0, with_sink)).unwrap();
     runtime().block_on(async {
-        for n in 0..2000 {
-            recorder.record(record("ann", n));
-            while recorder.given() - recorder.status().durable > 100 {
-                recorder.changed().await;
-            }
-        }
+        write_records(&mut recorder, 2000).await;
         drop(recorder);
         assert!(audit.close(None).await);
     });
@@ -356,16 +361,9 @@ fn a_server_that_is_killed_and_comes_back_has_all_of_the_trail_in_the_end() {
         options.rotate_bytes = 65_536;
     };
     let (audit, mut recorder) = start(options(&directory.0, with_sink)).unwrap();
-    runtime().block_on(async {
-        let mut write = async |count: u64| {
-            for n in 0..count {
-                recorder.record(record("ann", n));
-                while recorder.given() - recorder.status().durable > 100 {
-                    recorder.changed().await;
-                }
-            }
-        };
-        let until = async |what: &str, is_so: &dyn Fn() -> bool| {
+    let runtime = runtime();
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        runtime.block_on(async {
             let mut looks = tokio::time::interval(Duration::from_millis(20));
             let waited = async {
                 while !is_so() {
@@ -373,18 +371,18 @@ fn a_server_that_is_killed_and_comes_back_has_all_of_the_trail_in_the_end() {
                 }
             };
             tokio::time::timeout(LIMIT, waited).await.unwrap_or_else(|_| panic!("{what}: not within {LIMIT:?}"));
-        };
-        write(1000).await;
-        until("a segment is there", &|| audit.report().shipped >= 1).await;
-        server.kill();
-        let errors = audit.report().ship_errors;
-        write(1000).await;
-        until("the server is missed", &|| audit.report().ship_errors > errors).await;
-        assert!(!recorder.status().failing, "what is written here does not depend on it");
-        server.again();
-        drop(recorder);
-        assert!(audit.close(None).await, "{:?}", audit.report());
-    });
+        });
+    };
+    runtime.block_on(write_records(&mut recorder, 1000));
+    until("a segment is there", &|| audit.report().shipped >= 1);
+    server.kill();
+    let errors = audit.report().ship_errors;
+    runtime.block_on(write_records(&mut recorder, 1000));
+    until("the server is missed", &|| audit.report().ship_errors > errors);
+    assert!(!recorder.status().failing, "what is written here does not depend on it");
+    server.again();
+    drop(recorder);
+    assert!(runtime.block_on(audit.close(None)), "{:?}", audit.report());
     assert_eq!(audit.report().unshipped, 0);
     let into = Directory::new();
     let fetched = fetch(&server.options(), "edge-1", &into.0).unwrap();
@@ -395,6 +393,20 @@ fn a_server_that_is_killed_and_comes_back_has_all_of_the_trail_in_the_end() {
         tableside(&["audit", "verify", "--sealed", "--key", &key, "--node", "edge-1", "--checkpoint", chain, chain]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
     assert!(text(&verified.stdout).contains("1000 accepted, 1000 rejected"), "{}", text(&verified.stdout));
+}
+
+#[test]
+fn a_server_that_hangs_is_not_waited_for_without_end() {
+    let server = NatsServer::start("");
+    let mut options = server.options();
+    (options.access.connect_timeout, options.request_timeout) =
+        (Duration::from_millis(100), Duration::from_millis(100));
+    let (mut hasty, line) = (stream(options).open(), checkpoint(4, 7));
+    server.signal("-STOP");
+    assert_eq!(hasty.newest("edge-1").unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(hasty.put(&name(4), &line).unwrap_err().kind(), ErrorKind::TimedOut);
+    server.signal("-CONT");
+    assert_eq!(server.sink().open().put(&name(4), &line).unwrap(), Put::Written);
 }
 
 #[test]
@@ -498,8 +510,9 @@ fn the_documented_rights_are_enough_and_fewer_are_named() {
     assert_eq!(newest(&sink, "edge-1"), None);
     let file = server.directory.0.join("segment");
     fs::write(&file, segment()).unwrap();
+    let line = checkpoint(4, 7);
     for outcome in [Put::Written, Put::Already] {
-        assert_eq!(sink.open().put(&name(4), &checkpoint(4, 7)).unwrap(), outcome);
+        assert_eq!(sink.open().put(&name(4), &line).unwrap(), outcome);
         assert_eq!(sink.open().put_file("edge-1/c1/audit-1.jsonl", &file).unwrap(), outcome);
     }
     assert_eq!(newest(&sink, "edge-1").unwrap().0, 7);

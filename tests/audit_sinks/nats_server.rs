@@ -75,6 +75,12 @@ impl NatsServer {
         child.wait().unwrap();
     }
 
+    /// `-STOP` or `-CONT`.
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
     pub fn again(&mut self) {
         let (config, log) = (self.directory.path("nats.conf"), self.directory.path("nats.log"));
         let mut command = Command::new(binary());

@@ -253,7 +253,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_headers_of_a_part_say_is_read_back(number: u64, bytes: u64, hash: [u8; 32], is_last: bool) {
-            let part = Part { number, end: is_last.then(|| (bytes, Hex(hash))) };
+            let part = Part { number, end: is_last.then_some((bytes, Hex(hash))) };
             prop_assert_eq!(Part::read(&raw(&part.headers())), Some(part));
         }
 

@@ -8,7 +8,7 @@ use super::subject::{Named, Subjects, covers, named};
 
 #[test]
 fn names_are_subjects() {
-    let named = |name: &str| named("a.b", name).map(|(node, named)| (node, named)).map_err(|error| error.kind());
+    let named = |name: &str| named("a.b", name).map_err(|error| error.kind());
     let checkpoint = Named::Checkpoint { subject: "a.b.edge~1.c-1.checkpoints".to_owned(), seq: 42 };
     assert_eq!(named("edge.1/c-1/checkpoint-000000000042.jsonl"), Ok(("edge.1".to_owned(), checkpoint)));
     let file = Named::File { subject: "a.b.n.c.segments.audit-0000000007".to_owned() };
