@@ -448,6 +448,41 @@ fn files_of_a_bucket_are_beside_the_configuration() {
 }
 
 #[test]
+fn the_files_of_a_stream_are_read_beside_the_configuration() {
+    let directory = Directory::new();
+    directory.write("jwks.json", JWKS);
+    let load = |lines: &str| {
+        let text = format!("{AUTH}[audit.jetstream]\nstream = \"A\"\nservers = [\"tls://h\", \"tls://i\"]\n{lines}");
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let made = rcgen::generate_simple_self_signed(["nats.example".to_owned()]).unwrap();
+    directory.write("ca.pem", &made.cert.pem());
+    directory.write("password", "hidden-in-a-file\n");
+    for (lines, wrong) in [
+        ("tls.ca_file = \"none\"\n", "audit.jetstream.tls.ca_file"),
+        ("tls.certificate = \"ca.pem\"\ntls.key = \"none\"\n", "audit.jetstream.tls.key"),
+        ("token_file = \"none\"\n", "audit.jetstream.token_file"),
+        ("credentials_file = \"password\"\n", "audit.jetstream.credentials_file"),
+        ("username = \"a\"\npassword_file = \"none\"\n", "audit.jetstream.password_file"),
+        ("token_file = \"password\"\ncredentials_file = \"password\"\n", "audit.jetstream"),
+    ] {
+        let error = load(lines).unwrap_err();
+        assert_eq!(error.diagnostic().unwrap().key.as_deref(), Some(wrong), "{error}");
+        assert!(!error.to_string().contains("hidden-in-a-file"), "{error}");
+    }
+    let mut config = load("username = \"a\"\npassword_file = \"password\"\ntls.ca_file = \"ca.pem\"\n").unwrap();
+    assert_eq!(config.audit.jetstream.password_file, Some(directory.0.join("password")));
+    assert!(config.audit.has_sink());
+    config.audit.directory = Some("trail".into());
+    let summary = config.summary().to_string();
+    assert!(
+        summary
+            .contains("trail, its checkpoints alone copied to the stream A as tableside.audit.> on tls://h, tls://i"),
+        "{summary}"
+    );
+}
+
+#[test]
 fn an_audit_trail_without_a_key_that_signs_is_refused() {
     let directory = Directory::new();
     directory.write("jwks.json", JWKS);
