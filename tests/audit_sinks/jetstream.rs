@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
@@ -113,8 +113,17 @@ fn an_old_checkpoint_that_is_written_again_hides_none() {
     assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains("is no checkpoint"), "{error}");
     let error = sink.put(&name(61), &checkpoint(61, begun)).unwrap_err();
     assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains(SUBJECT), "{error}");
-    // It is another node's word alone that is in doubt.
+    // It is this node's word alone that is in doubt. Chains that nobody has written to of late are not looked through.
     assert_eq!(newest(&server.sink(), "edge-2"), None);
+    for (chain, ts) in [("c1", begun), ("c2", begun + 3_600_000_000), ("c3", begun + 1)] {
+        sink.put(&format!("edge-2/{chain}/checkpoint-000000000004.jsonl"), &checkpoint(4, ts)).unwrap();
+    }
+    assert_eq!(newest(&server.sink(), "edge-2").unwrap().0, begun + 3_600_000_000);
+    // How the server counts subjects, by which long lists are asked for page by page.
+    let page = json!({ "subjects_filter": "tableside.audit.edge-2.*.checkpoints", "offset": 2 }).to_string();
+    let page = server.ask(&format!("$JS.API.STREAM.INFO.{STREAM}"), &[], page.as_bytes());
+    assert_eq!((&page["total"], &page["offset"]), (&3.into(), &2.into()), "{page}");
+    assert_eq!(page["state"]["subjects"], json!({ "tableside.audit.edge-2.c3.checkpoints": 1 }));
 }
 
 #[test]
@@ -245,6 +254,34 @@ fn a_segment_that_was_half_written_is_gone_on_with_unless_it_is_another() {
     let fetched = fetch(&server.options(), "edge-1", &into.0).unwrap();
     assert_eq!((fetched.segments, fetched.findings.len()), (4, 5), "{fetched:?}");
     assert!(fetched.findings[4].contains("has no end yet"), "{fetched:?}");
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_a_segment_has_all_of_it_in_the_end() {
+    let mut server = NatsServer::start("");
+    let files = Directory::new();
+    let (file, bytes) = (files.0.join("audit.jsonl"), segment().repeat(100));
+    fs::write(&file, &bytes).unwrap();
+    let options = JetstreamOptions { chunk: 200, ..server.options() };
+    let put = || stream(options.clone()).open().put_file("edge-1/c/audit-1.jsonl", &file);
+    let parts = bytes.len() as u64 / 200;
+    thread::scope(|scope| {
+        let broken_off = scope.spawn(put);
+        let begun = Instant::now();
+        while server.messages() < 100 {
+            assert!(begun.elapsed() < LIMIT, "it does not begin within {LIMIT:?}");
+        }
+        server.kill();
+        broken_off.join().unwrap().unwrap_err();
+    });
+    server.again();
+    let there = server.messages();
+    assert!((100..parts).contains(&there), "{there} of {parts}: the test would prove nothing");
+    assert_eq!(put().unwrap(), Put::Written);
+    assert_eq!((put().unwrap(), server.messages()), (Put::Already, parts));
+    let fetched = fetch(&options, "edge-1", &files.0).unwrap();
+    assert_eq!((fetched.segments, fetched.findings.len()), (1, 0), "{fetched:?}");
+    assert_eq!(fs::read(files.0.join("c/audit-1.jsonl")).unwrap(), bytes);
 }
 
 #[test]
@@ -402,10 +439,10 @@ fn a_server_that_hangs_is_not_waited_for_without_end() {
     (options.access.connect_timeout, options.request_timeout) =
         (Duration::from_millis(100), Duration::from_millis(100));
     let (mut hasty, line) = (stream(options).open(), checkpoint(4, 7));
-    server.signal("-STOP");
+    server.stop();
     assert_eq!(hasty.newest("edge-1").unwrap_err().kind(), ErrorKind::TimedOut);
     assert_eq!(hasty.put(&name(4), &line).unwrap_err().kind(), ErrorKind::TimedOut);
-    server.signal("-CONT");
+    server.go_on();
     assert_eq!(server.sink().open().put(&name(4), &line).unwrap(), Put::Written);
 }
 

@@ -1,7 +1,6 @@
 //! A real NATS server with JetStream, one for each test that wants one.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +26,8 @@ pub struct NatsServer {
     pub directory: Directory,
     /// Who may do everything.
     admin: Option<(String, String)>,
+    /// How often it was started: each time it has another log.
+    starts: u32,
 }
 
 /// Where `tools/setup` puts it, else where the system has it.
@@ -47,16 +48,19 @@ impl NatsServer {
         let store = directory.path("store");
         fs::write(
             directory.path("nats.conf"),
-            format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?}, max_mem: 16M, max_file: 1G }}\n{config}\n"),
+            format!(
+                "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?}, max_mem: 16M, max_file: 1G }}\n{config}\n"
+            ),
         )
         .unwrap();
-        Self { child: None, port, directory, admin: None }
+        Self { child: None, port, directory, admin: None, starts: 0 }
     }
 
     /// One that runs, with a stream as it has to be.
     pub fn start(config: &str) -> Self {
-        let mut server = Self::new(Directory::new(), config);
-        server.again();
+        // Tests of another process may be given the port between its choice and its use.
+        let mut tried = (0..5).map(|_| Self::new(Directory::new(), config));
+        let server = tried.find_map(|mut server| server.try_again().then_some(server)).expect("a port");
         server.make(json!({}));
         server
     }
@@ -75,27 +79,67 @@ impl NatsServer {
         child.wait().unwrap();
     }
 
-    /// `-STOP` or `-CONT`.
-    pub fn signal(&self, signal: &str) {
+    /// All of its threads stand still when this returns.
+    pub fn stop(&self) {
+        self.signal("-STOP");
+        let id = self.child.as_ref().expect("it runs").id();
+        let stands = |task: &Path| {
+            let about = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            about.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+        };
+        let begun = Instant::now();
+        runtime().block_on(async {
+            let mut looks = tokio::time::interval(Duration::from_millis(1));
+            let tasks = || fs::read_dir(format!("/proc/{id}/task")).unwrap().map(|task| task.unwrap().path());
+            while !tasks().all(|task| stands(&task)) {
+                assert!(begun.elapsed() < LIMIT, "it does not stop");
+                looks.tick().await;
+            }
+        });
+    }
+
+    /// After [`NatsServer::stop`].
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     pub fn again(&mut self) {
-        let (config, log) = (self.directory.path("nats.conf"), self.directory.path("nats.log"));
+        assert!(self.try_again(), "somebody else has its port");
+    }
+
+    /// `false` if somebody else has its port.
+    fn try_again(&mut self) -> bool {
+        self.starts += 1;
+        let (config, log) = (self.directory.path("nats.conf"), self.log());
         let mut command = Command::new(binary());
         command.args(["--config", &config, "--log", &log]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.child = Some(command.spawn().expect("the NATS server starts"));
+        let child = self.child.insert(command.spawn().expect("the NATS server starts"));
         let begun = Instant::now();
         runtime().block_on(async {
             let mut looks = tokio::time::interval(Duration::from_millis(10));
-            while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            loop {
                 let said = fs::read_to_string(&log).unwrap_or_default();
+                if said.contains("Server is ready") {
+                    return true;
+                }
+                if child.try_wait().unwrap().is_some() {
+                    assert!(said.contains("address already in use"), "the NATS server has ended:\n{said}");
+                    return false;
+                }
                 assert!(begun.elapsed() < LIMIT, "the NATS server does not listen:\n{said}");
                 looks.tick().await;
             }
-        });
+        })
+    }
+
+    fn log(&self) -> String {
+        self.directory.path(&format!("nats-{}.log", self.starts))
     }
 
     pub fn url(&self) -> String {
@@ -172,6 +216,9 @@ impl Drop for NatsServer {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            println!("the last NATS server said:\n{}", fs::read_to_string(self.log()).unwrap_or_default());
         }
     }
 }
