@@ -3,7 +3,7 @@
 //! # The rooms, and which may use which
 //!
 //! ```text
-//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, traces, bet_service, audit, fleet, telemetry, gatekeeper, http, demo } ← run ← main
+//! identity ← config ← media ← qos ← bets ← rtc ← fanout ← shard ← { net, outbound, nats, traces, bet_service, audit, fleet, telemetry, gatekeeper, http, demo } ← run ← main
 //! ```
 //!
 //! An arrow points from the user to the used: `rtc` may use `media`, never the other way round. `identity`, `media`, `qos`,
@@ -25,6 +25,7 @@ pub mod gatekeeper;
 pub mod http;
 pub mod identity;
 pub mod media;
+pub mod nats;
 pub mod net;
 pub mod outbound;
 pub mod qos;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tableside::audit::jetstream::{self, Fetched, JetstreamOptions};
 use tableside::audit::{self, ExportOptions, Inspected, VerifyOptions};
 use tableside::bets::audit::{Format, Timestamp};
 use tableside::config::Config;
@@ -140,6 +141,24 @@ Exit status: 0 if it is intact, 1 if not (the records are there all the same), 2
         #[arg(long)]
         no_bom: bool,
     },
+    /// Write a node's checkpoints and segments out of the stream of [audit.jetstream], in the form that verify takes
+    #[command(after_help = "Examples:
+  tableside audit fetch --config /etc/tableside/gateway.toml fetched
+  tableside audit fetch --config auditor.toml --node edge-1 fetched
+  tableside audit verify --key audit.key.pub --node edge-1 --checkpoint fetched/CHAIN /var/lib/tableside/audit
+
+Exit status: 0 if all that is there is as a node writes it, 1 if not (each thing is named), 2 if something cannot be read or written.")]
+    Fetch {
+        /// The gateway's configuration, or one that has its [audit.jetstream]
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Whose; by default the configuration's own
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// Where each chain gets a directory
+        #[arg(value_name = "DIR")]
+        into: PathBuf,
+    },
     /// Make an Ed25519 key that signs checkpoints: FILE, and FILE.pub to verify with
     #[command(after_help = "Example:\n  tableside audit keygen audit.key\n\n\
                             `openssl genpkey -algorithm ed25519` makes the same kind of key.")]
@@ -238,6 +257,7 @@ fn inspect(command: AuditCommand) -> anyhow::Result<bool> {
             eprintln!("{rows} records exported; the chain is {outcome} (signatures: `tableside audit verify --key`)");
             Ok(verdict.is_intact())
         }
+        AuditCommand::Fetch { config, node, into } => fetch(&Config::load(&config)?, node, &into),
         AuditCommand::Keygen { file } => {
             let (public, id) = audit::generate_key(&file)?;
             println!("key {id}\n  signs     {}: keep it on the node, for the gateway alone", file.display());
@@ -245,6 +265,24 @@ fn inspect(command: AuditCommand) -> anyhow::Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// `false` where something is not as a node writes it.
+fn fetch(config: &Config, node: Option<String>, into: &Path) -> anyhow::Result<bool> {
+    let node = node.unwrap_or_else(|| audit::node_name(&config.audit));
+    anyhow::ensure!(tableside::config::Audit::is_node_name(&node), "{node:?} is no name of a node");
+    let options = JetstreamOptions::from_config(&config.audit.jetstream);
+    let options =
+        options.ok_or_else(|| anyhow::anyhow!("audit.jetstream.stream is not set: there is nothing to fetch from"))?;
+    let Fetched { chains, checkpoints, segments, findings } = jetstream::fetch(&options, &node, into)?;
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    println!("{checkpoints} checkpoints and {segments} segments of node {node}");
+    for chain in chains {
+        println!("  {}", into.join(chain).display());
+    }
+    Ok(findings.is_empty())
 }
 
 fn check_config(file: &Path) -> anyhow::Result<()> {

@@ -76,6 +76,7 @@ fn every_command_has_help_with_an_example() {
         "audit",
         "audit verify",
         "audit export",
+        "audit fetch",
         "audit keygen",
     ] {
         let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());

@@ -6,6 +6,7 @@
 
 mod clock;
 mod inspect;
+pub mod jetstream;
 mod keys;
 mod options;
 mod recorder;

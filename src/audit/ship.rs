@@ -35,7 +35,11 @@ enum Task {
 
 /// The way to the thread; without a sink there is none.
 #[derive(Debug)]
-pub(super) struct Shipper(Option<Sender<Task>>);
+pub(super) struct Shipper {
+    tasks: Option<Sender<Task>>,
+    /// Whether the sink is to have segments, besides checkpoints.
+    takes_segments: bool,
+}
 
 impl Shipper {
     /// # Errors
@@ -45,7 +49,8 @@ impl Shipper {
         keep: Option<Duration>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let Some(sink) = sink else { return Ok(Self(None)) };
+        let Some(sink) = sink else { return Ok(Self { tasks: None, takes_segments: false }) };
+        let takes_segments = sink.takes_segments();
         let (tasks, given) = channel();
         let ship = Ship {
             sink,
@@ -57,11 +62,14 @@ impl Shipper {
             wait: None,
         };
         thread::Builder::new().name("audit-ship".to_owned()).spawn(move || ship.run(&given))?;
-        Ok(Self(Some(tasks)))
+        Ok(Self { tasks: Some(tasks), takes_segments })
     }
 
     /// A segment is finished. What was copied before is found to be there.
     pub(super) fn segment(&self, prefix: &str, path: PathBuf) {
+        if !self.takes_segments {
+            return;
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.give(Task::Segment { name: format!("{prefix}/{name}"), path });
     }
@@ -71,7 +79,7 @@ impl Shipper {
     }
 
     fn give(&self, task: Task) {
-        if let Some(tasks) = &self.0 {
+        if let Some(tasks) = &self.tasks {
             // Unbounded: a segment is megabytes, and a checkpoint comes once a minute. The thread ends with the writer.
             let _ = tasks.send(task);
         }
@@ -79,7 +87,7 @@ impl Shipper {
 
     /// Waits until all was copied, at most until `deadline`; how many segments were not.
     pub(super) fn close(&self, deadline: Instant) -> usize {
-        let Some(tasks) = &self.0 else { return 0 };
+        let Some(tasks) = &self.tasks else { return 0 };
         let (reply, done) = channel();
         if tasks.send(Task::Close { reply, deadline }).is_err() {
             return 1;

@@ -6,9 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::runtime::Builder;
+
 use crate::bets::audit::ExpectedCheckpoint;
 use crate::config;
 
+use super::jetstream::{JetstreamOptions, JetstreamSink};
 use super::s3::{S3Options, S3Sink};
 use super::trail::sync_directory;
 
@@ -45,6 +48,11 @@ pub trait Sink: Send + 'static {
     /// # Errors
     /// The sink cannot be read, or what is called a checkpoint is none.
     fn newest(&mut self, node: &str) -> io::Result<Option<(String, ExpectedCheckpoint)>>;
+
+    /// Whether it is to have segments. To one that is not, checkpoints alone are copied.
+    fn takes_segments(&self) -> bool {
+        true
+    }
 }
 
 /// Which sink a trail has.
@@ -54,6 +62,8 @@ pub enum SinkOptions {
     Directory(PathBuf),
     /// A bucket.
     S3(Box<S3Options>),
+    /// A stream.
+    Jetstream(Box<JetstreamOptions>),
 }
 
 impl SinkOptions {
@@ -61,7 +71,9 @@ impl SinkOptions {
     pub(super) fn from_config(config: &config::Audit, keep_shipped: Option<Duration>) -> Option<Self> {
         let directory = config.sink_directory.clone().map(Self::Directory);
         let s3 = || S3Options::from_config(&config.s3, keep_shipped).map(|options| Self::S3(Box::new(options)));
-        directory.or_else(s3)
+        let stream =
+            || JetstreamOptions::from_config(&config.jetstream).map(|options| Self::Jetstream(Box::new(options)));
+        directory.or_else(s3).or_else(stream)
     }
 
     /// The sink. Whether it can be reached shows when it is used.
@@ -69,8 +81,21 @@ impl SinkOptions {
         match self {
             Self::Directory(root) => Box::new(DirectorySink::new(root.clone())),
             Self::S3(options) => Box::new(S3Sink::new((**options).clone())),
+            Self::Jetstream(options) => Box::new(JetstreamSink::new((**options).clone())),
         }
     }
+}
+
+/// Does what is asked of a sink over the network, on a runtime of its own.
+///
+/// # Errors
+/// What `work` says, or it takes longer than `limit`.
+pub(super) fn run<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+    // The look-up of a name may hang, in a thread of its own.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))))
 }
 
 /// A directory, mostly on another machine.

@@ -27,7 +27,6 @@ mod nats;
 mod relay;
 mod report;
 mod rounds;
-mod tls;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -39,6 +38,7 @@ use tokio::sync::mpsc;
 use crate::bets::{Outcome, Passed, RoundEvent, Ticket};
 use crate::config::{BetServiceKind, Config};
 use crate::net::wake_promptly;
+use crate::outbound::tls::TlsError;
 use crate::traces::Tracer;
 
 pub use breaker::BreakerState;
@@ -137,13 +137,8 @@ pub trait Connector: Send + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Something of `[bet_service.tls]` cannot be used.
-    #[error("{key}: {message}")]
-    Tls {
-        /// Which key of the configuration.
-        key: &'static str,
-        /// What is wrong with it.
-        message: String,
-    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// It is not said where the service is.
     #[error("{0} is not set")]
     NoAddress(&'static str),

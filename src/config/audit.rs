@@ -10,6 +10,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
+use super::audit_jetstream::AuditJetstream;
 use super::audit_s3::AuditS3;
 use super::check::Problem;
 use super::secret::PlayerKey;
@@ -46,6 +47,8 @@ pub struct Audit {
     pub sink_directory: Option<PathBuf>,
     /// `[audit.s3]`: a bucket in place of [`Audit::sink_directory`].
     pub s3: AuditS3,
+    /// `[audit.jetstream]`: a stream in place of either.
+    pub jetstream: AuditJetstream,
     /// How long segments are kept after they were copied, in days; 0 for ever.
     pub keep_shipped_days: u32,
     /// How long the end of the process waits for the last segment to be copied.
@@ -71,6 +74,7 @@ impl Default for Audit {
             rotate_after: Duration::from_secs(3600),
             sink_directory: None,
             s3: AuditS3::default(),
+            jetstream: AuditJetstream::default(),
             keep_shipped_days: 0,
             closing_timeout: Duration::from_secs(10),
             keys: AuditKeys::default(),
@@ -127,6 +131,8 @@ impl Audit {
         for path in paths.into_iter().flatten() {
             *path = beside(path);
         }
+        // By itself it says where `tableside audit fetch` reads.
+        self.jetstream.load(&beside).map_err(|(key, message)| Problem { key, message })?;
         if self.directory.is_none() {
             return Ok(());
         }
@@ -153,7 +159,17 @@ impl Audit {
 
     /// Whether it is copied to anywhere.
     pub fn has_sink(&self) -> bool {
-        self.sink_directory.is_some() || self.s3.bucket.is_some()
+        !self.sinks().is_empty()
+    }
+
+    /// The keys by which sinks are named: one at most, in a configuration that was checked.
+    pub(super) fn sinks(&self) -> Vec<&'static str> {
+        let sinks = [
+            ("audit.sink_directory", self.sink_directory.is_some()),
+            ("audit.s3.bucket", self.s3.bucket.is_some()),
+            ("audit.jetstream.stream", self.jetstream.stream.is_some()),
+        ];
+        sinks.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
     }
 
     /// Whether a text can be a node's name: it is part of paths.

@@ -1,19 +1,16 @@
 //! `[bet_service]`: which service decides on bets, and how it is reached. `check` holds the ranges.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::http::TlsFiles;
-use super::nats_login::NatsLogin;
+use super::beside;
+use super::client_tls::ClientTls;
+use super::nats::{NatsAccess, NatsServer};
 use super::public_url::is_authority;
 use super::units::{milliseconds, seconds};
-use super::{Certificate, beside};
 
 /// `[bet_service]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +28,7 @@ pub struct BetService {
     /// `[bet_service.breaker]`
     pub breaker: BetServiceBreaker,
     /// `[bet_service.tls]`
-    pub tls: BetServiceTls,
+    pub tls: ClientTls,
     /// `[bet_service.http]`
     pub http: BetServiceHttp,
     /// `[bet_service.nats]`
@@ -46,7 +43,7 @@ impl Default for BetService {
             max_in_flight: 512,
             attempts: 3,
             breaker: BetServiceBreaker::default(),
-            tls: BetServiceTls::default(),
+            tls: ClientTls::default(),
             http: BetServiceHttp::default(),
             nats: BetServiceNats::default(),
         }
@@ -94,44 +91,6 @@ impl Default for BetServiceBreaker {
             window: Duration::from_secs(10),
             least_requests: 20,
             open: Duration::from_secs(1),
-        }
-    }
-}
-
-/// `[bet_service.tls]`: how the service and the node know each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BetServiceTls {
-    /// PEM: the authorities that may have signed the service's certificate; those of the system without it.
-    pub ca_file: Option<PathBuf>,
-    /// PEM: the node's certificate and its chain.
-    pub certificate: Option<PathBuf>,
-    /// PEM: its private key.
-    pub key: Option<PathBuf>,
-}
-
-impl BetServiceTls {
-    /// The node's certificate, where it has one.
-    pub fn identity(&self) -> Option<TlsFiles> {
-        Some(TlsFiles { certificate: self.certificate.clone()?, key: self.key.clone()? })
-    }
-
-    /// Whether anything is set.
-    pub fn is_set(&self) -> bool {
-        *self != Self::default()
-    }
-
-    /// The authorities of [`BetServiceTls::ca_file`]; `None` without one.
-    ///
-    /// # Errors
-    /// The file cannot be read, or holds no certificate.
-    pub fn authorities(&self) -> Result<Option<Vec<CertificateDer<'static>>>, String> {
-        let Some(file) = &self.ca_file else { return Ok(None) };
-        let text = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        let read = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-        match read {
-            Ok(certificates) if !certificates.is_empty() => Ok(Some(certificates)),
-            _ => Err(format!("{} holds no certificate in PEM", file.display())),
         }
     }
 }
@@ -250,54 +209,12 @@ impl fmt::Display for ServiceUrl {
     }
 }
 
-/// `nats://HOST:PORT`, or `tls://HOST:PORT` where the connection has to be over TLS; without a port 4222.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NatsServer(String);
+/// A key and what is wrong with it.
+type Mistake = (String, String);
 
-/// Not an address of a NATS server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a NATS server; expected something like \"tls://nats.example.com:4222\" or \"nats://127.0.0.1:4222\", without a \
-     user (see username, password_file and credentials_file)"
-)]
-pub struct InvalidNatsServer;
-
-impl NatsServer {
-    /// The address.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it is to be reached over TLS in any case.
-    pub fn is_tls(&self) -> bool {
-        self.0.starts_with("tls:")
-    }
+fn wrong<T>(key: &str, message: impl Into<String>) -> Result<T, Mistake> {
+    Err((key.to_owned(), message.into()))
 }
-
-impl TryFrom<String> for NatsServer {
-    type Error = InvalidNatsServer;
-
-    fn try_from(s: String) -> Result<Self, InvalidNatsServer> {
-        let authority = s.strip_prefix("nats://").or_else(|| s.strip_prefix("tls://")).ok_or(InvalidNatsServer)?;
-        if is_authority(authority) { Ok(Self(s)) } else { Err(InvalidNatsServer) }
-    }
-}
-
-impl From<NatsServer> for String {
-    fn from(server: NatsServer) -> Self {
-        server.0
-    }
-}
-
-impl fmt::Display for NatsServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A key of this section and what is wrong with it.
-type Mistake = (&'static str, String);
 
 impl BetService {
     /// Connections that may be open to it at once.
@@ -310,20 +227,36 @@ impl BetService {
         }
     }
 
+    /// The way to its NATS servers.
+    pub fn nats_access(&self) -> NatsAccess {
+        let BetServiceNats {
+            servers,
+            subject_prefix: _,
+            connect_timeout,
+            credentials_file,
+            username,
+            password_file,
+            token_file,
+        } = self.nats.clone();
+        NatsAccess {
+            section: "bet_service.nats",
+            servers,
+            connect_timeout,
+            credentials_file,
+            username,
+            password_file,
+            token_file,
+            tls_section: "bet_service.tls",
+            tls: self.tls.clone(),
+        }
+    }
+
     /// What has to be set for the kind that is chosen, and how it goes together.
     ///
     /// # Errors
     /// The first key that is wrong.
     pub(super) fn check(&self) -> Result<(), Mistake> {
-        match (&self.tls.certificate, &self.tls.key) {
-            (Some(_), None) => {
-                return Err(("bet_service.tls.certificate", "is set and bet_service.tls.key is not".to_owned()));
-            }
-            (None, Some(_)) => {
-                return Err(("bet_service.tls.key", "is set and bet_service.tls.certificate is not".to_owned()));
-            }
-            _ => {}
-        }
+        self.tls.check("bet_service.tls")?;
         match self.kind {
             BetServiceKind::None | BetServiceKind::Embedded => Ok(()),
             BetServiceKind::Http => self.check_http(),
@@ -335,7 +268,7 @@ impl BetService {
         let http = &self.http;
         let Some(url) = &http.url else {
             let message = "is \"http\" and bet_service.http.url is not set: where are bets to be posted to?";
-            return Err(("bet_service.kind", message.to_owned()));
+            return wrong("bet_service.kind", message);
         };
         if !self.tls.is_set() {
             return Ok(());
@@ -347,52 +280,20 @@ impl BetService {
         ];
         let is_plain = |url: Option<&ServiceUrl>| url.is_some_and(|url| !url.is_https());
         if !urls.iter().any(|(_, url)| url.is_some_and(ServiceUrl::is_https)) {
-            return Err(("bet_service.tls", "is set and no URL of bet_service.http is https".to_owned()));
+            return wrong("bet_service.tls", "is set and no URL of bet_service.http is https");
         }
         match urls.into_iter().find(|(_, url)| is_plain(*url)) {
-            Some((key, _)) => {
-                Err((key, "is not https, and bet_service.tls is set: all URLs have to be https".to_owned()))
-            }
+            Some((key, _)) => wrong(key, "is not https, and bet_service.tls is set: all URLs have to be https"),
             None => Ok(()),
         }
     }
 
     fn check_nats(&self) -> Result<(), Mistake> {
-        let nats = &self.nats;
-        if nats.servers.is_empty() {
+        if self.nats.servers.is_empty() {
             let message = "is \"nats\" and bet_service.nats.servers is empty: name a server of the cluster, or several";
-            return Err(("bet_service.kind", message.to_owned()));
+            return wrong("bet_service.kind", message);
         }
-        let token = |token: &str| {
-            !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
-        if nats.subject_prefix.len() > 64 || !nats.subject_prefix.split('.').all(token) {
-            let message = format!(
-                "{:?} is no beginning of subjects; expected letters, digits, `-` and `_`, with dots between, as in \
-                 \"casino.eu.tableside\"",
-                nats.subject_prefix
-            );
-            return Err(("bet_service.nats.subject_prefix", message));
-        }
-        let both = || "username and password_file belong together: both or neither".to_owned();
-        match (&nats.username, &nats.password_file) {
-            (Some(_), None) => return Err(("bet_service.nats.username", both())),
-            (None, Some(_)) => return Err(("bet_service.nats.password_file", both())),
-            _ => {}
-        }
-        let ways = [nats.credentials_file.is_some(), nats.username.is_some(), nats.token_file.is_some()];
-        if ways.into_iter().filter(|set| *set).count() > 1 {
-            let message = "set one of credentials_file, username with password_file, and token_file";
-            return Err(("bet_service.nats", message.to_owned()));
-        }
-        if self.tls.is_set() && !nats.servers.iter().any(NatsServer::is_tls) {
-            return Err(("bet_service.tls", "is set and no server of bet_service.nats is tls://".to_owned()));
-        }
-        if nats.servers.iter().any(|server| server.is_tls() != nats.servers[0].is_tls()) {
-            let message = "names tls:// and nats:// servers; expected one of both for all";
-            return Err(("bet_service.nats.servers", message.to_owned()));
-        }
-        Ok(())
+        self.nats_access().check(&self.nats.subject_prefix)
     }
 
     /// Takes the files as being beside `file`, and looks whether they can be used.
@@ -401,32 +302,15 @@ impl BetService {
     /// The first key whose file cannot be.
     pub(super) fn load(&mut self, file: &Path) -> Result<(), Mistake> {
         let Self { tls, nats, .. } = self;
-        let named = [
-            &mut tls.ca_file,
-            &mut tls.certificate,
-            &mut tls.key,
-            &mut nats.credentials_file,
-            &mut nats.password_file,
-            &mut nats.token_file,
-        ];
-        for named in named.into_iter().flatten() {
+        let logins = [&mut nats.credentials_file, &mut nats.password_file, &mut nats.token_file];
+        for named in tls.paths().into_iter().chain(logins).flatten() {
             *named = beside(file, named);
         }
-        if matches!(self.kind, BetServiceKind::None | BetServiceKind::Embedded) {
-            return Ok(());
+        match self.kind {
+            BetServiceKind::None | BetServiceKind::Embedded => Ok(()),
+            BetServiceKind::Http => self.tls.load("bet_service.tls"),
+            BetServiceKind::Nats => self.nats_access().load(),
         }
-        self.tls.authorities().map_err(|message| ("bet_service.tls.ca_file", message))?;
-        if let Some(files) = self.tls.identity() {
-            Certificate::load(&files).map_err(|error| {
-                let is_key = error.key.ends_with("key");
-                let key = if is_key { "bet_service.tls.key" } else { "bet_service.tls.certificate" };
-                (key, error.message)
-            })?;
-        }
-        if self.kind == BetServiceKind::Nats {
-            NatsLogin::read(&self.nats).map(drop)?;
-        }
-        Ok(())
     }
 }
 
@@ -448,12 +332,6 @@ mod tests {
         {
             assert_eq!(ServiceUrl::try_from(bad.to_owned()), Err(InvalidServiceUrl), "{bad}");
         }
-        for good in ["nats://127.0.0.1:4222", "tls://nats.example.com", "nats://[::1]:4222"] {
-            assert_eq!(NatsServer::try_from(good.to_owned()).map(String::from), Ok(good.to_owned()));
-        }
-        for bad in ["", "127.0.0.1:4222", "ws://a", "nats://", "nats://u:p@h:4222", "nats://h/a", "tls://h:99999"] {
-            assert_eq!(NatsServer::try_from(bad.to_owned()), Err(InvalidNatsServer), "{bad}");
-        }
     }
 
     #[test]
@@ -471,7 +349,7 @@ mod tests {
             (http.http.url, http.http.tables_url) = (url(bets), url(tables));
             assert_eq!(http.check().unwrap_err().0, wrong);
         }
-        http.tls = BetServiceTls::default();
+        http.tls = ClientTls::default();
         assert_eq!(http.check(), Ok(()));
 
         let mut nats = BetService { kind: BetServiceKind::Nats, ..BetService::default() };
@@ -481,7 +359,7 @@ mod tests {
             nats.nats.servers = servers.map(|server| NatsServer::try_from(server.to_owned()).unwrap()).to_vec();
             assert_eq!(
                 nats.check().map_err(|(key, _)| key),
-                if good { Ok(()) } else { Err("bet_service.nats.servers") }
+                if good { Ok(()) } else { Err("bet_service.nats.servers".to_owned()) }
             );
         }
     }
@@ -490,12 +368,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn no_text_panics_and_what_is_kept_is_as_it_was(text in "(https?://|nats://|tls://)?[ -~é]{0,40}") {
+        fn no_text_panics_and_what_is_kept_is_as_it_was(text in "(https?://)?[ -~é]{0,40}") {
             if let Ok(url) = ServiceUrl::try_from(text.clone()) {
                 prop_assert_eq!(url.as_str(), &text);
-            }
-            if let Ok(server) = NatsServer::try_from(text.clone()) {
-                prop_assert_eq!(server.as_str(), &text);
             }
         }
     }

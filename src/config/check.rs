@@ -170,17 +170,20 @@ fn audit(config: &Config) -> Checked {
     within("audit.keep_shipped_days", audit.keep_shipped_days.into(), 0..=36_500)?;
     within("audit.s3.request_timeout_ms", audit.s3.request_timeout.as_millis(), 100..=60_000)?;
     within("audit.closing_timeout_ms", audit.closing_timeout.as_millis(), 100..=600_000)?;
-    if audit.sink_directory.is_some() && audit.s3.bucket.is_some() {
-        let message = "is set and so is audit.sink_directory; a trail is copied to one place";
-        return refuse("audit.s3.bucket", message.to_owned());
+    let jetstream = &audit.jetstream;
+    within("audit.jetstream.connect_timeout_ms", jetstream.connect_timeout.as_millis(), 50..=30_000)?;
+    within("audit.jetstream.request_timeout_ms", jetstream.request_timeout.as_millis(), 100..=60_000)?;
+    if let [first, .., last] = audit.sinks()[..] {
+        return refuse(last, format!("is set and so is {first}; a trail is copied to one place"));
     }
     audit
         .s3
         .check(audit.keep_shipped_days, audit.rotate_bytes)
         .or_else(|(key, message)| refuse(&format!("audit.s3.{key}"), message))?;
+    jetstream.check(audit.keep_shipped_days).or_else(|(key, message)| refuse(&key, message))?;
     if audit.keep_shipped_days > 0 && !audit.has_sink() {
-        let message = "is set, and neither audit.sink_directory nor audit.s3.bucket is: segments are removed only after they \
-                       were copied there";
+        let message = "is set, and none of audit.sink_directory, audit.s3.bucket and audit.jetstream.stream is: segments are \
+                       removed only after they were copied there";
         return refuse("audit.keep_shipped_days", message.to_owned());
     }
     if audit.directory.is_some() && audit.directory == audit.sink_directory {
@@ -224,7 +227,7 @@ fn bet_service(config: &Config) -> Checked {
     within("bet_service.http.connect_timeout_ms", service.http.connect_timeout.as_millis(), 50..=10_000)?;
     within("bet_service.http.events_silence_s", service.http.events_silence.as_secs().into(), 2..=600)?;
     within("bet_service.nats.connect_timeout_ms", service.nats.connect_timeout.as_millis(), 50..=30_000)?;
-    service.check().or_else(|(key, message)| refuse(key, message))
+    service.check().or_else(|(key, message)| refuse(&key, message))
 }
 
 fn within(key: &str, value: u128, allowed: RangeInclusive<u128>) -> Checked {

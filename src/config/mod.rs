@@ -5,16 +5,19 @@
 //! Refuses to know: what the values are used for, the environment, the network.
 
 mod audit;
+mod audit_jetstream;
 mod audit_s3;
 mod auth;
 mod bet_service;
 mod certificate;
 mod check;
+mod client_tls;
 mod document;
 mod error;
 mod http;
 mod ice_server;
 mod log;
+mod nats;
 mod nats_login;
 mod network;
 mod public_url;
@@ -32,17 +35,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Audit, AuditKeys, Fsync, WhenFailing};
+pub use audit_jetstream::AuditJetstream;
 pub use audit_s3::{AuditS3, LockMode};
 pub use auth::{Auth, AuthMode, InvalidJwksUrl, JwksUrl};
-pub use bet_service::{
-    BetService, BetServiceBreaker, BetServiceHttp, BetServiceKind, BetServiceNats, BetServiceTls, NatsServer,
-    ServiceUrl,
-};
+pub use bet_service::{BetService, BetServiceBreaker, BetServiceHttp, BetServiceKind, BetServiceNats, ServiceUrl};
 pub use certificate::{Certificate, CertificateError, CertificateText, authorities};
+pub use client_tls::ClientTls;
 pub use error::{ConfigError, Diagnostic};
 pub use http::{Http, ProxyHeader, Tls, TlsFiles};
 pub use ice_server::IceServer;
 pub use log::{Headers, Level, Log, LogFormat, PlayerIds, Traces};
+pub use nats::{NatsAccess, NatsServer};
 pub use nats_login::NatsLogin;
 pub use network::{InvalidNetwork, Network};
 pub use public_url::PublicUrl;
@@ -100,7 +103,7 @@ impl Config {
         let document = Document::parse(file, &text)?;
         let mut config = Self::from_document(&document)?;
         config.check_certificate(file, &document)?;
-        config.bet_service.load(file).map_err(|(key, message)| document.complaint(key, message))?;
+        config.bet_service.load(file).map_err(|(key, message)| document.complaint(&key, message))?;
         config.load_keys(file, &document)?;
         let directory = file.parent().unwrap_or(Path::new(""));
         for server in &mut config.http.ice_servers {

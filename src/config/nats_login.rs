@@ -4,12 +4,12 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use super::bet_service::BetServiceNats;
+use super::nats::NatsAccess;
 
 /// What is told a server. Read anew for each connection, so that what is replaced in the files holds for the next one.
 #[derive(Clone, PartialEq, Eq)]
 pub enum NatsLogin {
-    /// Nothing, or the certificate of `[bet_service.tls]` alone.
+    /// Nothing, or the node's certificate alone.
     None,
     /// A user with a password.
     Password {
@@ -42,15 +42,15 @@ impl fmt::Debug for NatsLogin {
     }
 }
 
-const CREDENTIALS: &str = "bet_service.nats.credentials_file";
+const CREDENTIALS: &str = "credentials_file";
 
 impl NatsLogin {
     /// Reads the files that are named.
     ///
     /// # Errors
     /// The key whose file cannot be read or used, and why. Nothing of a secret is repeated.
-    pub fn read(nats: &BetServiceNats) -> Result<Self, (&'static str, String)> {
-        let BetServiceNats { credentials_file, username, password_file, token_file, .. } = nats;
+    pub(super) fn read(access: &NatsAccess) -> Result<Self, (&'static str, String)> {
+        let NatsAccess { credentials_file, username, password_file, token_file, .. } = access;
         if let Some(file) = credentials_file {
             let text = read(file).map_err(|message| (CREDENTIALS, message))?;
             let wrong = || {
@@ -61,11 +61,11 @@ impl NatsLogin {
             return parse_credentials(&text).ok_or_else(wrong);
         }
         if let (Some(username), Some(file)) = (username, password_file) {
-            let password = secret(file).map_err(|message| ("bet_service.nats.password_file", message))?;
+            let password = secret(file).map_err(|message| ("password_file", message))?;
             return Ok(Self::Password { username: username.clone(), password });
         }
         if let Some(file) = token_file {
-            return secret(file).map(Self::Token).map_err(|message| ("bet_service.nats.token_file", message));
+            return secret(file).map(Self::Token).map_err(|message| ("token_file", message));
         }
         Ok(Self::None)
     }
@@ -101,6 +101,7 @@ fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::BetService;
     use super::*;
 
     fn credentials(seed: &str) -> String {
@@ -126,16 +127,16 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_not_there_is_named_with_its_key() {
-        let nats = |change: fn(&mut BetServiceNats)| {
-            let mut nats = BetServiceNats::default();
+        let nats = |change: fn(&mut NatsAccess)| {
+            let mut nats = BetService::default().nats_access();
             change(&mut nats);
-            NatsLogin::read(&nats)
+            nats.login()
         };
         assert_eq!(nats(|_| {}), Ok(NatsLogin::None));
         let (key, message) = nats(|nats| nats.token_file = Some("/nonexistent".into())).unwrap_err();
         assert!(key == "bet_service.nats.token_file" && message.starts_with("cannot read /nonexistent"), "{message}");
         let (key, _) = nats(|nats| nats.credentials_file = Some("/nonexistent".into())).unwrap_err();
-        assert_eq!(key, CREDENTIALS);
+        assert_eq!(key, "bet_service.nats.credentials_file");
     }
 
     proptest! {

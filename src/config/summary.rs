@@ -53,8 +53,8 @@ impl Summary<'_> {
                 writeln!(f, "  bet service  {url}{known}{rounds}")
             }
             BetServiceKind::Nats => {
-                let servers: Vec<&str> = service.nats.servers.iter().map(NatsServer::as_str).collect();
-                writeln!(f, "  bet service  {}.bets.* on {}{known}", service.nats.subject_prefix, servers.join(", "))
+                let servers = addresses(&service.nats.servers);
+                writeln!(f, "  bet service  {}.bets.* on {servers}{known}", service.nats.subject_prefix)
             }
         }
     }
@@ -71,6 +71,12 @@ impl Summary<'_> {
         if let Some(bucket) = &audit.s3.bucket {
             let s3 = &audit.s3;
             write!(f, ", copied to s3://{bucket}/{} and locked for {} days", s3.prefix, s3.retain_days)?;
+        }
+        let jetstream = &audit.jetstream;
+        if let Some(stream) = &jetstream.stream {
+            let what = if jetstream.segments { "copied" } else { "its checkpoints alone copied" };
+            let servers = addresses(&jetstream.servers);
+            write!(f, ", {what} to the stream {stream} as {}.> on {servers}", jetstream.subject_prefix)?;
         }
         Ok(())
     }
@@ -106,4 +112,8 @@ impl Summary<'_> {
         }
         writeln!(f, ", jurisdictions {}", auth.jurisdictions.join(", "))
     }
+}
+
+fn addresses(servers: &[NatsServer]) -> String {
+    servers.iter().map(NatsServer::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -139,7 +139,12 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[audit]\nfsync = \"often\"\n", 2, "audit.fsync", "`always`, `interval`, `never`"),
         ("[audit]\nnode = \"a/b\"\n", 2, "audit.node", "expected 1 to 64 letters"),
         ("[audit]\nrotate_bytes = 5\n", 2, "audit.rotate_bytes", "allowed are 65536 to"),
-        ("[audit]\nkeep_shipped_days = 5\n", 2, "audit.keep_shipped_days", "neither audit.sink_directory nor"),
+        (
+            "[audit]\nkeep_shipped_days = 5\n",
+            2,
+            "audit.keep_shipped_days",
+            "none of audit.sink_directory, audit.s3.bucket",
+        ),
         ("[audit]\ndirectory = \"a\"\nsink_directory = \"a\"\n", 3, "audit.sink_directory", "has to be elsewhere"),
         ("[audit]\nsink_directory = \"a\"\ns3.bucket = \"abc\"\n", 3, "audit.s3.bucket", "copied to one place"),
         ("[audit.s3]\nbucket = \"A/B\"\n", 2, "audit.s3.bucket", "expected 3 to 63 lower-case"),
@@ -172,6 +177,49 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ),
         ("[audit.s3]\nlock_mode = \"legal\"\n", 2, "audit.s3.lock_mode", "expected `compliance` or `governance`"),
         ("[audit.s3]\nrequest_timeout_ms = 1\n", 2, "audit.s3.request_timeout_ms", "allowed are 100 to 60000"),
+        (
+            "[audit]\ns3.bucket = \"abc\"\njetstream.stream = \"A\"\n",
+            3,
+            "audit.jetstream.stream",
+            "so is audit.s3.bucket; a trail is copied to one place",
+        ),
+        ("[audit.jetstream]\nstream = \"A.B\"\n", 2, "audit.jetstream.stream", "expected 1 to 128 letters"),
+        ("[audit.jetstream]\nstream = \"A\"\n", 2, "audit.jetstream.stream", "servers is empty"),
+        ("[audit.jetstream]\nsegments = true\n", 2, "audit.jetstream.segments", "stream, which is not set"),
+        ("[audit.jetstream.tls]\nca_file = \"a\"\n", 1, "audit.jetstream.tls", "stream, which is not set"),
+        ("[audit.jetstream]\nservers = [\"h\"]\n", 2, "audit.jetstream.servers", "not a NATS server"),
+        ("[audit.jetstream]\nrequest_timeout_ms = 1\n", 2, "audit.jetstream.request_timeout_ms", "100 to 60000"),
+        ("[audit.jetstream]\nconnect_timeout_ms = 1\n", 2, "audit.jetstream.connect_timeout_ms", "50 to 30000"),
+        (
+            "[audit.jetstream]\nstream = \"A\"\nservers = [\"nats://h\"]\nsubject_prefix = \"a.>\"\n",
+            4,
+            "audit.jetstream.subject_prefix",
+            "casino.eu.tableside",
+        ),
+        (
+            "[audit.jetstream]\nstream = \"A\"\nservers = [\"nats://h\"]\npassword_file = \"p\"\n",
+            4,
+            "audit.jetstream.password_file",
+            "belong together",
+        ),
+        (
+            "[audit.jetstream]\nstream = \"A\"\nservers = [\"nats://h\"]\ntls.ca_file = \"p\"\n",
+            4,
+            "audit.jetstream.tls",
+            "no server of audit.jetstream is tls://",
+        ),
+        (
+            "[audit.jetstream]\nstream = \"A\"\nservers = [\"tls://h\"]\ntls.key = \"p\"\n",
+            4,
+            "audit.jetstream.tls.key",
+            "audit.jetstream.tls.certificate is not",
+        ),
+        (
+            "[audit]\nkeep_shipped_days = 3\njetstream.stream = \"A\"\njetstream.servers = [\"nats://h\"]\n",
+            3,
+            "audit.jetstream.segments",
+            "audit.keep_shipped_days is set",
+        ),
         ("[sessions]\nconsent_timeout_s = \"30\"\n", 2, "sessions.consent_timeout_s", "a whole number, 0 or more"),
         ("[bet_service]\nkind = \"grpc\"\n", 2, "bet_service.kind", "expected one of"),
         ("[bet_service]\nkind = \"http\"\n", 2, "bet_service.kind", "bet_service.http.url is not set"),
@@ -400,6 +448,41 @@ fn files_of_a_bucket_are_beside_the_configuration() {
 }
 
 #[test]
+fn the_files_of_a_stream_are_read_beside_the_configuration() {
+    let directory = Directory::new();
+    directory.write("jwks.json", JWKS);
+    let load = |lines: &str| {
+        let text = format!("{AUTH}[audit.jetstream]\nstream = \"A\"\nservers = [\"tls://h\", \"tls://i\"]\n{lines}");
+        Config::load(&directory.write("gateway.toml", &text))
+    };
+    let made = rcgen::generate_simple_self_signed(["nats.example".to_owned()]).unwrap();
+    directory.write("ca.pem", &made.cert.pem());
+    directory.write("password", "hidden-in-a-file\n");
+    for (lines, wrong) in [
+        ("tls.ca_file = \"none\"\n", "audit.jetstream.tls.ca_file"),
+        ("tls.certificate = \"ca.pem\"\ntls.key = \"none\"\n", "audit.jetstream.tls.key"),
+        ("token_file = \"none\"\n", "audit.jetstream.token_file"),
+        ("credentials_file = \"password\"\n", "audit.jetstream.credentials_file"),
+        ("username = \"a\"\npassword_file = \"none\"\n", "audit.jetstream.password_file"),
+        ("token_file = \"password\"\ncredentials_file = \"password\"\n", "audit.jetstream"),
+    ] {
+        let error = load(lines).unwrap_err();
+        assert_eq!(error.diagnostic().unwrap().key.as_deref(), Some(wrong), "{error}");
+        assert!(!error.to_string().contains("hidden-in-a-file"), "{error}");
+    }
+    let mut config = load("username = \"a\"\npassword_file = \"password\"\ntls.ca_file = \"ca.pem\"\n").unwrap();
+    assert_eq!(config.audit.jetstream.password_file, Some(directory.0.join("password")));
+    assert!(config.audit.has_sink());
+    config.audit.directory = Some("trail".into());
+    let summary = config.summary().to_string();
+    assert!(
+        summary
+            .contains("trail, its checkpoints alone copied to the stream A as tableside.audit.> on tls://h, tls://i"),
+        "{summary}"
+    );
+}
+
+#[test]
 fn an_audit_trail_without_a_key_that_signs_is_refused() {
     let directory = Directory::new();
     directory.write("jwks.json", JWKS);
@@ -511,7 +594,7 @@ fn keys_of(config: &Config) -> Vec<(String, Value)> {
     found
 }
 
-/// Both places of keys at once are refused, and both sinks: the file's line goes where the URL's example comes, and the
+/// Both places of keys at once are refused, and several sinks: the file's line goes where the URL's example comes, and the
 /// directory's where the bucket's does.
 fn with_defaults_uncommented() -> String {
     let is_default = |line: &str| line.starts_with('#') && line.len() > 1 && !line.starts_with("# ");
@@ -535,7 +618,15 @@ fn the_documented_file_loads_once_there_are_keys() {
 #[test]
 fn every_key_is_documented_with_its_default() {
     let text = with_defaults_uncommented();
-    parse(&text).expect("the file, every default uncommented");
+    // One sink at a time, and one way to log in.
+    let (before, rest) = text.split_once("\n[audit.s3]\n").unwrap();
+    let (bucket, rest) = rest.split_once("\n[audit.jetstream]\n").unwrap();
+    let (stream, after) = rest.split_once("\n[log]\n").unwrap();
+    let is_other = |line: &&str| ["username", "password_file", "token_file"].iter().any(|key| line.starts_with(key));
+    let stream: Vec<&str> = stream.lines().filter(|line| !is_other(line)).collect();
+    for sink in [format!("[audit.s3]\n{bucket}"), format!("[audit.jetstream]\n{}", stream.join("\n"))] {
+        parse(&format!("{before}\n{sink}\n[log]\n{after}")).expect("the file, every default uncommented");
+    }
     let mut documented = Vec::new();
     leaves("", &toml::from_str::<Value>(&text).unwrap(), &mut documented);
     let mut documented: BTreeMap<_, _> = documented.into_iter().collect();
@@ -546,7 +637,8 @@ fn every_key_is_documented_with_its_default() {
     let tables = BTreeMap::from([("roulette-1".parse().unwrap(), Table::default())]);
     for (key, default) in keys_of(&Config { tables, ..Config::default() }) {
         let shown = documented.get(&key).unwrap_or_else(|| panic!("config/gateway.toml lacks {key}"));
-        let must_be_set = ["auth.jurisdictions", "audit.s3.retain_days"].contains(&key.as_str());
+        let must_be_set =
+            ["auth.jurisdictions", "audit.s3.retain_days", "audit.jetstream.servers"].contains(&key.as_str());
         assert!(must_be_set || default.is_null() || *shown == default, "{key} is {default}, documented as {shown}");
     }
 }

@@ -1,8 +1,10 @@
-//! Requests to other services: HTTP/1.1, over TLS where the URL says `https`.
+//! Requests to other services: HTTP/1.1, over TLS where the URL says `https`; and TLS for those who speak something else.
 //!
 //! Enters: a request with an absolute URL. Leaves: the whole response, or why there is none, within a time and a size.
 //! Owns: whom a certificate has to come from. Keeps no connection: no player waits for what is asked here.
 //! Refuses to know: what is asked for; redirects, which are answers like others.
+
+pub mod tls;
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,7 @@
-//! Sinks of every kind: what all of them hold to, and what is a bucket's own.
+//! Sinks of every kind: what all of them hold to, and what is a bucket's own; a stream's is in `jetstream`.
 
+mod jetstream;
+mod nats_server;
 mod weed;
 
 use std::fs;
@@ -33,8 +35,8 @@ fn newest(options: &SinkOptions, node: &str) -> Option<(u64, String)> {
     newest.map(|(place, checkpoint)| (checkpoint.ts().0, place))
 }
 
-/// What every sink holds to, of one that is empty.
-fn contract(options: &SinkOptions) {
+/// What every sink holds to, of one that is empty. `place` is what the place of a checkpoint of the chain `c1` ends with.
+fn contract(options: &SinkOptions, place: &str) {
     let files = Directory::new();
     let mut sink = options.open();
     assert_eq!(newest(options, "edge-1"), None);
@@ -51,7 +53,8 @@ fn contract(options: &SinkOptions) {
     }
     assert_eq!(sink.put(name, &lines[0]).unwrap(), Put::Already, "it is as it was");
     assert_eq!(newest(options, "edge-1").unwrap().0, 7);
-    assert!(newest(options, "edge-1").unwrap().1.ends_with(name), "its place is told");
+    let told = newest(options, "edge-1").unwrap().1;
+    assert!(told.ends_with(place), "its place is told: {told}");
 
     let segment = files.0.join("audit-0000000001.jsonl");
     for (n, bytes) in
@@ -77,14 +80,18 @@ fn contract(options: &SinkOptions) {
     sink.put("edge.1/c/checkpoint-000000000004.jsonl", &checkpoint(4, 3)).unwrap();
     assert_eq!(newest(options, "edge.1").unwrap().0, 3);
     assert_eq!(newest(options, "edge-1").unwrap().0, 9);
+}
 
-    sink.put("edge-3/c/checkpoint-000000000004.jsonl", &lines[0]).unwrap();
+/// A sink of files says which file is not what its name says.
+fn names_what_lies(options: &SinkOptions) {
+    let (mut sink, line) = (options.open(), checkpoint(4, 7));
+    sink.put("edge-3/c/checkpoint-000000000004.jsonl", &line).unwrap();
     sink.put("edge-3/c/checkpoint-000000000005.jsonl", b"{}\n").unwrap();
     let error = options.open().newest("edge-3").unwrap_err();
     assert!(error.to_string().contains("checkpoint-000000000005.jsonl is no checkpoint"), "{error}");
     // An old one under a later name would hide all between.
-    sink.put("edge-4/c/checkpoint-000000000004.jsonl", &lines[0]).unwrap();
-    sink.put("edge-4/c/checkpoint-000000000900.jsonl", &lines[0]).unwrap();
+    sink.put("edge-4/c/checkpoint-000000000004.jsonl", &line).unwrap();
+    sink.put("edge-4/c/checkpoint-000000000900.jsonl", &line).unwrap();
     let error = options.open().newest("edge-4").unwrap_err();
     assert!(error.to_string().contains("checkpoint of 4 lines, not of 900"), "{error}");
 }
@@ -92,12 +99,16 @@ fn contract(options: &SinkOptions) {
 #[test]
 fn a_directory_holds_to_what_every_sink_does() {
     let directory = Directory::new();
-    contract(&SinkOptions::Directory(directory.0.clone()));
+    let sink = SinkOptions::Directory(directory.0.clone());
+    contract(&sink, "edge-1/c1/checkpoint-000000000004.jsonl");
+    names_what_lies(&sink);
 }
 
 #[test]
 fn a_bucket_holds_to_what_every_sink_does() {
-    contract(&weed().sink("contract/"));
+    let sink = weed().sink("contract/");
+    contract(&sink, "edge-1/c1/checkpoint-000000000004.jsonl");
+    names_what_lies(&sink);
 }
 
 #[test]

@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::runtime::Builder;
 
 use crate::bets::audit::{ExpectedCheckpoint, Timestamp};
 use crate::config::{self, LockMode};
 
 use super::clock::timestamp;
-use super::sink::{Put, Sink};
+use super::sink::{Put, Sink, run};
 use bucket::{Bucket, There};
 use newest::Patience;
 
@@ -166,14 +165,6 @@ fn open<'a>(bucket: &'a mut Option<Bucket>, options: &S3Options) -> io::Result<&
         Some(bucket) => Ok(bucket),
         None => Ok(bucket.insert(Bucket::new(options.clone())?)),
     }
-}
-
-fn run<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async { tokio::time::timeout(limit, work).await });
-    // The look-up of a name may hang, in a thread of its own.
-    runtime.shutdown_background();
-    outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))))
 }
 
 /// Keeps an object. What is written before the store is proven goes to `asked`.

@@ -18,12 +18,12 @@ use tokio::sync::mpsc;
 
 use crate::bets::{Outcome, TraceParent};
 use crate::config::{BetService, ServiceUrl};
+use crate::outbound::tls::ServiceTls;
 
 use super::document::{self, Answer, MAX_ANSWER, RequestId};
 use super::relay::{Call, Failed, RelayLimits, Transport, now, relay};
 use super::report::{Failure, ServiceKind};
 use super::rounds::Rounds;
-use super::tls::ServiceTls;
 use super::{Connector, ServiceEnd, StartError, clocks};
 use client::{Body, HttpClient, NoAnswer};
 use events::Events;
@@ -57,7 +57,7 @@ impl HttpService {
     /// A file of `[bet_service.tls]` cannot be used, or there is no URL.
     pub fn new(config: &BetService, tables: impl IntoIterator<Item = Arc<str>>) -> Result<Self, StartError> {
         let BetService { http, .. } = config;
-        let tls = ServiceTls::new(&config.tls)?;
+        let tls = ServiceTls::new(&config.tls, "bet_service.tls")?;
         let uri = |url: &Option<ServiceUrl>| url.as_ref().and_then(|url| url.as_str().parse::<Uri>().ok());
         Ok(Self {
             limits: RelayLimits::of(config),

@@ -14,14 +14,15 @@ use async_nats::{Client, ConnectOptions, Event, HeaderMap, PublishErrorKind, Sta
 use tokio::sync::{mpsc, watch};
 
 use crate::bets::{Outcome, TraceParent};
-use crate::config::{BetService, BetServiceNats, NatsLogin, NatsServer};
+use crate::config::{BetService, NatsAccess};
+use crate::nats;
+use crate::outbound::tls::ServiceTls;
 
 use super::backoff::{Backoff, chance};
 use super::document::{self, Answer, MAX_ANSWER};
 use super::relay::{Call, Failed, RelayLimits, Transport, now, relay};
 use super::report::{Failure, Meter, ServiceKind};
 use super::rounds::Rounds;
-use super::tls::ServiceTls;
 use super::{Connector, FromService, ServiceEnd, StartError, TableChange, clocks};
 use inbox::{Inbox, next};
 use subject::Subjects;
@@ -48,7 +49,8 @@ const UNREAD: usize = 4096;
 pub struct NatsService {
     limits: RelayLimits,
     tls: Option<ServiceTls>,
-    config: BetServiceNats,
+    access: NatsAccess,
+    subject_prefix: String,
     rounds: Rounds,
 }
 
@@ -58,15 +60,15 @@ impl NatsService {
     /// # Errors
     /// A file of `[bet_service.tls]` cannot be used, or no server is named.
     pub fn new(config: &BetService, tables: impl IntoIterator<Item = Arc<str>>) -> Result<Self, StartError> {
-        let nats = &config.nats;
-        if nats.servers.is_empty() {
+        let access = config.nats_access();
+        if access.servers.is_empty() {
             return Err(StartError::NoAddress("bet_service.nats.servers"));
         }
-        let is_tls = config.tls.is_set() || nats.servers.iter().any(NatsServer::is_tls);
         Ok(Self {
             limits: RelayLimits::of(config),
-            tls: if is_tls { Some(ServiceTls::new(&config.tls)?) } else { None },
-            config: nats.clone(),
+            tls: nats::tls(&access)?,
+            access,
+            subject_prefix: config.nats.subject_prefix.clone(),
             rounds: Rounds::new(tables),
         })
     }
@@ -84,18 +86,17 @@ struct Link {
 
 impl Connector for NatsService {
     async fn run(self, end: ServiceEnd) {
-        let Self { limits, tls, config, rounds } = self;
+        let Self { limits, tls, access, subject_prefix, rounds } = self;
         let ServiceEnd { requests, tables: changes, said, meter, tracer } = end;
         meter.is_of(ServiceKind::Nats);
         meter.connected(false);
         let (state, link) = watch::channel(Link::default());
-        let subjects = Subjects::new(&config.subject_prefix);
-        let servers: Vec<&str> = config.servers.iter().map(NatsServer::as_str).collect();
-        let options = options(&config, tls.as_ref(), state, meter.clone());
+        let subjects = Subjects::new(&subject_prefix);
+        let options = options(&access, tls.as_ref(), state, meter.clone());
         // As many answers can come at once as are awaited, late ones included.
         let options = options.subscription_capacity(UNREAD.max(2 * limits.in_flight));
         let subscribed = async {
-            let client = options.connect(servers).await.map_err(|error| error.to_string())?;
+            let client = options.connect(nats::addresses(&access)).await.map_err(|error| error.to_string())?;
             let inbox = Inbox::new(&client.new_inbox());
             let answers = client.subscribe(inbox.subject()).await.map_err(|error| error.to_string())?;
             let events = client.subscribe(subjects.all_rounds()).await.map_err(|error| error.to_string())?;
@@ -144,28 +145,12 @@ impl Connector for NatsService {
     }
 }
 
-fn options(
-    config: &BetServiceNats,
-    tls: Option<&ServiceTls>,
-    state: watch::Sender<Link>,
-    meter: Meter,
-) -> ConnectOptions {
-    let login = config.clone();
-    let options = if NatsLogin::read(config).is_ok_and(|login| login == NatsLogin::None) {
-        ConnectOptions::new()
-    } else {
-        ConnectOptions::with_auth_callback(move |nonce| {
-            let login = login.clone();
-            async move { log_in(login, nonce).await.map_err(async_nats::AuthError::new) }
-        })
-    };
+fn options(access: &NatsAccess, tls: Option<&ServiceTls>, state: watch::Sender<Link>, meter: Meter) -> ConnectOptions {
     let state = Arc::new(state);
-    let options = options
-        .name("tableside")
+    nats::options(access, tls)
         .retry_on_initial_connect()
         .max_reconnects(None)
         .ping_interval(PING)
-        .connection_timeout(config.connect_timeout)
         .reconnect_delay_callback(|attempts| match attempts {
             // The first at once: a server that restarts tells its clients to go elsewhere.
             0 | 1 => Duration::ZERO,
@@ -174,13 +159,7 @@ fn options(
         .event_callback(move |event| {
             handle(&event, &state, &meter);
             std::future::ready(())
-        });
-    match tls {
-        // Before TLS begins the server names others of its cluster, and whoever is between may do so in its place: the
-        // client would believe addresses without TLS, `ws://` even where TLS is required.
-        Some(tls) => options.tls_client_config(tls.config.clone()).require_tls(true).ignore_discovered_servers(),
-        None => options,
-    }
+        })
 }
 
 fn handle(event: &Event, state: &watch::Sender<Link>, meter: &Meter) {
@@ -202,25 +181,6 @@ fn handle(event: &Event, state: &watch::Sender<Link>, meter: &Meter) {
         Event::ClientError(error) => tracing::debug!(%error, "no connection to the NATS server"),
         Event::LameDuckMode | Event::Draining | Event::Closed => {}
     }
-}
-
-/// What a server is told, read anew for each connection.
-async fn log_in(config: BetServiceNats, nonce: Vec<u8>) -> Result<async_nats::Auth, String> {
-    let read = move || NatsLogin::read(&config).map_err(|(key, message)| format!("{key}: {message}"));
-    // A file may lie on a network: not on a thread of the runtime.
-    let login = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())??;
-    let mut auth = async_nats::Auth::new();
-    match login {
-        NatsLogin::None => {}
-        NatsLogin::Password { username, password } => (auth.username, auth.password) = (Some(username), Some(password)),
-        NatsLogin::Token(token) => auth.token = Some(token),
-        NatsLogin::Credentials { jwt, seed } => {
-            let key = nkeys::KeyPair::from_seed(&seed).map_err(|error| error.to_string())?;
-            let signature = key.sign(&nonce).map_err(|error| error.to_string())?;
-            (auth.jwt, auth.signature) = (Some(jwt), Some(signature));
-        }
-    }
-    Ok(auth)
 }
 
 /// Has the service told of the tables with every connection, after messages were dropped, and again every while.

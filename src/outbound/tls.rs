@@ -1,4 +1,4 @@
-//! TLS towards a bet service: whose certificates are believed, and by which the node is known.
+//! TLS towards services that know the node: whose certificates are believed, and by which the node is known.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,27 +10,42 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 
-use crate::config::{BetServiceTls, Certificate, CertificateError, CertificateText, TlsFiles};
-
-use super::StartError;
+use crate::config::{Certificate, CertificateError, CertificateText, ClientTls, TlsFiles};
 
 /// How often the files are looked at. Whoever replaces them has hours before the old ones expire.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// What connections are made with: TLS 1.2 and 1.3.
 #[derive(Clone, Debug)]
-pub(super) struct ServiceTls {
-    pub(super) config: ClientConfig,
+pub struct ServiceTls {
+    /// For the connections.
+    pub config: ClientConfig,
     identity: Option<Arc<Identity>>,
 }
 
+/// Something of a section for TLS cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct TlsError {
+    /// Which key of the configuration.
+    pub key: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl TlsError {
+    fn new(section: &str, key: &str, message: String) -> Self {
+        Self { key: format!("{section}.{key}"), message }
+    }
+}
+
 impl ServiceTls {
-    /// Of the configuration, which has been checked; the files may have changed since.
+    /// Of a section of the configuration, which has been checked; the files may have changed since.
     ///
     /// # Errors
     /// A file cannot be used, or there is no authority at all.
-    pub(super) fn new(tls: &BetServiceTls) -> Result<Self, StartError> {
-        let roots = roots(tls)?;
+    pub fn new(tls: &ClientTls, section: &'static str) -> Result<Self, TlsError> {
+        let roots = roots(tls, section)?;
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.2 and 1.3")
@@ -38,13 +53,13 @@ impl ServiceTls {
         let Some(files) = tls.identity() else {
             return Ok(Self { config: config.with_no_client_auth(), identity: None });
         };
-        let identity = Arc::new(Identity::load(files)?);
+        let identity = Arc::new(Identity::load(files, section)?);
         let config = config.with_client_cert_resolver(identity.clone());
         Ok(Self { config, identity: Some(identity) })
     }
 
     /// Reads the node's certificate again whenever its files change, for ever. Connections from then on have the new one.
-    pub(super) async fn keep_fresh(self) {
+    pub async fn keep_fresh(self) {
         let Some(identity) = self.identity else { return std::future::pending().await };
         loop {
             tokio::time::sleep(CHECK).await;
@@ -55,9 +70,9 @@ impl ServiceTls {
     }
 }
 
-fn roots(tls: &BetServiceTls) -> Result<RootCertStore, StartError> {
+fn roots(tls: &ClientTls, section: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    let wrong = |message| StartError::Tls { key: "bet_service.tls.ca_file", message };
+    let wrong = |message| TlsError::new(section, "ca_file", message);
     match tls.authorities().map_err(wrong)? {
         Some(authorities) => {
             for authority in authorities {
@@ -78,6 +93,8 @@ fn roots(tls: &BetServiceTls) -> Result<RootCertStore, StartError> {
 
 /// The node's own certificate: read from files, and again when these change.
 struct Identity {
+    /// What the keys of the files begin with.
+    section: &'static str,
     files: TlsFiles,
     state: Mutex<State>,
 }
@@ -89,15 +106,15 @@ struct State {
 }
 
 impl Identity {
-    fn load(files: TlsFiles) -> Result<Self, StartError> {
+    fn load(files: TlsFiles, section: &'static str) -> Result<Self, TlsError> {
         let wrong = |error: CertificateError| {
-            let is_key = error.key.ends_with("key");
-            let key = if is_key { "bet_service.tls.key" } else { "bet_service.tls.certificate" };
-            StartError::Tls { key, message: error.message }
+            let key = if error.key.ends_with("key") { "key" } else { "certificate" };
+            TlsError::new(section, key, error.message)
         };
         let text = CertificateText::read(&files).map_err(wrong)?;
         let certificate = Certificate::parse(&files, &text).map_err(wrong)?;
-        Ok(Self { files, state: Mutex::new(State { certified: certificate.certified, read: Ok(text) }) })
+        let state = State { certified: certificate.certified, read: Ok(text) };
+        Ok(Self { section, files, state: Mutex::new(state) })
     }
 
     /// What is new and cannot be used leaves the old certificate in place.
@@ -116,10 +133,11 @@ impl Identity {
         match certificate {
             Ok(certificate) => {
                 state.certified = certificate.certified;
-                tracing::info!(file = %self.files.certificate.display(), "the bet service gets a new certificate to see");
+                let file = self.files.certificate.display();
+                tracing::info!(of = self.section, %file, "new connections show a new certificate");
             }
             Err(CertificateError { message, .. }) => {
-                tracing::error!(message, "the new certificate of bet_service.tls cannot be used; the old one stays");
+                tracing::error!(of = self.section, message, "the new certificate cannot be used; the old one stays");
             }
         }
     }
@@ -162,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_new_certificate_takes_the_place_of_the_old_and_a_broken_one_does_not() {
-        let directory = std::env::temp_dir().join(format!("tableside-bet-service-tls-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("tableside-service-tls-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let make = || rcgen::generate_simple_self_signed(["node.example".to_owned()]).unwrap();
         let (first, second) = (make(), make());
@@ -170,7 +188,7 @@ mod tests {
             certificate: write(&directory, "tls.crt", &first.cert.pem()),
             key: write(&directory, "tls.key", &first.signing_key.serialize_pem()),
         };
-        let identity = Identity::load(files).unwrap();
+        let identity = Identity::load(files, "bet_service.tls").unwrap();
         let shown = || identity.resolve(&[], &[]).unwrap().cert[0].clone();
         assert_eq!(shown(), *first.cert.der());
         write(&directory, "tls.crt", &second.cert.pem());
