@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use http_support::*;
-use tableside::config::{AuthMode, Config};
+use tableside::config::{AuthMode, Config, MaxLayer};
 use tableside::fleet::Refusal;
 use tableside::shard::Role;
 
@@ -204,6 +204,30 @@ async fn the_demo_takes_the_players_word_for_who_it_is() {
     let gateway = Server::public_with(open, FakeSessions::default()).await;
     gateway.play("roulette?player=bob").send().await.unwrap();
     assert_eq!(gateway.sessions.players.lock().unwrap().pop(), Some(None), "elsewhere it would prove nothing");
+}
+
+#[tokio::test]
+async fn a_player_may_bound_its_layers_and_a_publisher_may_not() {
+    let server = Server::public().await;
+    let asked = |server: &Server| server.sessions.max_layers.lock().unwrap().pop().unwrap();
+    for (query, max_layer) in [
+        ("", None),
+        ("?maxLayer", None),
+        ("?maxLayer=0", Some(0)),
+        ("?x=1&maxLayer=5&maxLayer=1", Some(5)),
+        ("?maxlayer=9", None),
+    ] {
+        let response = server.play(&format!("roulette{query}")).send().await.unwrap();
+        assert_eq!(response.status(), 201, "{query}");
+        assert_eq!(asked(&server), max_layer.and_then(MaxLayer::new), "{query}");
+    }
+    for wrong in ["", "6", "-1", "+1", "00", "1.0", "%31", "h", "all", "18446744073709551616"] {
+        let response = server.play(&format!("roulette?maxLayer={wrong}")).send().await.unwrap();
+        let document = assert_problem(response, 400, "invalid-max-layer").await;
+        assert!(document["detail"].as_str().unwrap().contains("`maxLayer`"), "{document}");
+    }
+    assert!(server.sessions.max_layers.lock().unwrap().is_empty(), "the media plane was not asked");
+    assert_eq!(server.publish("roulette?maxLayer=h", &ROULETTE).send().await.unwrap().status(), 201);
 }
 
 #[tokio::test]

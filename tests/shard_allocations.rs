@@ -162,7 +162,7 @@ fn a_session_that_waits_is_small() {
         let [high, low] = n.to_be_bytes();
         let random = std::array::from_fn(|i| if i % 2 == 0 { high } else { low });
         let player_id = tableside::bets::PlayerId::anonymous([low; 16]);
-        world.shards[0].add_player(now, &table, player_id, &negotiated, &random);
+        world.shards[0].add_player(now, &table, player_id, None, &negotiated, &random);
     }
     let each = (allocations::bytes_of_this_thread() - before) / i64::from(SESSIONS);
     println!("{each} bytes for a session that waits");

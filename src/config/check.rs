@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use crate::identity::Jurisdictions;
 
 use super::sections::Media;
-use super::{Audit, Config};
+use super::{Audit, Config, MaxLayer};
 
 /// A value that is refused.
 pub(super) struct Problem {
@@ -197,6 +197,9 @@ const MAX_PLAYOUT_DELAY_MS: u16 = 40_950;
 
 fn tables(config: &Config) -> Checked {
     for (name, table) in &config.tables {
+        if let Some(place) = table.max_layer {
+            within(&format!("tables.{name}.max_layer"), place.into(), 0..=MaxLayer::HIGHEST.into())?;
+        }
         let told = match (table.playout_delay_min_ms, table.playout_delay_max_ms) {
             (None, None) => continue,
             (Some(min), Some(max)) if min <= max && max <= MAX_PLAYOUT_DELAY_MS => continue,

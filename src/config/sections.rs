@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::MaxLayer;
 use super::units::{ip_address, milliseconds, seconds, socket_address};
 
 /// `[admin]`: metrics, health, status, drain.
@@ -159,6 +160,8 @@ pub struct Table {
     pub playout_delay_min_ms: Option<u16>,
     /// The largest one, milliseconds.
     pub playout_delay_max_ms: Option<u16>,
+    /// The highest layer of a simulcast that any player of the table is given; 0 is the least.
+    pub max_layer: Option<u8>,
 }
 
 impl Table {
@@ -166,5 +169,10 @@ impl Table {
     pub fn playout_delay(&self) -> Option<(Duration, Duration)> {
         let millis = |ms: u16| Duration::from_millis(ms.into());
         Some((millis(self.playout_delay_min_ms?), millis(self.playout_delay_max_ms?)))
+    }
+
+    /// The highest layer that its players are given; `None` for no limit.
+    pub fn max_layer(&self) -> Option<MaxLayer> {
+        MaxLayer::new(self.max_layer?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BetServiceKind, Config, NatsServer, ServiceUrl, TableName};
+use super::{BetServiceKind, Config, NatsServer, ServiceUrl, Table, TableName};
 
 /// Prints a checked configuration as a few lines for people.
 pub struct Summary<'a>(pub(super) &'a Config);
@@ -94,8 +94,11 @@ impl Summary<'_> {
         if tables.is_empty() {
             return write!(f, "  tables       none: add a section [tables.NAME] for each, or nothing can be published");
         }
-        let names: Vec<&str> = tables.keys().map(TableName::as_str).collect();
-        write!(f, "  tables       {}", names.join(", "))
+        let told = |(name, table): (&TableName, &Table)| match table.max_layer() {
+            Some(highest) => format!("{} (max_layer {highest})", name.as_str()),
+            None => name.as_str().to_owned(),
+        };
+        write!(f, "  tables       {}", tables.iter().map(told).collect::<Vec<_>>().join(", "))
     }
 
     fn tokens(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -58,7 +58,7 @@ fn every_section_is_read() {
          request_timeout_ms = 250\n[admin]\nlisten = \"0.0.0.0:82\"\n[media]\nlisten = \"192.0.2.1\"\nshards = 3\n\
          announce = [\"203.0.113.7\", \"198.51.100.7\"]\nring_packets = 4096\npacing = false\ndscp.audio = 0\n[sessions]\n\
          consent_timeout_s = 7\npublisher_grace_s = 0\n[tables.a]\n[tables.b-2]\nplayout_delay_min_ms = 0\n\
-         playout_delay_max_ms = 400\n[auth]\njwks_url = \"https://id.example/keys\"\n\
+         playout_delay_max_ms = 400\nmax_layer = 1\n[auth]\njwks_url = \"https://id.example/keys\"\n\
          leeway_s = 0\nissuer = \"i\"\njurisdictions = [\"MT\", \"US-NJ\"]\n[log]\nformat = \"json\"\nlevel = \"debug\"\n",
     )
     .unwrap();
@@ -72,6 +72,8 @@ fn every_section_is_read() {
     assert!(config.knows(&"b-2".parse().unwrap()) && !config.knows(&"c".parse().unwrap()));
     let delay = config.tables["b-2"].playout_delay().unwrap();
     assert_eq!((delay.0.as_millis(), delay.1.as_millis()), (0, 400));
+    assert_eq!(["a", "b-2"].map(|name| config.tables[name].max_layer()), [None, MaxLayer::new(1)]);
+    assert!(config.summary().to_string().contains("tables       a, b-2 (max_layer 1)"));
     assert_eq!((config.auth.leeway.as_secs(), config.auth.jwks_refresh.as_secs()), (0, 300));
     assert_eq!(config.auth.policy().issuer.as_deref(), Some("i"));
     assert!(config.wants_tokens());
@@ -256,6 +258,8 @@ fn a_wrong_value_is_refused_with_what_is_allowed() {
         ("[tables.\"a b\"]\n", 1, "tables.a b", "letters, digits"),
         ("http = 3\n", 1, "http", "expected a section"),
         ("[tables.a]\n[tables.b]\nplayout_delay_min_ms = 3\n", 2, "tables.b", "expected both"),
+        ("[tables.a]\nmax_layer = 6\n", 2, "tables.a.max_layer", "allowed are 0 to 5"),
+        ("[tables.a]\nmax_layer = 720\n", 2, "tables.a.max_layer", "a whole number from 0 to 255"),
     ] {
         let at = refusal(text);
         assert_eq!((at.line, at.key.as_deref()), (line, Some(key)), "{at}");

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::audit::{self, Audit, AuditReport, Recorder};
 use crate::bet_service::{self, Link, Meter, ServiceReport, connect_configured};
 use crate::bets::{BetCounts, PlayerId, RoundReport};
-use crate::config::{Config, Sessions, TableName};
+use crate::config::{Config, MaxLayer, Sessions, Table, TableName};
 use crate::identity::Subject;
 use crate::media::{MediaKind, PlayoutDelay};
 use crate::net::{Dscp, Markings, Setting, TcpOptions, UdpOptions, host_addresses, raise_open_files, verify_sysctls};
@@ -280,7 +280,8 @@ impl Node {
         created.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
-    /// WHEP: takes an offer to watch `table`, from `player`; without a name it is one that never comes again.
+    /// WHEP: takes an offer to watch `table`, from `player`; without a name it is one that never comes again. It is given
+    /// no layer above `max_layer`, nor above the table's.
     ///
     /// # Errors
     /// Every [`Refusal`] but `AlreadyPublished`.
@@ -289,6 +290,7 @@ impl Node {
         client: ClientNetwork,
         table: &str,
         player: Option<PlayerId>,
+        max_layer: Option<MaxLayer>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
         self.admitting(table)?;
@@ -300,7 +302,7 @@ impl Node {
             Ok((spec, negotiate_player(&offer, &media)?))
         })
         .await?;
-        let part = Part::Player(player.map_or_else(anonymous, Ok)?);
+        let part = Part::Player(player.map_or_else(anonymous, Ok)?, self.max_layer(table, max_layer));
         let shard = self.take_place()?;
         let node = self.clone();
         let created = tokio::spawn(async move {
@@ -536,9 +538,17 @@ impl Node {
         if entry.reserve(publisher) { Ok(entry.spec.clone()) } else { Err(Refusal::AlreadyPublished) }
     }
 
+    fn configured(&self, table: &str) -> Option<&Table> {
+        self.inner.config.tables.get(&table.parse::<TableName>().ok()?)
+    }
+
+    /// The highest layer of a player of the table that has asked for `asked`: the lower of both holds.
+    fn max_layer(&self, table: &str, asked: Option<MaxLayer>) -> Option<MaxLayer> {
+        MaxLayer::lower(asked, self.configured(table).and_then(Table::max_layer))
+    }
+
     fn playout_delay(&self, table: &str) -> PlayoutDelay {
-        let configured = table.parse::<TableName>().ok().and_then(|name| self.inner.config.tables.get(&name).cloned());
-        let (min, max) = configured.and_then(|t| t.playout_delay()).unwrap_or_default();
+        let (min, max) = self.configured(table).and_then(Table::playout_delay).unwrap_or_default();
         PlayoutDelay { min_ms: min.as_millis() as u16, max_ms: max.as_millis() as u16 }
     }
 
@@ -588,8 +598,9 @@ impl Node {
                 let command = Command::AddPublisher { spec: spec_of_shard, negotiated: boxed, random, reply };
                 (Role::Publisher, publisher, command)
             }
-            Part::Player(player) => {
-                let command = Command::AddPlayer { spec: spec_of_shard, player, negotiated: boxed, random, reply };
+            Part::Player(player, max_layer) => {
+                let (spec, negotiated) = (spec_of_shard, boxed);
+                let command = Command::AddPlayer { spec, player, max_layer, negotiated, random, reply };
                 (Role::Player, None, command)
             }
         };
@@ -664,7 +675,8 @@ impl Node {
 enum Part {
     /// Who it is, where that is known.
     Publisher(Option<Subject>),
-    Player(PlayerId),
+    /// Who it is, and the highest layer that it is given.
+    Player(PlayerId, Option<MaxLayer>),
 }
 
 /// Who has no name has one of its own, so that no other session is the same player.
@@ -854,7 +866,7 @@ mod tests {
             let node = node(|config| (config.sessions.offers_at_once, config.sessions.offers_waiting) = (1, 0)).await;
             let others_are_refused = || {
                 let publisher = poll_once(pin!(node.publish(client(), "other", None, PUBLISHER)));
-                let player = poll_once(pin!(node.play(client(), "other", None, PLAYER)));
+                let player = poll_once(pin!(node.play(client(), "other", None, None, PLAYER)));
                 let busy = |answer| matches!(answer, Poll::Ready(Err(Refusal::Busy { .. })));
                 busy(publisher) && busy(player)
             };
@@ -865,7 +877,7 @@ mod tests {
             publisher.await.expect("an answer");
 
             let judging = nothing_is_judged();
-            let mut player = pin!(node.play(client(), "two", None, PLAYER));
+            let mut player = pin!(node.play(client(), "two", None, None, PLAYER));
             assert!(poll_once(player.as_mut()).is_pending() && others_are_refused());
             drop(judging);
             assert!(matches!(player.await, Err(Refusal::NotLive { .. })));
@@ -890,9 +902,22 @@ mod tests {
             looks.tick().await;
         }
         for _ in 0..3 {
-            let refused = node.play(client(), "watched", None, PLAYER).await;
+            let refused = node.play(client(), "watched", None, None, PLAYER).await;
             assert!(matches!(refused, Err(Refusal::HalfOpen { .. })), "{refused:?}");
         }
+        node.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_player_is_given_no_layer_above_its_own_bound_or_the_tables() {
+        let [one, two] = [1, 2].map(MaxLayer::new);
+        let bounded = Table { max_layer: Some(1), ..Table::default() };
+        let node = node(|config| _ = config.tables.insert("bounded".parse().expect("a name"), bounded)).await;
+        assert_eq!(
+            [None, two, one, MaxLayer::new(0)].map(|asked| node.max_layer("bounded", asked)),
+            [one, one, one, MaxLayer::new(0)]
+        );
+        assert_eq!([None, two].map(|asked| node.max_layer("other", asked)), [None, two]);
         node.shutdown().await;
     }
 

@@ -9,6 +9,7 @@ use std::{io, thread};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bets::{Announcement, Answer, Arrival, PlayerId, Refused};
+use crate::config::MaxLayer;
 use crate::fanout::SendBatch;
 use crate::net::{
     IceTcp, RecvBatch, RtcpLane, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time,
@@ -92,6 +93,7 @@ pub(super) enum Command {
     AddPlayer {
         spec: TableSpec,
         player: PlayerId,
+        max_layer: Option<MaxLayer>,
         negotiated: Box<Negotiated>,
         random: [u8; 32],
         reply: oneshot::Sender<Added>,
@@ -407,8 +409,8 @@ impl Turn {
             Command::AddPublisher { spec, negotiated, random, reply } => {
                 let _ = reply.send(self.shard.add_publisher(now, &spec, &negotiated, &random));
             }
-            Command::AddPlayer { spec, player, negotiated, random, reply } => {
-                let _ = reply.send(self.shard.add_player(now, &spec, player, &negotiated, &random));
+            Command::AddPlayer { spec, player, max_layer, negotiated, random, reply } => {
+                let _ = reply.send(self.shard.add_player(now, &spec, player, max_layer, &negotiated, &random));
             }
             Command::AddLocalPublisher { spec, media } => self.shard.add_local_publisher(now, &spec, media),
             Command::Local { table, media } => {

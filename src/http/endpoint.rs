@@ -13,7 +13,7 @@ use axum::routing::{MethodRouter, delete, post};
 use tokio::time::{Instant, timeout_at};
 
 use crate::bets::PlayerId;
-use crate::config::{TableName, is_authority};
+use crate::config::{InvalidMaxLayer, MaxLayer, TableName, is_authority};
 use crate::fleet::{Created, SessionId};
 use crate::identity::{self, Subject};
 use crate::shard::Role;
@@ -89,6 +89,7 @@ async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Req
         (Role::Player, Some(subject)) => Some(PlayerId::new(subject.as_str()).map_err(|_| Problem::InvalidPlayer)?),
         (Role::Player, None) => named_player(app, request.uri())?,
     };
+    let max_layer = if role == Role::Player { asked_max_layer(request.uri())? } else { None };
     let base = base_url(app, request.uri(), request.headers());
     let client = limit::client(request.extensions());
 
@@ -96,7 +97,7 @@ async fn create<S: Sessions>(app: &App<S>, role: Role, table: &str, request: Req
     let created = async {
         match role {
             Role::Publisher => app.sessions.publish(client, table.as_str(), subject, offer).await,
-            Role::Player => app.sessions.play(client, table.as_str(), player, offer).await,
+            Role::Player => app.sessions.play(client, table.as_str(), player, max_layer, offer).await,
         }
     };
     let created = timeout_at(deadline, created).await.map_err(|_| Problem::NodeTimeout)??;
@@ -132,6 +133,12 @@ fn named_player<S: Sessions>(app: &App<S>, uri: &Uri) -> Result<Option<PlayerId>
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let player = PlayerId::new(name).ok().filter(|_| name.bytes().all(is_plain));
     player.map(Some).ok_or(Problem::InvalidPlayer)
+}
+
+/// The highest layer that the player wants to be given, with `?maxLayer=`.
+fn asked_max_layer(uri: &Uri) -> Result<Option<MaxLayer>, Problem> {
+    let asked = parameter(uri, "maxLayer").map(str::parse).transpose();
+    asked.map_err(|_: InvalidMaxLayer| Problem::InvalidMaxLayer)
 }
 
 /// The first parameter of this name in the query, as it came.

@@ -6,6 +6,7 @@ use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AU
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::config::MaxLayer;
 use crate::fleet::Refusal;
 use crate::gatekeeper::NotAdmitted;
 use crate::identity::{Denied, TokenError};
@@ -27,6 +28,8 @@ pub enum Problem {
     },
     /// 400: the player's id cannot be one.
     InvalidPlayer,
+    /// 400: the highest layer that the player asks for is no place of a layer.
+    InvalidMaxLayer,
     /// 401: no token came along.
     TokenMissing,
     /// 401: the token is none, or not to be believed.
@@ -148,9 +151,10 @@ impl Problem {
     /// The status code.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Problem::MalformedSdp { .. } | Problem::MalformedFragment { .. } | Problem::InvalidPlayer => {
-                StatusCode::BAD_REQUEST
-            }
+            Problem::MalformedSdp { .. }
+            | Problem::MalformedFragment { .. }
+            | Problem::InvalidPlayer
+            | Problem::InvalidMaxLayer => StatusCode::BAD_REQUEST,
             Problem::TokenMissing
             | Problem::TokenInvalid { .. }
             | Problem::TokenKeyUnknown
@@ -185,6 +189,7 @@ impl Problem {
             Problem::MalformedSdp { .. } => "malformed-sdp",
             Problem::MalformedFragment { .. } => "malformed-fragment",
             Problem::InvalidPlayer => "invalid-player",
+            Problem::InvalidMaxLayer => "invalid-max-layer",
             Problem::TokenMissing => "token-missing",
             Problem::TokenInvalid { .. } => "token-invalid",
             Problem::TokenKeyUnknown => "token-key-unknown",
@@ -225,6 +230,7 @@ impl Problem {
             Problem::MalformedSdp { .. } => "The offer is not valid SDP",
             Problem::MalformedFragment { .. } => "The body is not a fragment of SDP",
             Problem::InvalidPlayer => "The player's id cannot be one",
+            Problem::InvalidMaxLayer => "The highest layer cannot be one",
             Problem::TokenMissing => "A token is needed",
             Problem::TokenInvalid { .. } => "The token is not valid",
             Problem::TokenKeyUnknown => "The token's key is not known",
@@ -268,6 +274,9 @@ impl Problem {
             | Problem::NoCommonCodec { detail }
             | Problem::UnsupportedOffer { detail } => detail.clone(),
             Problem::InvalidPlayer => "It has 1 to 128 letters, digits, `-`, `.` or `_`.".to_owned(),
+            Problem::InvalidMaxLayer => {
+                format!("`maxLayer` is a whole number from 0, the least layer, to {}.", MaxLayer::HIGHEST)
+            }
             Problem::TokenMissing => "Send a JSON Web Token as `Authorization: Bearer TOKEN`.".to_owned(),
             Problem::TokenKeyUnknown => "No key of the issuer fits its `kid` and `alg`.".to_owned(),
             Problem::TokenExpired => "Its `exp` has passed; ask the issuer for a new one.".to_owned(),

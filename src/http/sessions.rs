@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use crate::audit::AuditReport;
 use crate::bet_service::ServiceReport;
 use crate::bets::{PlayerId, RoundReport};
+use crate::config::MaxLayer;
 use crate::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, Node, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
 };
@@ -27,12 +28,14 @@ pub trait Sessions: Clone + Send + Sync + 'static {
         offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
-    /// WHEP: takes an offer to watch `table`, from `player`, where it is known who that is.
+    /// WHEP: takes an offer to watch `table`, from `player`, where it is known who that is, and which is given no layer
+    /// above `max_layer`.
     fn play(
         &self,
         client: ClientNetwork,
         table: &str,
         player: Option<PlayerId>,
+        max_layer: Option<MaxLayer>,
         offer: Bytes,
     ) -> impl Future<Output = Result<Created, Refusal>> + Send;
 
@@ -104,9 +107,10 @@ impl Sessions for Node {
         client: ClientNetwork,
         table: &str,
         player: Option<PlayerId>,
+        max_layer: Option<MaxLayer>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
-        Node::play(self, client, table, player, offer).await
+        Node::play(self, client, table, player, max_layer, offer).await
     }
 
     async fn close(&self, role: Role, table: &str, session: SessionId) -> bool {

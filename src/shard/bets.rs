@@ -371,7 +371,7 @@ mod tests {
             let mut shard = Shard::new(shard_config(now, Duration::from_secs(60)));
             let mut join = |n: u8| {
                 let player = PlayerId::anonymous([n; 16]);
-                let key = shard.add_player(now, &roulette(), player, &negotiated, &[n; 32]).key;
+                let key = shard.add_player(now, &roulette(), player, None, &negotiated, &[n; 32]).key;
                 for (id, label) in [(BETS, "bets"), (QOS, "qos")] {
                     shard.handle_channel(now, key.slot, ChannelEvent::Opened { id, label: label.into() });
                 }

@@ -136,7 +136,7 @@ impl Shard {
     fn handle_statistics(&mut self, now: Instant, slot: u32, said: &PlayerStatistics) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
-        let offered = table.offered;
+        let offered = table.bounds.offered(session.bound);
         let Some(player) = session.player_mut() else { return };
         let playback = player.playback.get_or_insert_default();
         if let Some(increment) = playback.handle_report(now, offered, player.withheld, said) {
@@ -201,10 +201,11 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::message::{LayerIndex, TableId, TrackId};
+    use super::super::message::{LayerIndex, LayerOffer, TableId, TrackId};
     use super::super::testing::{roulette, shard_config};
     use super::*;
     use crate::bets::PlayerId;
+    use crate::config::MaxLayer;
     use crate::media::{ClearPacket, Codec, Packet, PayloadFacts, Position};
     use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
@@ -231,7 +232,8 @@ mod tests {
             let mut shard = Shard::new(shard_config(now, 60 * SECOND));
             let mut slots = Vec::new();
             for n in 0..players {
-                let slot = shard.add_player(now, &spec, PlayerId::anonymous([n; 16]), &negotiated, &[n; 32]).key.slot;
+                let slot =
+                    shard.add_player(now, &spec, PlayerId::anonymous([n; 16]), None, &negotiated, &[n; 32]).key.slot;
                 shard.handle_channel(now, slot, ChannelEvent::Opened { id: QOS, label: "qos".into() });
                 slots.push(slot);
             }
@@ -316,6 +318,30 @@ mod tests {
             news(20, ms(1)) && !news(22, Duration::from_micros(1900)) && news(24, ms(2)),
             "less than a millisecond"
         );
+    }
+
+    #[test]
+    fn who_sees_all_that_it_may_have_sees_all() {
+        for (bound, expected) in [(None, 0.5), (MaxLayer::new(0), 1.0)] {
+            let mut table = Reporting::with(1);
+            let (now, id, spec) = (table.now, TableId(0), roulette());
+            // What comes is the less of two layers; the other has twice as many frames.
+            let offers = [LayerIndex(1), LayerIndex(0)].map(LayerOffer::unmeasured);
+            table.shard.layers_offered(now, id, &offers, &[LayerIndex(0), LayerIndex(1)]);
+            let known = table.shard.table(&spec);
+            let bound = known.bounds.of(bound, &offers);
+            let session = table.shard.sessions[table.players[0] as usize].session.as_deref_mut().expect("joined");
+            session.bound = bound;
+            for n in 0..6 {
+                table.play();
+                for _ in 0..120 {
+                    table.shard.table(&spec).bounds.count(LayerIndex(1), 2000, true);
+                }
+                table.says(0, 60 * n);
+            }
+            let seen = table.frames_seen();
+            assert!((seen - expected).abs() < 0.1, "{seen} of {expected}");
+        }
     }
 
     #[test]

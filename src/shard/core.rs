@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bets::PlayerId;
+use crate::config::MaxLayer;
 use crate::fanout::{DownTrack, Rtx, SendBatch, TrafficClass};
 use crate::media::{MediaKind, Packet};
 use crate::qos::Withheld;
@@ -18,6 +19,7 @@ use crate::rtc::{CloseCause, Endpoint, EndpointConfig, EndpointError, EndpointEv
 
 use super::addresses::Addresses;
 use super::bets::{BetLine, Rounds};
+use super::bounds::BoundId;
 use super::egress::Flush;
 use super::handshakes::Handshakes;
 use super::message::{
@@ -205,16 +207,19 @@ impl Shard {
         added
     }
 
-    /// Admits a player. What it gets is decided when it connects: until then the table may have changed.
+    /// Admits a player, which is given no layer above `max_layer`. What it gets is decided when it connects: until then the
+    /// table may have changed.
     pub fn add_player(
         &mut self,
         now: Instant,
         spec: &TableSpec,
         player: PlayerId,
+        max_layer: Option<MaxLayer>,
         negotiated: &Negotiated,
         random: &[u8; 32],
     ) -> Added {
-        self.table(spec);
+        let table = self.table(spec);
+        let bound = table.bounds.of(max_layer, &table.layers);
         let stream = |kind| negotiated.stream(kind).map(|(_, stream)| stream.clone());
         let seed = |at: usize| u32::from_be_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]);
         let player = Player {
@@ -237,7 +242,11 @@ impl Shard {
             held_up_to: 0,
             playback: None,
         };
-        self.add_session(now, spec.id, negotiated, random, Part::Player(player))
+        let added = self.add_session(now, spec.id, negotiated, random, Part::Player(player));
+        if let Some(session) = self.session_mut(added.key) {
+            session.bound = bound;
+        }
+        added
     }
 
     /// Gives a session new ICE credentials: ours, whose `ufrag` has to name its slot, and the peer's ufrag. All else goes
@@ -332,7 +341,7 @@ impl Shard {
                 let track = self.tables.get_mut(&table).and_then(|known| known.video.get_mut(layer.0));
                 track.into_iter().for_each(|track| track.lost_before.add(count, place));
             }
-            PeerMessage::Layers { table, offers } => self.layers_offered(now, table, &offers),
+            PeerMessage::Layers { table, offers, order } => self.layers_offered(now, table, &offers, &order),
             PeerMessage::State { table, state } => self.table_state_changed(now, table, state),
             PeerMessage::KeyframeWanted { table, layer } => self.want_keyframe(now, table, layer),
         }
@@ -390,9 +399,9 @@ impl Shard {
         self.tables.values_mut().for_each(|table| table.silent = 0);
         for session in self.sessions.iter().filter_map(|s| s.session.as_ref()) {
             sessions[session.role() as usize] += 1;
-            let playback = session.player().and_then(|player| player.playback.as_deref());
-            if let (Some(playback), Some(table)) = (playback, self.tables.get_mut(&session.table)) {
-                table.silent += u64::from(playback.is_silent(now, table.offered));
+            let Some((player, table)) = session.player().zip(self.tables.get_mut(&session.table)) else { continue };
+            if let Some(playback) = &player.playback {
+                table.silent += u64::from(playback.is_silent(now, table.bounds.offered(session.bound)));
             }
         }
         self.report.sessions = sessions;
@@ -457,6 +466,7 @@ impl Shard {
             scheduled: None,
             rtcp_due: None,
             steps_waiting: 0,
+            bound: BoundId::default(),
             part,
         });
         if let Some(at) = session.endpoint.poll_timeout() {
@@ -616,9 +626,9 @@ impl Shard {
     /// Ties a player to the table's tracks; `false` if they are not of the codecs that it negotiated.
     fn open_tracks(&mut self, slot: u32, id: TableId) -> bool {
         let Some(table) = self.tables.get_mut(&id) else { return false };
-        let Some(player) = self.sessions[slot as usize].session.as_mut().and_then(|s| s.player_mut()) else {
-            return false;
-        };
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return false };
+        let bound = session.bound;
+        let Some(player) = session.player_mut() else { return false };
         let wanted = player.wanted.take();
         // Before it is counted among those of a class.
         let fits = |stream: &StreamParameters| match table.codec(stream.codec.kind()) {
@@ -634,7 +644,7 @@ impl Shard {
             let kind = stream.codec.kind();
             let ssrc = table.spec.ssrc(kind);
             let rtx_ssrc = table.spec.video_rtx_ssrc;
-            player.layer = table.best_layer();
+            player.layer = table.bounds.best(bound);
             let track = if kind == MediaKind::Audio { TrackId::Audio } else { TrackId::Video(player.layer) };
             table.ensure_track(track, stream.codec);
             let class = table.classes_mut(kind).join(&stream, ssrc);
@@ -666,7 +676,8 @@ impl Shard {
             }
         }
         if !table.layers.is_empty() {
-            messages.push(PeerMessage::Layers { table: spec.id, offers: table.layers.as_slice().into() });
+            let (offers, order) = (table.layers.as_slice().into(), table.bounds.order().into());
+            messages.push(PeerMessage::Layers { table: spec.id, offers, order });
         }
         // The cached GOP, so that its players start at once as well.
         for (track, ring) in ids.iter().filter_map(|id| Some((*id, &table.track(*id)?.ring))) {
@@ -706,7 +717,7 @@ impl Shard {
             table.subscribed = false;
             table.video.clear();
             table.audio = None;
-            table.layers.clear();
+            table.forget_layers();
             table.state = TableState::Absent;
             let message = PeerMessage::Unsubscribe { table: id, from: here };
             self.events.push_back(ShardEvent::Peer { to: table.spec.home, message });

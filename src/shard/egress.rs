@@ -352,8 +352,12 @@ impl Shard {
         let layer = player.layer;
         let Some(track) = table.track(TrackId::Video(layer)) else { return };
         let Some(down) = player.video.as_mut().filter(|_| !player.catching_up) else { return };
+        // Nothing that it may have comes: what was cached of that is of long ago.
+        if down.cursor().is_none() && table.is_silent(layer) {
+            return;
+        }
         if down.cursor().is_none() || down.is_before_epoch(track.ring.epoch()) {
-            match track.ring.gop_start() {
+            match track.joinable_from() {
                 Some(start) => down.join_at(start),
                 // Away from home the cached GOP may still be on its way: only a table that is live here lacks one.
                 None if has_media => return self.await_keyframe(now, id, layer),

@@ -156,7 +156,8 @@ impl Shard {
         let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
         let choice = Choice { layer: player.layer, temporal: down.highest_temporal_layer() };
-        let points = table.points.for_class(track.codec, &table.video_classes.classes[down.class]);
+        let points =
+            table.bounds.points(session.bound).for_class(track.codec, &table.video_classes.classes[down.class]);
         let is_described = table.video_classes.classes[down.class].dependency_descriptor.is_some();
         for sequence_number in lost {
             let packet = down.index_of(sequence_number).and_then(|index| track.ring.get(index));

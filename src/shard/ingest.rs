@@ -12,6 +12,7 @@ use crate::rtc::sdp::TableMedia;
 use super::core::{Shard, drop_reason};
 use super::feedback::ntp_at;
 use super::inbound::route;
+use super::layers::Ranked;
 use super::message::{
     CaptureClock, LayerIndex, LayerOffer, LocalMedia, PeerMessage, ShardEvent, TableId, TableSpec, TableState,
     TrackClock, TrackId,
@@ -86,15 +87,15 @@ impl Shard {
             red: inbound.is_red(header.payload_type),
             payload: carried.payload,
         };
-        let offers = inbound.rank(now, route.layer, &carried);
+        let ranked = inbound.rank(now, route.layer, &carried);
         if inbound.take_restart(route.layer)
             && let Some(home) = self.tables.get_mut(&table).and_then(|table| table.home.as_mut())
             && let Some(source) = home.source_mut(track)
         {
             source.timeline.restart();
         }
-        if let Some(offers) = offers {
-            self.offer_layers(now, table, offers);
+        if let Some(ranked) = ranked {
+            self.offer_layers(now, table, ranked);
         }
         // The datagram's memory belongs to the caller: no borrow of self is left here.
         self.ingest(now, table, arrival)
@@ -161,8 +162,9 @@ impl Shard {
         }
         // A simulcast's are known once they come.
         if codec_of(&media, MediaKind::Video).is_some() && layers == 1 {
-            self.offer_layers(now, id, vec![LayerOffer::unmeasured(LayerIndex(0))]);
+            self.offer_layers(now, id, Ranked::single(LayerOffer::unmeasured(LayerIndex(0))));
         }
+        self.expect_order(id);
         let Some(table) = self.tables.get_mut(&id) else { return };
         // One that took over in mid-stream is waited for like any publisher that falls silent.
         let begun = (table.state != TableState::Live).then_some(now);
@@ -378,7 +380,7 @@ impl Shard {
         let Some(table) = self.tables.get_mut(&id) else { return };
         table.video.clear();
         table.audio = None;
-        table.layers.clear();
+        table.forget_layers();
         let Some(home) = &mut table.home else { return };
         home.paused_since = None;
         home.video.iter_mut().chain(&mut home.audio).for_each(Source::rest);
@@ -414,7 +416,7 @@ impl Shard {
         if let Some(table) = self.tables.get_mut(&id).filter(|t| t.home.is_none() && t.state == TableState::Absent) {
             table.video.clear();
             table.audio = None;
-            table.layers.clear();
+            table.forget_layers();
         }
     }
 }

@@ -13,6 +13,13 @@
 //! A layer is silent once others have gone on without it for a while; senders stop the upper ones when they are short of
 //! CPU or bandwidth. From a silent layer to the next best one at once; to a better one only when it has come steadily, and
 //! the longer so the more often that went wrong.
+//!
+//! # The order of all
+//!
+//! A highest layer is a place among all layers of the publisher, silent ones too. What was seen of them last is what counts:
+//! the pictures, or the bits while both came. Of one that never came, nothing is known but its place in the offer, which goes
+//! from small to large, or the other way if that is so of the others; an encoder that comes again is taken to go the way it
+//! went before.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +42,9 @@ const MOST_STEADY: Duration = Duration::from_secs(30);
 /// A layer that falls silent so soon after the switch to it was a mistake.
 const RELAPSE: Duration = Duration::from_secs(10);
 
+/// Since when two layers must come for their bits to be compared for good: what is measured goes back so far.
+const COMPARABLE: Duration = Duration::from_secs(2);
+
 /// How much more bits are clearly more, in percent.
 const CLEARLY_MORE: f64 = 1.3;
 
@@ -55,6 +65,10 @@ pub(super) struct Seen {
 pub(super) struct Ladder {
     layers: Vec<Facts>,
     best: Option<LayerIndex>,
+    /// All of them, from the least to the best.
+    order: Vec<LayerIndex>,
+    /// Two of them were compared: the order goes the right way.
+    is_compared: bool,
     /// When the best became it, if it is better than the one before.
     rose: Option<Instant>,
     steady: Duration,
@@ -82,7 +96,16 @@ impl Ladder {
         let mut layers: Vec<Facts> = declared.map(|declared| Facts { declared, ..Facts::default() }).collect();
         let count = layers.len();
         layers.iter_mut().for_each(|facts| facts.missed = vec![0; count]);
-        Self { layers, best: None, rose: None, steady: STEADY, changed: false }
+        let order = (0..count).map(LayerIndex).collect();
+        Self { layers, best: None, order, is_compared: false, rose: None, steady: STEADY, changed: false }
+    }
+
+    /// The order that a former publisher's layers had is taken for these, if they are as many, until it is seen
+    /// otherwise.
+    pub(super) fn expect_order(&mut self, order: &[LayerIndex]) {
+        if order.len() == self.order.len() {
+            self.order.copy_from_slice(order);
+        }
     }
 
     /// The best layer that comes.
@@ -98,7 +121,8 @@ impl Ladder {
         }
         let facts = &mut self.layers[at];
         facts.rate.add(now, seen.len as u64);
-        facts.picture = seen.picture.or(facts.picture);
+        let picture = seen.picture.or(facts.picture);
+        self.changed |= std::mem::replace(&mut facts.picture, picture) != picture;
         facts.missed.fill(0);
         facts.last = Some(now);
         self.changed |= facts.steady_since.is_none();
@@ -106,7 +130,26 @@ impl Ladder {
         self.decide(now);
     }
 
-    /// Whether the order of [`Ladder::offers`] has changed since the last call.
+    /// All layers, from the least to the best, whether they come or not.
+    pub(super) fn order(&mut self, now: Instant) -> &[LayerIndex] {
+        let count = self.order.len();
+        let pairs = || (0..count).flat_map(|low| (low + 1..count).map(move |high| (low, high)));
+        if !self.is_compared {
+            let found = pairs().find_map(|(low, high)| self.surely_better(now, self.order[low], self.order[high]));
+            if found == Some(true) {
+                self.order.reverse();
+            }
+            self.is_compared = found.is_some();
+        }
+        for (low, high) in pairs() {
+            if self.surely_better(now, self.order[low], self.order[high]) == Some(true) {
+                self.order.swap(low, high);
+            }
+        }
+        &self.order
+    }
+
+    /// Whether the order of [`Ladder::offers`] may have changed since the last call, or that of all layers.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
@@ -174,6 +217,21 @@ impl Ladder {
             (Some(a), Some(b)) if a != b => a > b,
             _ => a.rate.per_second(now) > b.rate.per_second(now) * CLEARLY_MORE,
         }
+    }
+}
+
+impl Ladder {
+    /// Whether `a` is better than `b`, or `b` than `a`, by what does not change while one of them is silent; `None` where
+    /// neither is known to be.
+    fn surely_better(&self, now: Instant, LayerIndex(a): LayerIndex, LayerIndex(b): LayerIndex) -> Option<bool> {
+        let (a, b) = (&self.layers[a], &self.layers[b]);
+        if let Some((a, b)) = a.area().zip(b.area()).filter(|(a, b)| a != b) {
+            return Some(a > b);
+        }
+        let is_measured = |facts: &Facts| facts.steady_since.is_some_and(|since| now >= since + COMPARABLE);
+        let (of_a, of_b) = (a.rate.per_second(now), b.rate.per_second(now));
+        let is_clear = of_a > of_b * CLEARLY_MORE || of_b > of_a * CLEARLY_MORE;
+        (is_measured(a) && is_measured(b) && is_clear).then_some(of_a > of_b)
     }
 }
 
@@ -296,6 +354,52 @@ mod tests {
         assert_eq!(sender.order(), [LARGE, SMALL]);
     }
 
+    fn all(sender: &mut Sender) -> Vec<usize> {
+        sender.ladder.order(sender.now).iter().map(|layer| layer.0).collect()
+    }
+
+    #[test]
+    fn the_order_of_all_is_the_offers_until_two_were_seen_to_go_the_other_way() {
+        let mut sender = Sender::new(true);
+        assert_eq!(all(&mut sender), [0, 1, 2]);
+        sender.frame(&[LARGE]);
+        assert_eq!(all(&mut sender), [0, 1, 2], "one alone says nothing of the others");
+        sender.frame(&[SMALL, MIDDLE]);
+        sender.frames(60, &[SMALL]);
+        assert_eq!(all(&mut sender), [0, 1, 2], "silence changes nothing");
+
+        let mut reversed = Sender::new(true);
+        let offered = |layer: usize| Some(picture(LayerIndex(2 - layer)));
+        reversed.ladder = Ladder::new([offered(0), offered(1), None].into_iter());
+        assert_eq!(all(&mut reversed), [2, 1, 0], "and so the third is the least");
+    }
+
+    #[test]
+    fn without_sizes_the_order_of_all_goes_by_bits_and_outlasts_silence() {
+        let mut sender = Sender::new(false);
+        sender.ladder.expect_order(&[LARGE, SMALL]);
+        assert_eq!(all(&mut sender), [0, 1, 2], "of another number of layers");
+        sender.ladder.expect_order(&[LARGE, MIDDLE, SMALL]);
+        sender.frames(10, &[SMALL, MIDDLE, LARGE]);
+        assert_eq!(all(&mut sender), [2, 1, 0], "as expected, as long as little is known");
+        sender.frames(65, &[SMALL, MIDDLE, LARGE]);
+        assert_eq!(all(&mut sender), [0, 1, 2]);
+        sender.frames(90, &[SMALL]);
+        assert_eq!(all(&mut sender), [0, 1, 2], "though the silent ones have no bits");
+    }
+
+    #[test]
+    fn a_size_that_is_new_is_told() {
+        let mut sender = Sender::new(true);
+        sender.frames(60, &[SMALL, MIDDLE]);
+        assert_eq!(all(&mut sender), [0, 1, 2]);
+        sender.ladder.take_changed();
+        let seen = Seen { layer: SMALL, len: 500, begins_frame: true, picture: Some(picture(LARGE)) };
+        sender.ladder.handle_packet(sender.now, &seen);
+        assert!(sender.ladder.take_changed());
+        assert_eq!(all(&mut sender), [1, 0, 2]);
+    }
+
     #[test]
     fn a_picture_that_stands_still_in_all_layers_changes_nothing() {
         let mut sender = Sender::new(true);
@@ -346,6 +450,7 @@ mod tests {
                 order.sort();
                 order.dedup();
                 prop_assert_eq!(order.len(), sender.order().len());
+                prop_assert_eq!(all(&mut sender), [0, 1, 2], "and silence makes no layer another");
             }
             let mut last = of(phases.last().expect("one at least").1);
             sender.frames(31 * 30, &last);

@@ -3,7 +3,9 @@
 //! Each layer is a track of its own. A player goes on with another one only at a whole keyframe of that, and at the end of a
 //! frame of the one it has: until then it gets what it had, as long as that comes. So no frame is torn, whatever is lost in
 //! those moments. Only who has more than its path carries gets no more of it at once, so that the keyframe finds the queues on
-//! the path empty. Its numbers and times go on without a break ([`DownTrack::switch_layer`](crate::fanout::DownTrack::switch_layer)).
+//! the path empty; and who has a layer above the highest that it may have ([`super::bounds`]), of a publisher whose layers
+//! turn out to go the other way. Its numbers and times go on without a break
+//! ([`DownTrack::switch_layer`](crate::fanout::DownTrack::switch_layer)).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +20,15 @@ use super::inbound::{Carried, Inbound};
 use super::ladder::{Ladder, Seen};
 use super::ledger::count_left_out;
 use super::message::{LayerIndex, LayerOffer, PeerMessage, ShardEvent, TableId, TrackId};
-use super::points::{Choice, Points};
-use super::table::Table;
+use super::points::Choice;
+use super::report::TableReport;
+use super::table::{Table, Track};
 
 /// How long a whole keyframe waits for the end of the old layer's frame. Longer than a repair takes from a studio nearby.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What came before a layer was silent for so long is a picture of long ago.
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// How often the shards are told what the layers take, if nothing else changes.
 const RATES: Duration = Duration::from_secs(1);
@@ -37,8 +43,11 @@ pub(super) struct Change {
     since: Instant,
     /// Since when that keyframe is whole.
     whole_since: Option<Instant>,
-    /// The path does not carry the layer that the player has: it is sent no more of that.
+    /// The path does not carry the layer that the player has, or it is above the highest that it may have: it is sent no
+    /// more of that.
     gives_up: bool,
+    /// It is above that.
+    is_above: bool,
     /// It is not sent any more, and misses frames.
     left: Option<Missed>,
     /// The temporal layers of the new layer that it is to get.
@@ -65,6 +74,15 @@ impl Change {
         self.left.is_some()
     }
 
+    /// So many frames it did not get on the way.
+    pub(super) fn count(&self, report: &mut TableReport, frames: u64) {
+        let by_cause = match self.is_above {
+            true => &mut report.frames_dropped_layer_switch,
+            false => &mut report.frames_dropped_congestion,
+        };
+        *by_cause += frames;
+    }
+
     /// So many frames of the layer that it waits for were decided. Returns those that it has missed for certain.
     pub(super) fn miss(&mut self, counts: FrameCounts) -> u64 {
         let Some(missed) = self.left.as_mut().filter(|_| counts.whole > 0) else { return 0 };
@@ -86,14 +104,62 @@ impl Ladder {
     }
 }
 
+/// The layers of a publisher.
+#[derive(Debug)]
+pub(super) struct Ranked {
+    /// Those to choose from, the best first.
+    pub(super) offers: Vec<LayerOffer>,
+    /// All of them, from the least to the best.
+    pub(super) order: Vec<LayerIndex>,
+}
+
+impl Ranked {
+    /// The only encoding.
+    pub(super) fn single(offer: LayerOffer) -> Self {
+        Self { offers: vec![offer], order: vec![offer.layer] }
+    }
+
+    fn by(ladder: &mut Ladder, now: Instant) -> Self {
+        Self { offers: ladder.offers(now), order: ladder.order(now).to_vec() }
+    }
+}
+
+impl Table {
+    /// Whether others come and this one does not.
+    pub(super) fn is_silent(&self, layer: LayerIndex) -> bool {
+        !self.layers.is_empty() && self.layers.iter().all(|offer| offer.layer != layer)
+    }
+
+    /// No layer comes any more.
+    pub(super) fn forget_layers(&mut self) {
+        self.layers.clear();
+        self.bounds.forget_layers();
+    }
+}
+
+impl Track {
+    /// The layer is one of those that come again.
+    fn resume(&mut self, now: Instant) {
+        let newest = self.ring.head().checked_sub(1).and_then(|newest| self.ring.get(newest));
+        if newest.is_some_and(|newest| now >= newest.arrival + SILENCE) {
+            self.resumed_at = self.ring.head();
+        }
+    }
+
+    /// Where who has nothing of the layer begins.
+    pub(super) fn joinable_from(&self) -> Option<u64> {
+        self.ring.gop_start().filter(|start| *start >= self.resumed_at)
+    }
+}
+
 impl Inbound {
-    /// A packet of a layer came. Returns the layers to choose from if their order has changed.
-    pub(super) fn rank(&mut self, now: Instant, layer: LayerIndex, carried: &Carried<'_>) -> Option<Vec<LayerOffer>> {
+    /// A packet of a layer came. Returns the layers to choose from if they or their order may have changed.
+    pub(super) fn rank(&mut self, now: Instant, layer: LayerIndex, carried: &Carried<'_>) -> Option<Ranked> {
         let ladder = self.ladder.as_mut()?;
         let picture = picture_of(self.codec, carried.payload);
         let seen = Seen { layer, len: carried.payload.len(), begins_frame: carried.begins_frame, picture };
         ladder.handle_packet(now, &seen);
-        ladder.take_changed().then(|| ladder.offers(now))
+        ladder.take_changed().then(|| Ranked::by(ladder, now))
     }
 }
 
@@ -105,19 +171,19 @@ fn picture_of(codec: Codec, payload: &[u8]) -> Option<PictureSize> {
 
 impl Shard {
     /// Home: which layers come has changed, or what they take.
-    pub(super) fn offer_layers(&mut self, now: Instant, id: TableId, mut offers: Vec<LayerOffer>) {
+    pub(super) fn offer_layers(&mut self, now: Instant, id: TableId, Ranked { mut offers, order }: Ranked) {
         let Some(home) = self.tables.get_mut(&id).and_then(|table| table.home.as_mut()) else { return };
         home.layers_told = Some(now);
         for offer in &mut offers {
             let source = home.video.get(offer.layer.0);
             offer.temporal = source.map(|source| source.rates.shares(now)).unwrap_or_default();
         }
-        let shared: Arc<[LayerOffer]> = offers.into();
+        let (shared, order): (Arc<[LayerOffer]>, Arc<[LayerIndex]>) = (offers.into(), order.into());
         for to in &home.subscribers {
-            let message = PeerMessage::Layers { table: id, offers: Arc::clone(&shared) };
+            let message = PeerMessage::Layers { table: id, offers: Arc::clone(&shared), order: Arc::clone(&order) };
             self.events.push_back(ShardEvent::Peer { to: *to, message });
         }
-        self.layers_offered(now, id, &shared);
+        self.layers_offered(now, id, &shared, &order);
     }
 
     /// Home: tells what the layers take, now and then.
@@ -130,30 +196,53 @@ impl Shard {
         }
         let session = home.publisher.and_then(|slot| self.sessions[slot as usize].session.as_deref_mut());
         let publisher = session.and_then(|session| session.publisher_mut());
-        let ladder = publisher.and_then(|publisher| publisher.video_mut()?.ladder.as_deref());
-        let offers = match ladder {
-            Some(ladder) => ladder.offers(now),
+        let ladder = publisher.and_then(|publisher| publisher.video_mut()?.ladder.as_deref_mut());
+        let ranked = match ladder {
+            Some(ladder) => Ranked::by(ladder, now),
             // The only encoding is told of where that is news: most tables have nothing to choose from.
             None => {
                 let (Some(told), Some(source)) = (table.layers.first(), home.video.first()) else { return };
+                // Of a simulcast whose publisher has left, nothing is new.
+                if table.bounds.order().len() > 1 {
+                    return;
+                }
                 let temporal = source.rates.shares(now);
                 let offer = LayerOffer { layer: told.layer, bits_per_second: temporal.total(), temporal };
-                if !offer.is_news_after(told) { Vec::new() } else { vec![offer] }
+                if !offer.is_news_after(told) {
+                    return;
+                }
+                Ranked::single(offer)
             }
         };
-        if !offers.is_empty() {
-            self.offer_layers(now, id, offers);
+        if !ranked.offers.is_empty() {
+            self.offer_layers(now, id, ranked);
         }
     }
 
-    /// On every shard: the layers to choose from, the best first.
-    pub(super) fn layers_offered(&mut self, now: Instant, id: TableId, offers: &[LayerOffer]) {
+    /// A publisher begins whose layers may be those of the one before.
+    pub(super) fn expect_order(&mut self, id: TableId) {
+        let Some(table) = self.tables.get_mut(&id) else { return };
+        let slot = table.home.as_ref().and_then(|home| home.publisher);
+        let session = slot.and_then(|slot| self.sessions[slot as usize].session.as_deref_mut());
+        let video = session.and_then(|session| session.publisher_mut()?.video_mut());
+        if let Some(ladder) = video.and_then(|video| video.ladder.as_deref_mut()) {
+            ladder.expect_order(table.bounds.order());
+        }
+    }
+
+    /// On every shard: the layers to choose from, the best first, and all of them, from the least to the best.
+    pub(super) fn layers_offered(&mut self, now: Instant, id: TableId, offers: &[LayerOffer], order: &[LayerIndex]) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let changed = !table.layers.iter().map(|offer| offer.layer).eq(offers.iter().map(|offer| offer.layer));
+        for offer in offers {
+            let resumes = table.is_silent(offer.layer);
+            if let Some(track) = table.video.get_mut(offer.layer.0).filter(|_| resumes) {
+                track.resume(now);
+            }
+        }
         table.layers.clear();
         table.layers.extend_from_slice(offers);
-        table.points = Points::of(offers, &table.points);
-        if changed {
+        if table.bounds.take(offers, order) || changed {
             for slot in table.players.clone() {
                 self.choose_layer(now, slot);
             }
@@ -178,22 +267,23 @@ impl Shard {
         self.help_to_climb(now, slot);
         let may_probe = self.may_probe();
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
-        let id = session.table;
+        let (id, bound) = (session.table, session.bound);
         let Some(table) = self.tables.get_mut(&id).filter(|table| !table.layers.is_empty()) else { return };
         let Some(player) = session.player_mut() else { return };
         let (Some(down), Some(codec)) = (&mut player.video, table.codec(MediaKind::Video)) else { return };
         let current = Choice { layer: player.layer, temporal: down.highest_temporal_layer() };
         let pending = player.change.as_ref().map(|change| Choice { layer: change.layer, temporal: change.temporal });
         let (layer, next) = (player.layer, pending.unwrap_or(current));
-        let points = table.points_for(down.class);
+        let points = table.points_for(down.class, bound);
         let padding = match table.video_classes.classes[down.class].transport_cc {
             Some(_) if down.has_rtx() && may_probe => Padding::Possible,
             Some(_) if down.has_rtx() => Padding::NotNow,
             _ => Padding::Impossible,
         };
         let adapted = player.adaptation.as_mut().map(|a| a.decide(now, points, next, padding));
-        let Choice { layer: wanted, temporal } = adapted.flatten().unwrap_or(Choice::all(table.best_layer()));
-        let gives_up = player.adaptation.as_ref().is_some_and(|a| a.is_too_much(now, points, current));
+        let Choice { layer: wanted, temporal } = adapted.flatten().unwrap_or(Choice::all(table.bounds.best(bound)));
+        let is_above = !table.bounds.allows(bound, layer);
+        let gives_up = is_above || player.adaptation.as_ref().is_some_and(|a| a.is_too_much(now, points, current));
         if wanted == next.layer || table.track(TrackId::Video(wanted)).is_none() {
             match &mut player.change {
                 _ if wanted != next.layer => {}
@@ -209,7 +299,7 @@ impl Shard {
             }
             // What was to be changed for another reason may be urgent by now.
             if let Some(change) = player.change.as_mut().filter(|change| gives_up && !change.gives_up) {
-                change.gives_up = true;
+                (change.gives_up, change.is_above) = (true, is_above);
                 table.leaving.push(slot);
             }
             return;
@@ -239,8 +329,8 @@ impl Shard {
         track.waiting_from = track.waiting_from.min(from);
         // One that is no haste waits with others for whom one is asked for now and then.
         let asks = may_ask && !track.has_keyframe_from(from) && (gives_up || left.is_some() || track.is_due_again(now));
-        let change =
-            Change { layer: wanted, from, since: now, whole_since: None, gives_up, left, temporal, rests_until: None };
+        let (layer, since, whole_since, rests_until) = (wanted, now, None, None);
+        let change = Change { layer, from, since, whole_since, gives_up, is_above, left, temporal, rests_until };
         player.change = Some(Box::new(change));
         if gives_up && left.is_none() {
             table.leaving.push(slot);
@@ -261,9 +351,17 @@ impl Shard {
         let from = track.ring.head();
         track.waiting.push(slot);
         track.waiting_from = track.waiting_from.min(from);
-        let rests_until = Some(until);
-        let change =
-            Change { layer, from, since: now, whole_since: None, gives_up: true, left: None, temporal, rests_until };
+        let change = Change {
+            layer,
+            from,
+            since: now,
+            whole_since: None,
+            gives_up: true,
+            is_above: false,
+            left: None,
+            temporal,
+            rests_until: Some(until),
+        };
         player.change = Some(Box::new(change));
         table.leaving.push(slot);
     }
@@ -341,7 +439,8 @@ impl Shard {
             if let Some(track) = tracks.get(player.layer.0) {
                 // They were counted as forwarded, though a flush had still to come.
                 let unsent = down.cursor().map_or(0, |cursor| track.frames_since(cursor));
-                count_left_out(report, unforwarded, unsent);
+                change.count(report, unsent);
+                *unforwarded += unsent;
                 player.withheld.frames += unsent;
                 change.left = Some(Missed { all: unsent, last: 0 });
             }
@@ -389,7 +488,7 @@ impl Shard {
         }
         player.layer = new;
         player.held_up_to = 0;
-        player.change = None;
+        let change = player.change.take();
         let Some(track) = table.track(TrackId::Video(new)) else { return Settled::Moved };
         let skipped = track.frames.frames_within(skipped) + u64::from(!between_frames);
         let behind = track.frames_until(keyframe.index);
@@ -408,7 +507,9 @@ impl Shard {
                 (missed.last.saturating_sub(replayed), replayed.min(missed.last))
             }
         };
-        table.report.frames_dropped_congestion += missed;
+        if let Some(change) = change {
+            change.count(&mut table.report, missed);
+        }
         player.withheld.frames += missed;
         table.count_forwarded(replayed);
         Settled::Moved

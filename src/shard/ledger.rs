@@ -32,10 +32,7 @@ impl Shard {
     ) {
         let TrackId::Video(layer) = track else { return };
         let Some(table) = self.tables.get_mut(&id) else { return };
-        if layer == table.best_layer() {
-            table.offered.bytes += bytes as u64;
-            table.offered.frames += u64::from(fresh.frame);
-        }
+        table.bounds.count(layer, bytes, fresh.frame);
         let Some(known) = table.track_mut(track) else { return };
         if keyframe {
             known.keyframe_wanted.satisfied();
@@ -72,7 +69,7 @@ impl Shard {
             let Some(change) = player.change.as_mut().filter(|change| change.has_left()) else { continue };
             // It gets nothing of the layer that it waits for.
             let missed = change.miss(counts);
-            table.report.frames_dropped_congestion += missed;
+            change.count(&mut table.report, missed);
             player.withheld.frames += missed + counts.lost - counts.vanished;
             players += 1;
         }

@@ -259,6 +259,8 @@ pub enum PeerMessage {
         table: TableId,
         /// The best first.
         offers: Arc<[LayerOffer]>,
+        /// All layers of the publisher, from the least to the best.
+        order: Arc<[LayerIndex]>,
     },
     /// The table's state changed.
     State {

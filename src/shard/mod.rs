@@ -15,6 +15,7 @@
 mod adaptation;
 mod addresses;
 mod bets;
+mod bounds;
 mod capture_times;
 mod channels;
 mod core;

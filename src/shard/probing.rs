@@ -43,9 +43,11 @@ impl Shard {
     fn adaptation(&mut self, now: Instant, slot: u32) -> Option<&mut Adaptation> {
         let session = self.sessions[slot as usize].session.as_deref_mut()?;
         let table = self.tables.get(&session.table)?;
+        let bound = session.bound;
         let player = session.player_mut()?;
         let class = player.video.as_ref()?.class;
-        if player.adaptation.is_none() && table.video.len() <= 1 && table.points_for(class).len() <= 1 {
+        let has_choice = table.bounds.has_several(bound) || table.points_for(class, bound).len() > 1;
+        if player.adaptation.is_none() && !has_choice {
             return None;
         }
         Some(player.adaptation.get_or_insert_with(|| Box::new(Adaptation::new(now))))

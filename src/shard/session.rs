@@ -12,6 +12,7 @@ use crate::rtc::{Endpoint, TransportAddress};
 
 use super::adaptation::Adaptation;
 use super::bets::BetLine;
+use super::bounds::BoundId;
 use super::channels::Told;
 use super::inbound::Inbound;
 use super::layers::Change;
@@ -34,6 +35,8 @@ pub(super) struct Session {
     pub(super) rtcp_due: Option<Instant>,
     /// Datagrams of its handshake that wait for their turn.
     pub(super) steps_waiting: u8,
+    /// How high it may go, if it is a player's. Here it takes no room.
+    pub(super) bound: BoundId,
     pub(super) part: Part,
 }
 

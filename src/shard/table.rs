@@ -10,15 +10,16 @@ use crate::media::{
     AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, DescriptorReader, FrameCounts, FrameTracker, Inserted,
     MediaKind, Packet, PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
 };
-use crate::qos::{Breach, Offered, TableQos};
+use crate::qos::{Breach, TableQos};
 use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
+use super::bounds::{BoundId, Bounds};
 use super::capture_times::CaptureTimes;
 use super::ledger::LostBefore;
 use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
-use super::points::{Layering, OperatingPoint, Points, TemporalRates};
+use super::points::{Layering, OperatingPoint, TemporalRates};
 use super::report::TableReport;
 use super::session::Player;
 
@@ -32,8 +33,8 @@ pub(super) struct Table {
     pub(super) audio: Option<Track>,
     /// The layers that come, the best first.
     pub(super) layers: Vec<LayerOffer>,
-    /// What there is to choose from of these.
-    pub(super) points: Points,
+    /// What there is to choose from of these, by how high players may go.
+    pub(super) bounds: Bounds,
     pub(super) video_classes: Classes,
     pub(super) audio_classes: Classes,
     /// Slots of connected players.
@@ -46,8 +47,6 @@ pub(super) struct Table {
     pub(super) idle_since: Option<Instant>,
     /// Slots of players that are to get no more of their layers.
     pub(super) leaving: Vec<u32>,
-    /// What every player with video was offered by now: the best layer.
-    pub(super) offered: Offered,
     /// Frames that were left out for players and are not taken off those that are forwarded yet.
     pub(super) unforwarded: u64,
     pub(super) qos: TableQos,
@@ -65,7 +64,7 @@ impl Table {
             video: Vec::new(),
             audio: None,
             layers: Vec::new(),
-            points: Points::default(),
+            bounds: Bounds::default(),
             video_classes: Classes::default(),
             audio_classes: Classes::default(),
             players: Vec::new(),
@@ -73,7 +72,6 @@ impl Table {
             subscribed: false,
             idle_since: None,
             leaving: Vec::new(),
-            offered: Offered::default(),
             unforwarded: 0,
             qos: TableQos::default(),
             silent: 0,
@@ -86,10 +84,10 @@ impl Table {
         self.layers.first().map(|offer| offer.layer).unwrap_or_default()
     }
 
-    /// What there is to choose from for a player of this class of video.
-    pub(super) fn points_for(&self, class: usize) -> &[OperatingPoint] {
+    /// What there is to choose from for a player of this class of video and this bound.
+    pub(super) fn points_for(&self, class: usize, bound: BoundId) -> &[OperatingPoint] {
         let codec = self.codec(MediaKind::Video).unwrap_or(Codec::H264);
-        self.points.for_class(codec, &self.video_classes.classes[class])
+        self.bounds.points(bound).for_class(codec, &self.video_classes.classes[class])
     }
 
     /// A connected player joins its tracks.
@@ -311,6 +309,8 @@ pub(super) struct Track {
     /// None of them goes on with a keyframe before this index.
     pub(super) waiting_from: u64,
     pub(super) keyframe_wanted: KeyframeMerger,
+    /// What is before it came before the layer was silent for a while: nobody begins there.
+    pub(super) resumed_at: u64,
     /// Which frames came whole.
     pub(super) frames: FrameTracker,
     /// Those that [`Track::take_frames`] has told.
@@ -347,6 +347,7 @@ impl Track {
             waiting: Vec::new(),
             waiting_from: u64::MAX,
             keyframe_wanted: KeyframeMerger::default(),
+            resumed_at: 0,
             frames: FrameTracker::new(),
             counted: FrameCounts::default(),
             lost_before: LostBefore::default(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::fanout::HeaderClass;
 use crate::media::PlayoutDelay;
 use crate::rtc::EndpointConfig;
 use crate::rtc::data_channel::SctpConfig;
@@ -41,5 +42,19 @@ pub(crate) fn roulette() -> TableSpec {
         audio_ssrc: 3,
         playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 },
         ring_packets: 64,
+    }
+}
+
+/// Of a player without extensions.
+pub(crate) fn class() -> HeaderClass {
+    HeaderClass {
+        payload_type: 96,
+        red: None,
+        ssrc: 1,
+        transport_cc: None,
+        playout_delay: None,
+        abs_capture_time: None,
+        abs_send_time: None,
+        dependency_descriptor: None,
     }
 }

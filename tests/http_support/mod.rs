@@ -15,7 +15,7 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tableside::bet_service::ServiceReport;
 use tableside::bets::{PlayerId, RoundReport};
-use tableside::config::Config;
+use tableside::config::{Config, MaxLayer};
 use tableside::fleet::{
     AdmissionReport, ClientNetwork, Created, IfMatch, PatchRefusal, Patched, Refusal, SessionId, TableStatus,
 };
@@ -98,6 +98,8 @@ pub struct FakeSessions {
     pub publishers: Arc<Mutex<Vec<Option<Subject>>>>,
     /// Who has asked to watch.
     pub players: Arc<Mutex<Vec<Option<PlayerId>>>>,
+    /// And up to which layer.
+    pub max_layers: Arc<Mutex<Vec<Option<MaxLayer>>>>,
     pub asked: Arc<Mutex<Vec<Asked>>>,
     pub closed: Arc<Mutex<Vec<(Role, String, SessionId)>>>,
     pub draining: Arc<AtomicBool>,
@@ -145,9 +147,11 @@ impl Sessions for FakeSessions {
         client: ClientNetwork,
         table: &str,
         player: Option<PlayerId>,
+        max_layer: Option<MaxLayer>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
         self.players.lock().unwrap().push(player);
+        self.max_layers.lock().unwrap().push(max_layer);
         self.clients.lock().unwrap().push(client);
         self.create(Role::Player, table, &offer).await
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tableside::config::MaxLayer;
 use tableside::rtc::rtcp::TwccRecorder;
 
 use crate::world::studio::{FRAME, Label};
@@ -39,7 +40,11 @@ impl Table {
     }
 
     fn join(&mut self, shard: usize, down: &str) -> usize {
-        let peer = self.world.add_player(shard);
+        self.join_up_to(None, shard, down)
+    }
+
+    fn join_up_to(&mut self, max_layer: Option<MaxLayer>, shard: usize, down: &str) -> usize {
+        let peer = self.world.add_player_as(shard, |peer| peer.max_layer = max_layer);
         self.world.link(peer, shard, "delay=20ms", down, peer as u64);
         self.players.push(Player { peer, feedback: TwccRecorder::new(FEEDBACK), taken: 0, layers: Vec::new() });
         self.players.len() - 1
@@ -179,4 +184,44 @@ fn a_joiner_that_is_first_sent_too_much_sees_the_whole_picture_soon() {
         let large = got.filter(|(_, layer)| *layer == LARGE).count();
         assert!(large >= 180, "{large} of 181 frames, {n}");
     }
+}
+
+/// A player is not probed for a layer that it may not have, however much its path carries.
+#[test]
+fn a_probe_looks_for_no_layer_above_the_highest() {
+    for shard in [0, 1] {
+        let mut table = Table::new(2);
+        let player = table.join_up_to(MaxLayer::new(1), shard, "delay=20ms rate=4mbit/100kB");
+        table.until(player, MIDDLE, Duration::from_secs(5));
+        table.run(Duration::from_secs(20));
+        let probed = |table: &mut Table| table.world.report(shard).tables["roulette"].probe_packets;
+        assert_eq!(probed(&mut table), 0, "it has all that it may have");
+
+        table.path(player, shard, "delay=20ms rate=350kbit/12kB");
+        table.until(player, SMALL, Duration::from_secs(5));
+        table.run(Duration::from_secs(5));
+        table.path(player, shard, "delay=20ms rate=4mbit/100kB");
+        table.until(player, MIDDLE, Duration::from_secs(20));
+        let (before, since) = (probed(&mut table), table.elapsed());
+        assert!(before > 0, "the way up is by probes");
+        table.run(Duration::from_secs(40));
+        assert_eq!((probed(&mut table), table.changes_since(player, since)), (before, 0), "and ends there");
+        assert!(table.players[player].layers.iter().all(|(_, layer)| *layer <= MIDDLE));
+    }
+}
+
+/// Who may have the least layer alone has nothing to choose from: its path is looked at closely only where something is
+/// wrong.
+#[test]
+fn a_player_of_one_layer_is_never_probed() {
+    let mut table = Table::new(1);
+    let player = table.join_up_to(MaxLayer::new(0), 0, "delay=20ms rate=4mbit/100kB");
+    table.run(Duration::from_secs(5));
+    table.path(player, 0, "delay=20ms rate=150kbit/12kB");
+    table.run(Duration::from_secs(10));
+    table.path(player, 0, "delay=20ms rate=4mbit/100kB");
+    table.run(Duration::from_secs(30));
+    assert_eq!(table.world.report(0).tables["roulette"].probe_packets, 0);
+    assert_eq!(table.layer(player), Some(SMALL));
+    assert!(table.players[player].layers.iter().all(|(_, layer)| *layer == SMALL));
 }

@@ -21,6 +21,7 @@ mod joining;
 mod keyframe_requests;
 mod ledger;
 mod lifetimes;
+mod max_layer;
 mod nonces;
 mod pacing;
 mod parameter_sets;

@@ -48,6 +48,7 @@ fn cases() -> Vec<Case> {
         (201, "", media_plane(), |s| s.publish("roulette", &ROULETTE)),
         (204, "", media_plane(), |s| patch(s, TRICKLE)),
         (400, "malformed-sdp", refusing(Refusal::Malformed("line 3".into())), |s| s.play("roulette")),
+        (400, "invalid-max-layer", media_plane(), |s| s.play("roulette?maxLayer=6")),
         (400, "malformed-fragment", refusing_patches(PatchRefusal::Malformed("line 3".into())), |s| patch(s, TRICKLE)),
         (401, "token-missing", media_plane(), |s| s.post("/whep/roulette")),
         (401, "token-invalid", media_plane(), |s| s.publish("roulette", "undefined")),

@@ -350,10 +350,11 @@ export class TablesidePlayer extends EventTarget {
   };
 
   /** @param {PlayerOptions} options */
-  constructor({ url, video, token, playerId }) {
+  constructor({ url, video, token, playerId, maxLayer }) {
     super();
     const endpoint = new URL(url, location.href);
     if (playerId !== undefined) endpoint.searchParams.set("player", playerId);
+    if (maxLayer !== undefined) endpoint.searchParams.set("maxLayer", String(maxLayer));
     this.#url = endpoint.href;
     this.#video = video;
     this.#token = token;

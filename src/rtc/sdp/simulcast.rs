@@ -1,9 +1,11 @@
 //! Simulcast: one picture in several RTP streams (RFC 8853), each named by a rid (RFC 8851).
 
+use crate::config::MaxLayer;
+
 use super::SimulcastLayer;
 
 /// The most layers that are taken. Browsers send three and OBS up to four; every one costs receiver reports and repairs.
-pub(super) const MAX_LAYERS: usize = 6;
+pub(super) const MAX_LAYERS: usize = MaxLayer::HIGHEST as usize + 1;
 
 /// `a=rid` lines and alternatives that are read of one section: what comes beyond them is no simulcast that is sent.
 pub(super) const MAX_RIDS: usize = 32;

@@ -233,6 +233,7 @@ impl World {
             self.now,
             &self.table,
             PlayerId::anonymous([number as u8; 16]),
+            peer.max_layer,
             &peer.negotiated,
             &random,
         );

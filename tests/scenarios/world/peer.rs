@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tableside::config::MaxLayer;
 use tableside::media::{Codec, HeaderFields, MediaKind, RtpHeader, write_header};
 use tableside::rtc::Transport;
 use tableside::rtc::demux::{PacketKind, classify};
@@ -71,6 +72,8 @@ pub struct Peer {
     /// What carries its packets.
     pub transport: Transport,
     pub negotiated: Negotiated,
+    /// The highest layer that it asks for.
+    pub max_layer: Option<MaxLayer>,
     pub key: Option<SlotKey>,
     pub received: Vec<Received>,
     /// RTCP compound packets, in the clear.
@@ -124,6 +127,7 @@ impl Peer {
             address: Self::address_of(number),
             transport: Transport::Udp,
             negotiated: negotiated(direction, side, identity.fingerprint()),
+            max_layer: None,
             key: None,
             received: Vec::new(),
             reports: Vec::new(),

@@ -30,6 +30,8 @@ pub struct Studio {
     pub ahead: Vec<Duration>,
     /// Whether packets carry mid, rid and repaired rid.
     pub names: bool,
+    /// The width of each layer's picture is 320 times two to the power of this.
+    pub sizes: Vec<u16>,
     /// Packets of a frame of each layer, 900 bytes each; a keyframe has twice as many.
     pub packets: Vec<usize>,
     layers: Vec<Layer>,
@@ -70,6 +72,7 @@ impl Studio {
             reports: true,
             ahead: vec![Duration::ZERO; rids.len()],
             names: true,
+            sizes: (0..rids.len() as u16).collect(),
             packets: (1..=rids.len()).map(|n| 2 * n).collect(),
             layers: rids.iter().enumerate().map(layer).collect(),
             frames: 0,
@@ -122,7 +125,7 @@ impl Studio {
                     timestamp,
                     ssrc: layer.ssrc,
                 };
-                let payload = payload(n, self.frames, at, packets, keyframe);
+                let payload = payload(n, self.sizes[n], self.frames, at, packets, keyframe);
                 let elements: [(u8, &[u8]); 2] = [(MID, b"1"), (RID, layer.rid.as_bytes())];
                 let elements = if self.names { &elements[..] } else { &[] };
                 datagrams.push(peer.seal_with(&fields, (layer.next >> 16) as u32, elements, &payload));
@@ -201,8 +204,8 @@ impl Label {
 }
 
 /// A VP8 payload (RFC 7741 §4.2) whose key frame says the size of its picture (RFC 6386 §9.1).
-fn payload(layer: usize, frame: u32, at: usize, of: usize, keyframe: bool) -> Vec<u8> {
-    let (width, height) = ((320u16 << layer).to_le_bytes(), (180u16 << layer).to_le_bytes());
+fn payload(layer: usize, size: u16, frame: u32, at: usize, of: usize, keyframe: bool) -> Vec<u8> {
+    let (width, height) = ((320u16 << size).to_le_bytes(), (180u16 << size).to_le_bytes());
     let mut payload = vec![if at == 0 { 0x10 } else { 0x00 }, u8::from(!keyframe), 0, 0, 0x9d, 0x01, 0x2a];
     payload.extend(width.into_iter().chain(height));
     payload.extend([layer as u8, at as u8, of as u8]);

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 
+import { SHOWN } from '../lib/chromium.mjs';
 import { between } from '../lib/playback.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
-export const about = 'Chromium publishes three layers, another plays the best that comes: the top one ends, and returns';
+export const about = 'Chromium publishes three layers, another plays the best that comes: the top one ends, and returns; one with maxLayer never gets it';
 export const timeLimitSeconds = 240;
 
 const SIMULCAST = readFileSync(new URL('../page/simulcast.js', import.meta.url), 'utf8');
@@ -56,6 +57,7 @@ async function published(t, gateway, studio, home, mimeType) {
   t.measure(`${mimeType}, switches and freezes over the first way up`, `${climbed}, ${start.freezes}`);
   assert(start.freezes <= Math.max(1, climbed), `${start.freezes} freezes: more than the ${climbed} switches themselves`);
   await assertPlays(t, read, `${mimeType}, top layer`);
+  const bounded = await watchUpTo(watching, gateway.url(`/whep/${table}?maxLayer=1`));
 
   await setActive({ f: false });
   const before = await read();
@@ -81,6 +83,13 @@ async function published(t, gateway, studio, home, mimeType) {
   t.measure(`${mimeType}, freezes over the way up`, climb.freezes);
   assert(climb.freezes <= 1, `${climb.freezes} freezes: more than the switch itself`);
   await assertPlays(t, read, `${mimeType}, top layer again`);
+  await until('who may not have it has the middle layer again', 30, async () => (await bounded()).at(-1) === SIZE.height / 2);
+  const heights = await bounded();
+  const tallies = [4, 2, 1].map((part) => heights.filter((height) => height === SIZE.height / part).length);
+  t.measure(`${mimeType}, frames of each layer with maxLayer 1`, tallies.join(', '));
+  assert.equal(heights[0], SIZE.height / 2, 'with maxLayer 1 the picture begins with the middle layer');
+  assert(tallies[0] > 0 && tallies[1] > 0, 'with maxLayer 1 both layers below the top one were seen');
+  assert.equal(tallies[0] + tallies[1], heights.length, `with maxLayer 1, pictures of other heights: ${[...new Set(heights)]}`);
 
   const metrics = await gateway.metrics();
   const all = await switches();
@@ -91,6 +100,17 @@ async function published(t, gateway, studio, home, mimeType) {
   t.measure(`${mimeType}, layers`, JSON.stringify(await sent()));
   await camera.close();
   await watching.close();
+}
+
+/** Lets a player join in the page. @returns what gives the heights of the frames that it has shown so far */
+async function watchUpTo(page, url) {
+  await page.evaluate(SHOWN);
+  const { peer } = await page.evaluate(async (endpoint) => {
+    const joined = await globalThis.interop.watch(endpoint);
+    globalThis.interopShown.keep(joined.peer);
+    return joined;
+  }, url);
+  return () => page.evaluate((number) => globalThis.interopShown.frames(number).map(([, height]) => height), peer);
 }
 
 /** The picture moves steadily for a while, whatever rate the machine's encoders reach. */

@@ -5,8 +5,10 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tableside::config::MaxLayer;
 use tableside::media::{HeaderFields, MediaKind, write_header};
 use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::sdp::{DataSection, ExtensionIds, Negotiated, Red, Section};
@@ -364,7 +366,9 @@ impl Node {
                     let temporal = TemporalShares([bits_per_second / 2, bits_per_second / 4, bits_per_second / 4, 0]);
                     LayerOffer { layer, bits_per_second, temporal }
                 });
-                PeerMessage::Layers { table, offers: offers.collect() }
+                let offers: Arc<[LayerOffer]> = offers.collect();
+                let order = offers.iter().rev().map(|offer| offer.layer).collect();
+                PeerMessage::Layers { table, offers, order }
             }
             _ => PeerMessage::Subscribe { table: self.world.table.clone(), from },
         };
@@ -410,6 +414,7 @@ fn describe(negotiated: &mut Negotiated) {
 /// Data channels, which the world's players have not, and extension ids of the caller's choice.
 fn equip(peer: &mut Peer, ids: u8) {
     peer.may_fail = true;
+    peer.max_layer = MaxLayer::new(ids >> 5);
     // 15 is reserved, and above it the form is another (RFC 8285 §4.2).
     let first = if ids < 40 { 1 + ids % 11 } else { ids.clamp(16, 250) };
     for section in &mut peer.negotiated.sections {
