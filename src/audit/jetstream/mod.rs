@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tracing::subscriber::{NoSubscriber, with_default};
+use tracing::dispatcher::{Dispatch, with_default};
 
 use crate::bets::audit::ExpectedCheckpoint;
 use crate::config::{self, NatsAccess};
@@ -144,7 +144,7 @@ impl Sink for JetstreamSink {
 
 /// As [`sink::run`]. The client logs each connection, of which there may be one a second: what matters is in the outcome.
 fn run<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    with_default(NoSubscriber::default(), || sink::run(limit, work))
+    with_default(&Dispatch::none(), || sink::run(limit, work))
 }
 
 #[cfg(test)]
