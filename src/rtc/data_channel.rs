@@ -16,7 +16,7 @@ use rtc_sctp::{
 use rtc_shared::TransportProtocol;
 
 use super::sctp_guard::{SctpGuard, Verdict};
-use super::sctp_prompt::asking_for_sack;
+use super::sctp_prompt::{acknowledged_at_once, asking_for_sack};
 
 /// The most channels a peer may open.
 pub const MAX_CHANNELS: usize = 8;
@@ -270,7 +270,8 @@ impl DataChannels {
     }
 
     fn read(&mut self, now: Instant, packet: &[u8]) {
-        match self.endpoint.handle(now, nowhere(), None, Bytes::copy_from_slice(packet)) {
+        let packet = acknowledged_at_once(packet).map_or_else(|| Bytes::copy_from_slice(packet), Bytes::from);
+        match self.endpoint.handle(now, nowhere(), None, packet) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 self.associations.push((handle, association));
                 if self.associations.len() >= MAX_ATTEMPTS {
@@ -648,6 +649,27 @@ mod tests {
     }
 
     /// Each INIT may make an association, each DATA chunk a stream.
+    #[test]
+    fn a_report_is_acknowledged_at_once_and_leaves_no_timer() {
+        let mut pair = Pair::connected();
+        let message = open(0x81, 0, "qos");
+        let mut stream = pair.client.open_stream(2, PayloadProtocolIdentifier::Dcep).expect("a stream");
+        stream.write_with_ppi(pair.now, &message, PayloadProtocolIdentifier::Dcep).expect("room");
+        stream.set_reliability_params(true, ReliabilityType::Rexmit, 0).expect("known");
+        (0..3).for_each(|_| {
+            pair.exchange();
+            pair.tick();
+        });
+        let rested = pair.channels.poll_timeout();
+        let mut stream = pair.client.stream(2).expect("opened");
+        stream.write_with_ppi(pair.now, b"{}", PayloadProtocolIdentifier::String).expect("room");
+        let report = pair.take_from_client();
+        assert_eq!(report.len(), 1);
+        pair.deliver(&report[0]);
+        let kinds: Vec<u8> = pair.to_client.iter().map(|packet| packet[12]).collect();
+        assert_eq!((kinds, pair.channels.poll_timeout()), (vec![3], rested), "a SACK (RFC 9260 §3.3.4)");
+    }
+
     #[test]
     fn a_peer_cannot_make_us_hold_associations_or_streams_without_end() {
         let mut pair = Pair::new();

@@ -1,5 +1,6 @@
 //! What is said over a player's data channels: which is which, and what the edge answers by itself. `bets.rs` has the bets.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -15,11 +16,37 @@ use super::report::DropReason;
 const LONGEST_TOTAL_MS: f64 = 60_000.0;
 
 /// From a player on `qos`.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[derive(Debug)]
 enum FromPlayer {
     Stats(PlayerStatistics),
-    Timing { bet_id: String, total_ms: f64 },
+    Timing(BetTiming),
+}
+
+/// What a message is, before the rest of it is read: reports are many, and so nothing is kept of them on the way.
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BetTiming {
+    bet_id: String,
+    total_ms: f64,
+}
+
+impl FromPlayer {
+    fn parse(message: &[u8]) -> Option<Self> {
+        // serde would take an array of the fields as well.
+        let message = message.trim_ascii_start();
+        let Kind { kind } = serde_json::from_slice(message).ok().filter(|_| message.starts_with(b"{"))?;
+        match &*kind {
+            "stats" => serde_json::from_slice(message).ok().map(Self::Stats),
+            "timing" => serde_json::from_slice(message).ok().map(Self::Timing),
+            _ => None,
+        }
+    }
 }
 
 /// To a player.
@@ -120,9 +147,9 @@ impl Shard {
             return None;
         }
         let round_trip = player.path.round_trip();
-        match serde_json::from_slice(data).ok()? {
+        match FromPlayer::parse(data)? {
             FromPlayer::Stats(said) => self.handle_statistics(now, slot, &said),
-            FromPlayer::Timing { bet_id, total_ms } => {
+            FromPlayer::Timing(BetTiming { bet_id, total_ms }) => {
                 let total =
                     (0.0..LONGEST_TOTAL_MS).contains(&total_ms).then(|| Duration::from_secs_f64(total_ms / 1000.0))?;
                 self.handle_timing(slot, &bet_id, total);
@@ -346,16 +373,21 @@ mod tests {
 
     #[test]
     fn what_a_message_is_for_stands_in_its_type() {
-        let read = |text: &str| serde_json::from_str::<FromPlayer>(text).ok();
+        let read = |text: &str| FromPlayer::parse(text.as_bytes());
         assert!(
             matches!(read(r#"{"type":"stats","fps":30,"framesDecoded":7}"#), Some(FromPlayer::Stats(s)) if s.frames_decoded == Some(7))
         );
         assert!(
-            matches!(read(r#"{"type":"timing","betId":"b-1","totalMs":12.5}"#), Some(FromPlayer::Timing { bet_id, total_ms: 12.5 }) if bet_id == "b-1")
+            matches!(read(r#"{"type":"timing","betId":"b-1","totalMs":12.5}"#), Some(FromPlayer::Timing(BetTiming { bet_id, total_ms: 12.5 })) if bet_id == "b-1")
         );
-        for wrong in
-            [r#"{"type":"timing"}"#, r#"{"type":"bet","betId":"b"}"#, r#"{"type":"ack"}"#, r#"{"betId":"b"}"#, "[]"]
-        {
+        for wrong in [
+            r#"{"type":"timing"}"#,
+            r#"{"type":"bet","betId":"b"}"#,
+            r#"{"type":"ack"}"#,
+            r#"{"betId":"b"}"#,
+            "[]",
+            r#"["stats"]"#,
+        ] {
             assert!(read(wrong).is_none(), "{wrong}");
         }
     }
@@ -363,8 +395,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_message_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
-            let _ = serde_json::from_slice::<FromPlayer>(&bytes);
-            let _ = serde_json::from_str::<FromPlayer>(&format!("{{\"type\":{text}"));
+            let _ = FromPlayer::parse(&bytes);
+            let _ = FromPlayer::parse(format!("{{\"type\":{text}").as_bytes());
         }
     }
 }

@@ -92,7 +92,7 @@ test('all that a child printed is there once it has ended', async () => {
     const printed = await new Promise((resolve) => {
       child.process.on('close', () => resolve(child.ended && child.output()));
     });
-    assert.deepEqual(printed.trim().split('\n').toSorted(), ['one', 'two']);
+    assert.deepEqual(printed.trim().split('\n').sort(), ['one', 'two']);
     assert.deepEqual(child.ended, { code: 3, signal: null });
   }
 });
