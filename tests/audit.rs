@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests of real processes, files and clocks")]
 
 mod audit_sinks;
+mod foreign;
 mod ports;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests run in real time")]
 
 mod bet_services;
+mod foreign;
+mod ports;
 
 use bet_services::bench::{Bench, EmbeddedBench};
 use bet_services::http::HttpBench;

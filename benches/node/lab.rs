@@ -134,7 +134,8 @@ impl Lab {
         let script = format!(
             "set -e; mount -t sysfs none /sys; cd /sys/class/net/far; echo 1 > threaded; \
              echo {} > gro_flush_timeout; echo {EMPTY_LOOKS} > napi_defer_hard_irqs; \
-             for thread in $(pgrep '^napi/far-'); do taskset -p -c {} $thread; chrt -f -p 1 $thread; done",
+             threads=$(pgrep '^napi/far-'); \
+             for thread in $threads; do taskset -p -c {} $thread; chrt -f -p 1 $thread; done",
             LOOK.as_nanos(),
             self.far_cpu,
         );
@@ -188,7 +189,11 @@ impl Drop for Lab {
 /// It cannot be run, or failed; with what it printed.
 fn run(command: &mut Command) -> io::Result<()> {
     let shown = format!("{command:?}");
-    let output = command.output().map_err(|error| io::Error::other(format!("{shown}: {error}")))?;
+    let output = command.output().map_err(|error| {
+        io::Error::other(format!(
+            "{shown}: {error} (the bench needs ethtool, iproute2, procps and util-linux of Debian)"
+        ))
+    })?;
     if output.status.success() {
         return Ok(());
     }

@@ -201,8 +201,8 @@ impl Shard {
     }
 }
 
-/// What a player was told of its round trip. An answer to each report would cost the shard two more wake-ups: one when the player
-/// acknowledges it, which it does at once.
+/// What a player was told of its round trip. An answer to each report would wake the shard once more, when the player acknowledges
+/// it, which it does at once.
 #[derive(Debug, Default)]
 pub(super) struct Told(Option<(Instant, Duration)>);
 

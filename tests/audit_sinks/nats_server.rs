@@ -1,7 +1,7 @@
 //! A real NATS server with JetStream, one for each test that wants one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tableside::audit::SinkOptions;
 use tableside::audit::jetstream::JetstreamOptions;
 use tableside::config::AuditJetstream;
 
+use crate::foreign::program;
 use crate::ports::free_ports;
 use crate::{Directory, runtime};
 
@@ -28,17 +29,6 @@ pub struct NatsServer {
     admin: Option<(String, String)>,
     /// How often it was started: each time it has another log.
     starts: u32,
-}
-
-/// Where `tools/setup` puts it, else where the system has it.
-fn binary() -> PathBuf {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools-venv/bin/nats-server");
-    if installed.exists() {
-        return installed;
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|file| file.exists());
-    found.expect("there is no nats-server: run tools/setup, which installs it below target/tools-venv")
 }
 
 impl NatsServer {
@@ -116,7 +106,7 @@ impl NatsServer {
     fn try_again(&mut self) -> bool {
         self.starts += 1;
         let (config, log) = (self.directory.path("nats.conf"), self.log());
-        let mut command = Command::new(binary());
+        let mut command = Command::new(program("nats-server"));
         command.args(["--config", &config, "--log", &log]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = self.child.insert(command.spawn().expect("the NATS server starts"));

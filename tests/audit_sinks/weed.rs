@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +16,7 @@ use tableside::bets::audit::Timestamp;
 use tableside::config::LockMode;
 use tableside::outbound::{Client, Limits};
 
+use crate::foreign::program;
 use crate::runtime;
 
 /// The bucket with object lock, and the one without.
@@ -42,17 +43,6 @@ pub fn weed() -> &'static Weed {
     WEED.get_or_init(Weed::start)
 }
 
-/// Where `tools/setup` puts it, else where the system has it.
-fn binary() -> PathBuf {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools-venv/bin/weed");
-    if installed.exists() {
-        return installed;
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("weed")).find(|file| file.exists());
-    found.expect("there is no weed (SeaweedFS): run tools/setup, which installs it below target/tools-venv")
-}
-
 const SHELL: &str = r#"
 "$@" >"$FOLDER/log" 2>&1 &
 read -r _
@@ -75,7 +65,7 @@ impl Weed {
         let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(held);
         let mut command = Command::new("sh");
-        command.args(["-c", SHELL, "weed"]).arg(binary()).arg("mini");
+        command.args(["-c", SHELL, "weed"]).arg(program("weed")).arg("mini");
         command.arg(format!("-dir={}", folder.join("data").display()));
         command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]);
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.electionTimeout=1s"]);

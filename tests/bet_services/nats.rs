@@ -13,21 +13,13 @@ use tableside::config::Config;
 use tokio::process::{Child, Command};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::foreign::program;
+use crate::ports::free_ports;
+
 use super::bench::{Bench, ForeignBench, run};
 use super::files::Files;
 use super::ledger::{Fault, Ledger};
 use super::node::{LIMIT, Node};
-
-/// Where `tools/setup` puts it, else where the system has it.
-fn binary() -> PathBuf {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools-venv/bin/nats-server");
-    if installed.exists() {
-        return installed;
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|file| file.exists());
-    found.expect("there is no nats-server: run tools/setup, which installs it below target/tools-venv")
-}
 
 /// A server on a port of its own. Ends with the test.
 pub struct Server {
@@ -40,9 +32,8 @@ pub struct Server {
 impl Server {
     /// `config` is what its file says besides the port.
     pub async fn start(files: Files, config: &str) -> Self {
-        // A free one: the server's own choice would be another after a restart.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
+        // The server's own choice would be another after a restart.
+        let port = free_ports(1);
         let config = files.write("nats.conf", &format!("listen: \"127.0.0.1:{port}\"\n{config}\n"));
         let child = spawn(&config, &files);
         let server = Self { child, port, config, files };
@@ -72,7 +63,7 @@ impl Server {
 }
 
 fn spawn(config: &Path, files: &Files) -> Child {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(program("nats-server"));
     command.arg("--config").arg(config).arg("--log").arg(files.path().join("nats.log"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command.spawn().expect("the NATS server starts")
