@@ -115,7 +115,7 @@ pub async fn a_silent_connection_over_http2_is_given_up_soon() {
         (node.sent[first].first.as_ref().map(|(o, _)| o.status()), proxy.accepted()),
         (Some(Status::Accepted), 1)
     );
-    proxy.silence();
+    proxy.silence().await;
     let begun = Instant::now();
     let mut n = 0;
     while !node.sent[1..].iter().any(|sent| sent.first.as_ref().is_some_and(|(o, _)| o.status() == Status::Accepted)) {

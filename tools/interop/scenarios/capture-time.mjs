@@ -17,22 +17,22 @@ export async function run(t) {
   const browser = await t.chromium();
   const pages = [];
   for (const delay of [NEAR, FAR]) {
-    const client = (await netsim.clients()).length;
+    // From the first packet: what a browser measured of a link before its delay changed counts for some seconds more.
+    await netsim.command(`new both delay=${delay}ms`);
     const page = new PlayerPage(await browser.open(gateway.page('one')));
-    await until('its link is there', 20, async () => (await netsim.clients()).length > client);
-    await netsim.command(`client ${client} both delay=${delay}ms`);
     await until('the page is live', 20, async () => (await page.state()) === 'live');
     pages.push(page);
   }
   const ages = async () => Promise.all(pages.map(({ page }) => page.evaluate(() => globalThis.tableside.stats.captureToShownMs)));
   const between = FAR - NEAR;
+  // A first reading of the clocks may be late by what the machine had to do.
   const { value: known, seconds } = await until('both know, and are apart by what their links are', 40, async () => {
     const [near, far] = await ages();
-    return near !== null && far !== null && Math.abs(far - near - between) < TOLERANCE && [near, far];
+    return near !== null && far !== null && near >= NEAR && Math.abs(far - near - between) < TOLERANCE && [near, far];
   });
   t.measure('from capture to screen, near and far', known.join(', '), 'ms');
   t.measure('until they say so', seconds, 's');
-  assert(known[0] >= NEAR && known[0] < 400, `${known[0]} ms is no age of a picture`);
+  assert(known[0] < 400, `${known[0]} ms is no age of a picture`);
 
   const reported = async () => {
     const metrics = await gateway.metrics();

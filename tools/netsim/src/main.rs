@@ -20,7 +20,7 @@ use tableside_netsim::{Conditions, Relay};
 ///
 /// Commands come on standard input, one a line; each is answered by a line of JSON. `both`, `up` (to the server) and `down`
 /// with settings change the links, `rebind` gives clients new ports, `counts` says what became of the packets. `client 3 …`
-/// means one of them, by the order in which they came.
+/// means one of them, by the order in which they came, `new …` those to come, from their first packet on.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Options {

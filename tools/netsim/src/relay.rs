@@ -45,13 +45,24 @@ struct Client {
     down: Link,
 }
 
+/// Whose conditions are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Of all clients, and of those to come.
+    Everybody,
+    /// Of the client with this number.
+    Client(usize),
+    /// Of clients to come, from their first packet on.
+    ToCome,
+}
+
 /// What a command changes or asks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// New conditions.
     Change {
-        /// Of all clients and those to come, or of the one with this number.
-        client: Option<usize>,
+        /// Whose.
+        whose: Whose,
         /// Towards the target.
         up: bool,
         /// Towards the client.
@@ -72,7 +83,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongCommand {
     /// None of those that there are.
-    #[error("commands are: [client N] up|down|both SETTINGS; [client N] rebind; counts")]
+    #[error("commands are: [client N | new] up|down|both SETTINGS; [client N] rebind; counts")]
     Unknown,
     /// No such client has come.
     #[error("there is no client {client}, but {clients} in all, from 0 up")]
@@ -98,16 +109,22 @@ impl Command {
             Some(_) => Some(words.next().and_then(|n| n.parse().ok()).ok_or(WrongCommand::Unknown)?),
             None => None,
         };
+        let whose = match (client, words.next_if_eq(&"new")) {
+            (Some(client), None) => Whose::Client(client),
+            (None, None) => Whose::Everybody,
+            (None, Some(_)) => Whose::ToCome,
+            (Some(_), Some(_)) => return Err(WrongCommand::Unknown),
+        };
         let command = match words.next() {
-            Some("rebind") => Self::Rebind { client },
-            Some("counts") if client.is_none() => Self::Counts,
+            Some("rebind") if whose != Whose::ToCome => Self::Rebind { client },
+            Some("counts") if whose == Whose::Everybody => Self::Counts,
             Some(direction @ ("up" | "down" | "both")) => {
                 let settings = words.by_ref().collect::<Vec<_>>().join(" ");
                 if settings.is_empty() {
                     return Err(WrongCommand::Unknown);
                 }
                 settings.parse::<Conditions>()?;
-                Self::Change { client, up: direction != "down", down: direction != "up", settings }
+                Self::Change { whose, up: direction != "down", down: direction != "up", settings }
             }
             _ => return Err(WrongCommand::Unknown),
         };
@@ -233,19 +250,23 @@ impl Relay {
         (self.clients[client].front, self.clients[client].address)
     }
 
-    /// Changes the conditions of all clients, and of those to come, or of one. What is on its way arrives as it would have.
+    /// Changes conditions. What is on its way arrives as it would have.
     ///
     /// # Errors
     /// There is no such client, or the settings are wrong; then nothing has changed.
-    pub fn change(&mut self, client: Option<usize>, up: bool, down: bool, settings: &str) -> Result<(), WrongCommand> {
+    pub fn change(&mut self, whose: Whose, up: bool, down: bool, settings: &str) -> Result<(), WrongCommand> {
         settings.parse::<Conditions>()?;
-        let chosen = self.chosen(client)?;
+        let chosen = match whose {
+            Whose::Everybody => self.chosen(None)?,
+            Whose::Client(client) => self.chosen(Some(client))?,
+            Whose::ToCome => 0..0,
+        };
         for client in &mut self.clients[chosen] {
             for link in [up.then_some(&mut client.up), down.then_some(&mut client.down)].into_iter().flatten() {
                 link.set_conditions(link.conditions().with(settings)?);
             }
         }
-        if client.is_none() {
+        if matches!(whose, Whose::Everybody | Whose::ToCome) {
             for (conditions, is_meant) in [(&mut self.up, up), (&mut self.down, down)] {
                 *conditions = if is_meant { conditions.with(settings)? } else { *conditions };
             }
@@ -345,29 +366,32 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_for_one_or_for_all_and_those_to_come() {
+    fn a_change_is_for_one_for_everybody_or_for_those_to_come() {
         let (now, mut relay) = (Instant::now(), relay(""));
         for last in [1, 2] {
             relay.handle_front(now, 0, client(last), vec![0]);
         }
-        relay.change(Some(1), true, false, "delay=5ms").unwrap();
-        relay.change(None, false, true, "delay=9ms").unwrap();
+        relay.change(Whose::Client(1), true, false, "delay=5ms").unwrap();
+        relay.change(Whose::Everybody, false, true, "delay=9ms").unwrap();
         relay.handle_front(now, 0, client(3), vec![0]);
+        relay.change(Whose::ToCome, true, true, "delay=7ms").unwrap();
+        relay.handle_front(now, 0, client(4), vec![0]);
         let delays = |c: &Client| (c.up.conditions().delay, c.down.conditions().delay);
         let all: Vec<_> = relay.clients.iter().map(delays).collect();
-        assert_eq!(all, [(Duration::ZERO, 9 * MS), (5 * MS, 9 * MS), (Duration::ZERO, 9 * MS)]);
-        let missing = relay.change(Some(3), true, true, "delay=1ms").unwrap_err();
-        assert_eq!(missing.to_string(), "there is no client 3, but 3 in all, from 0 up");
-        assert!(relay.change(None, true, true, "dely=1ms").is_err());
+        assert_eq!(all, [(Duration::ZERO, 9 * MS), (5 * MS, 9 * MS), (Duration::ZERO, 9 * MS), (7 * MS, 7 * MS)]);
+        let missing = relay.change(Whose::Client(4), true, true, "delay=1ms").unwrap_err();
+        assert_eq!(missing.to_string(), "there is no client 4, but 4 in all, from 0 up");
+        assert!(relay.change(Whose::ToCome, true, true, "dely=1ms").is_err());
     }
 
     #[test]
     fn commands_are_read() {
-        let change = |client, up, down, settings: &str| Command::Change { client, up, down, settings: settings.into() };
+        let change = |whose, up, down, settings: &str| Command::Change { whose, up, down, settings: settings.into() };
         for (line, command) in [
-            ("both loss=5% delay=40ms", change(None, true, true, "loss=5% delay=40ms")),
-            ("  up   rate=none ", change(None, true, false, "rate=none")),
-            ("client 3 down blackout=on", change(Some(3), false, true, "blackout=on")),
+            ("both loss=5% delay=40ms", change(Whose::Everybody, true, true, "loss=5% delay=40ms")),
+            ("  up   rate=none ", change(Whose::Everybody, true, false, "rate=none")),
+            ("client 3 down blackout=on", change(Whose::Client(3), false, true, "blackout=on")),
+            ("new both delay=10ms", change(Whose::ToCome, true, true, "delay=10ms")),
             ("rebind", Command::Rebind { client: None }),
             ("client 0 rebind", Command::Rebind { client: Some(0) }),
             ("counts", Command::Counts),
@@ -381,6 +405,10 @@ mod tests {
             "client x rebind",
             "client 1",
             "client 1 counts",
+            "client 1 new both delay=1ms",
+            "new rebind",
+            "new counts",
+            "new",
             "rebind now",
             "counts all",
             "left loss=1%",

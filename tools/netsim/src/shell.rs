@@ -235,8 +235,8 @@ impl Shell {
     fn follow(&mut self, command: Command) -> anyhow::Result<Result<Value, WrongCommand>> {
         match command {
             Command::Counts => return Ok(Ok(self.counts())),
-            Command::Change { client, up, down, settings } => {
-                if let Err(error) = self.relay.change(client, up, down, &settings) {
+            Command::Change { whose, up, down, settings } => {
+                if let Err(error) = self.relay.change(whose, up, down, &settings) {
                     return Ok(Err(error));
                 }
             }
