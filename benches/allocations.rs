@@ -13,6 +13,7 @@ static OF_ALL: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     static BYTES: Cell<i64> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 // SAFETY: passes everything on to the system's allocator; the counters neither allocate nor need to be dropped.
@@ -21,6 +22,7 @@ unsafe impl GlobalAlloc for Counting {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         OF_ALL.fetch_add(1, Ordering::Relaxed);
         BYTES.set(BYTES.get() + layout.size() as i64);
+        LARGEST.set(LARGEST.get().max(layout.size()));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -51,4 +53,10 @@ pub fn of_all_threads() -> u64 {
 #[allow(dead_code, reason = "not every user of this file asks")]
 pub fn bytes_of_this_thread() -> i64 {
     BYTES.get()
+}
+
+/// Bytes of the largest allocation of the calling thread since it was last asked for.
+#[allow(dead_code, reason = "not every user of this file asks")]
+pub fn largest_of_this_thread() -> usize {
+    LARGEST.replace(0)
 }

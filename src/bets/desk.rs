@@ -1,7 +1,8 @@
 //! Where signals wait for the bet service: each is passed on once, and each gets its outcome.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -131,7 +132,7 @@ struct Key {
 
 #[derive(Debug)]
 struct Record<W> {
-    key: Arc<Key>,
+    key: Key,
     bet_id: Id,
     fingerprint: u64,
     state: State<W>,
@@ -170,6 +171,9 @@ struct Share {
 
 /// Records what became of each key, and who waits for it.
 ///
+/// Everybody's bets wait for what one of them costs: nothing here grows by moving all that there is, as a hash table does,
+/// which takes 50 ms with as many records as there may be.
+///
 /// Every signal gets one first outcome: from the record of its key, from the service, by its deadline, or a refusal.
 /// One that got `unconfirmed` gets a second, if the service answers within [`DeskLimits::late`] and the player has not
 /// asked again meanwhile on the same connection. A key is not passed on again as long as it waits or has the service's
@@ -178,9 +182,12 @@ struct Share {
 #[derive(Debug)]
 pub struct Desk<W> {
     limits: DeskLimits,
-    records: HashMap<u64, Record<W>>,
-    by_key: HashMap<Arc<Key>, u64>,
-    shares: HashMap<PlayerId, Share>,
+    /// By number, which grows.
+    records: BTreeMap<u64, Box<Record<W>>>,
+    /// The hash of each record's key, with its number. Players who choose keys do not know the hasher.
+    by_key: BTreeSet<(u64, u64)>,
+    hasher: RandomState,
+    shares: BTreeMap<PlayerId, Share>,
     wakes: BTreeSet<(Instant, u64)>,
     /// Records that do not wait, in the order in which they are forgotten.
     settled: BTreeMap<Place, u64>,
@@ -194,9 +201,10 @@ impl<W: Clone + PartialEq> Desk<W> {
     pub fn new(limits: DeskLimits) -> Self {
         Self {
             limits,
-            records: HashMap::new(),
-            by_key: HashMap::new(),
-            shares: HashMap::new(),
+            records: BTreeMap::new(),
+            by_key: BTreeSet::new(),
+            hasher: RandomState::new(),
+            shares: BTreeMap::new(),
             wakes: BTreeSet::new(),
             settled: BTreeMap::new(),
             answers: VecDeque::new(),
@@ -228,8 +236,8 @@ impl<W: Clone + PartialEq> Desk<W> {
         let waiter = Waiter { to: from.clone(), edge_in, since: now, deadline, told: false };
         let mut doubt = None;
 
-        if let Some(id) = self.by_key.get(&key) {
-            let id = *id;
+        let hash = self.hasher.hash_one(&key);
+        if let Some(id) = self.find(hash, &key) {
             let Some(record) = self.records.get_mut(&id) else { return refuse(Refused::Unavailable) };
             if record.fingerprint != signal.fingerprint {
                 return refuse(Refused::KeyReused);
@@ -266,10 +274,10 @@ impl<W: Clone + PartialEq> Desk<W> {
             let Some((_, first)) = self.settled.first_key_value() else { return refuse(Refused::Unavailable) };
             self.forget(*first);
         }
-        let (id, key) = (self.next_ticket, Arc::new(key));
+        let id = self.next_ticket;
         self.next_ticket += 1;
         self.shares.entry(key.player.clone()).or_default().waiting += 1;
-        self.by_key.insert(key.clone(), id);
+        self.by_key.insert((hash, id));
         let until = deadline + self.limits.late;
         let (player, table) = (key.player.clone(), key.table.clone());
         let passed = Passed { ticket: Ticket(id), player, table, edge_in, deadline, until, signal };
@@ -281,7 +289,7 @@ impl<W: Clone + PartialEq> Desk<W> {
             wake: deadline,
         };
         self.wakes.insert((record.wake, id));
-        self.records.insert(id, record);
+        self.records.insert(id, Box::new(record));
         Decision::PassOn(passed)
     }
 
@@ -341,6 +349,12 @@ impl<W: Clone + PartialEq> Desk<W> {
         self.answers.pop_front()
     }
 
+    /// The record of a key.
+    fn find(&self, hash: u64, key: &Key) -> Option<u64> {
+        let mut candidates = self.by_key.range((hash, 0)..=(hash, u64::MAX)).map(|(_, id)| *id);
+        candidates.find(|id| self.records.get(id).is_some_and(|record| record.key == *key))
+    }
+
     /// No answer of the service will come: those who wait get `outcome`, and the key may be passed on again.
     fn end(&mut self, id: u64, outcome: Outcome) -> bool {
         let Some(record) = self.records.get(&id) else { return false };
@@ -394,7 +408,7 @@ impl<W: Clone + PartialEq> Desk<W> {
     /// Frees everything of a record.
     fn forget(&mut self, id: u64) {
         let Some(record) = self.records.remove(&id) else { return };
-        self.by_key.remove(&record.key);
+        self.by_key.remove(&(self.hasher.hash_one(&record.key), id));
         self.wakes.remove(&(record.wake, id));
         let Entry::Occupied(mut share) = self.shares.entry(record.key.player.clone()) else { return };
         match record.state {
@@ -423,6 +437,19 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn keys_of_one_hash_are_told_apart() {
+        let mut counter = Counter::new(|_| {});
+        let tickets = ["a", "b"].map(|key| counter.passes(1, "ann", key));
+        let key = |ticket: Ticket| counter.desk.records[&ticket.0].key.clone();
+        let keys = tickets.map(key);
+        counter.desk.by_key = tickets.iter().map(|ticket| (7, ticket.0)).collect();
+        let found = keys.each_ref().map(|key| counter.desk.find(7, key).map(Ticket));
+        assert_eq!(found, tickets.map(Some));
+        let other = Key { round: Id::new("other").unwrap(), ..keys[0].clone() };
+        assert_eq!((counter.desk.find(7, &other), counter.desk.find(8, &keys[0])), (None, None));
+    }
 
     struct Counter {
         desk: Desk<u32>,
