@@ -24,8 +24,8 @@ const RUN: usize = 32;
 
 /// A batch of a flush that has so much goes out before the flush goes on: some tenths of a millisecond, for which control, answers
 /// to bets among it, waits.
-const SLICE_MESSAGES: usize = 64;
-const SLICE_BYTES: usize = 384 * 1024;
+const SLICE_MESSAGES: usize = 32;
+const SLICE_BYTES: usize = 192 * 1024;
 
 /// Players whose state is loaded together.
 const TOUCHED: usize = 16;

@@ -90,10 +90,15 @@ impl Bettor {
         Self { interval, next: None, run: random(), count: 0, round, waiting: HashMap::new() }
     }
 
-    /// Bets from now on; the first time of all players is spread over the interval.
+    /// Bets from now on.
     pub fn begin(&mut self, now: Instant) {
-        let spread = random() % (self.interval.as_micros() as u64).max(1);
-        self.next = Some(now + Duration::from_micros(spread));
+        self.next = Some(now + self.wait());
+    }
+
+    /// For the next bet: the interval on average, and twice that at most. With a fixed one, each player's bets would meet the frames,
+    /// and each other, in the same way all the time, and what is measured would depend on the run.
+    fn wait(&self) -> Duration {
+        Duration::from_micros(1 + random() % (2 * self.interval.as_micros() as u64).max(1))
     }
 
     /// Bets no more.
@@ -140,7 +145,7 @@ impl Bettor {
     /// Bets, if it is time.
     pub fn handle_timeout(&mut self, now: Instant, channels: &mut Channels, tally: &mut BetTally) {
         while let Some(due) = self.next.filter(|due| *due <= now && channels.is_open()) {
-            self.next = Some(due + self.interval);
+            self.next = Some(due + self.wait());
             let (number, run) = (self.count, self.run);
             let round = &self.round;
             let text = format!(

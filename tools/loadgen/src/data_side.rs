@@ -221,7 +221,13 @@ mod tests {
             let mut table = Table::new(role, BETS_ALONE);
             let now = table.now;
             table.bettor().begin(now);
-            (0..10).for_each(|_| table.pass(Duration::from_millis(100)));
+            for n in 0..10 {
+                assert_eq!(table.tally.sent, n);
+                let due = table.bettor().poll_timeout().expect("it bets");
+                let wait = due - table.now;
+                assert!(!wait.is_zero() && wait <= Duration::from_millis(200), "{wait:?}");
+                table.pass(wait);
+            }
             table.bettor().stop();
             table.pass(Duration::from_secs(1));
             let (channel, came) = table.came_on(BETS);
@@ -250,7 +256,7 @@ mod tests {
         table.say(events.expect("it opens the channel"), r#"{"type":"round.open","roundId":"r-7","captureTs":1}"#);
         let now = table.now;
         table.bettor().begin(now);
-        table.pass(Duration::from_millis(100));
+        table.pass(Duration::from_millis(200));
         assert_eq!(table.came_on(BETS).1[0]["roundId"], "r-7");
     }
 

@@ -108,7 +108,8 @@ pub struct Options {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=1000))]
     pub feedback_ms: Option<u64>,
 
-    /// Bet signals that each player sends a second while it is measured, over data channels; each must have an outcome.
+    /// Bet signals that each player sends a second while it is measured, at random times, over data channels; each must have
+    /// an outcome.
     #[arg(long, default_value_t = 0.0, value_name = "RATE", value_parser = bets)]
     pub bets: f64,
 
