@@ -66,6 +66,16 @@ const RTCP_BATCHES_PER_TURN: usize = 16;
 const RTCP_MESSAGES: usize = 16;
 const RTCP_BYTES: usize = 2048;
 
+/// What players say, likewise: as many records as cost less than half a millisecond, of the size of a datagram.
+const DATA_MESSAGES: usize = 16;
+const DATA_BYTES: usize = 2048;
+
+/// Batches of it taken in a turn before all else is looked at again.
+const DATA_BATCHES_PER_TURN: usize = 4;
+
+/// Messages sent at once after which it is looked what players say meanwhile: with fewer, the turn is over soon.
+const LARGE_SLICE: usize = 16;
+
 /// How long RTCP is taken before all else is looked at again. Where a loss has all players of a table ask for packets, a
 /// batch can cost as much as a frame.
 const RTCP_SHARE: Duration = Duration::from_millis(1);
@@ -250,6 +260,7 @@ struct Turn {
     waiter: Waiter,
     arrivals: RecvBatch,
     rtcp: RecvBatch,
+    data: RecvBatch,
     lanes: [Lane; 2],
     departures: SendBatch,
     commands: mpsc::Receiver<Command>,
@@ -283,6 +294,7 @@ impl Turn {
             waiter,
             arrivals: RecvBatch::new(),
             rtcp: RecvBatch::with_capacity(RTCP_MESSAGES, RTCP_BYTES),
+            data: RecvBatch::with_capacity(DATA_MESSAGES, DATA_BYTES),
             lanes: RtcpLane::ALL.map(Lane::new),
             departures: Shard::send_batch(),
             commands: seat.commands,
@@ -324,6 +336,10 @@ impl Turn {
             self.take_answers(answer);
             if self.take_commands(first).is_break() {
                 return Ok(());
+            }
+            // Before all else: the end of a session comes after what was said in it.
+            if arrivals.data {
+                self.take_data(DATA_BATCHES_PER_TURN);
             }
             if arrivals.datagrams {
                 self.take_datagrams();
@@ -437,6 +453,22 @@ impl Turn {
             taken += 1;
         }
         taken
+    }
+
+    /// What players say over data channels. Bets go on to the desk at once.
+    fn take_data(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let more_waits = self.socket.recv_data(&mut self.data).unwrap_or(false);
+            let now = now();
+            for (source, datagram) in self.data.datagrams_mut() {
+                self.shard.handle_datagram(now, source, datagram);
+            }
+            self.shard.dropped(DropReason::Unrecognised, self.data.take_unusable());
+            self.say(now);
+            if !more_waits {
+                break;
+            }
+        }
     }
 
     fn take_datagrams(&mut self) {
@@ -579,6 +611,9 @@ impl Turn {
                 self.shard.handle_unsent(TransportAddress::udp(*destination));
             }
             self.shard.count_sent(sent.datagrams, sent.bytes, sent.runs, sent.dropped_buffer_full, sent.dropped_error);
+            if self.departures.messages().len() >= LARGE_SLICE {
+                self.take_data(1);
+            }
         }
     }
 

@@ -12,9 +12,9 @@
 
 mod addresses;
 mod dscp;
+mod lanes;
 mod process;
 mod receive;
-mod rtcp_lanes;
 mod send;
 mod sys;
 mod tcp;
@@ -27,9 +27,9 @@ mod tests;
 
 pub use addresses::host_addresses;
 pub use dscp::{Dscp, Markings};
+pub use lanes::RtcpLane;
 pub use process::{raise_open_file_limit, wake_promptly, yield_to_shards};
 pub use receive::RecvBatch;
-pub use rtcp_lanes::RtcpLane;
 pub use send::SendOutcome;
 pub use sys::thread_cpu_time;
 pub use tcp::frame;

@@ -193,7 +193,7 @@ fn send_each(to: &ShardSocket, datagrams: &[&[u8]]) {
 }
 
 #[test]
-fn rtcp_comes_apart_from_all_else_and_reports_from_requests() {
+fn rtcp_and_encrypted_records_come_apart_from_all_else_and_reports_from_requests() {
     for address in [SocketAddr::from(V4), SocketAddr::from(ANY)] {
         let mut to = bind(address);
         let others: [&[u8]; 9] =
@@ -203,12 +203,14 @@ fn rtcp_comes_apart_from_all_else_and_reports_from_requests() {
             [&[0x81, 205], &[0x81, 206], &[0x84, 206], &[0x81, 203], &[0x80, 200], &[0x8f, 192], &[0x8f, 223]];
         // Receiver reports of one and 15 streams, extended reports, transport-wide feedback with padding, REMB.
         let reports: [&[u8]; 5] = [&[0x81, 201], &[0x8f, 201], &[0x80, 207], &[0xaf, 205], &[0x8f, 206]];
-        for datagrams in [&others[..], &requests, &reports] {
+        // Application data of DTLS 1.2, and the unified headers of DTLS 1.3.
+        let data: [&[u8]; 4] = [&[23, 254], &[0x20], &[0x3f, 200], &[0x2c, 205]];
+        for datagrams in [&others[..], &requests, &reports, &data] {
             send_each(&to, datagrams);
         }
         let mut waiter = Waiter::new(&to, None).expect("descriptors");
         let arrivals = waiter.wait(LIMIT).expect("waits");
-        assert_eq!(arrivals, Arrivals { datagrams: true, rtcp: [true, true], ..Arrivals::default() });
+        assert_eq!(arrivals, Arrivals { datagrams: true, data: true, rtcp: [true, true], ..Arrivals::default() });
 
         let mut batch = RecvBatch::with_capacity(16, 64);
         to.recv_batch(&mut batch).expect("receives");
@@ -217,15 +219,23 @@ fn rtcp_comes_apart_from_all_else_and_reports_from_requests() {
         assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), requests);
         to.recv_rtcp(RtcpLane::Reports, &mut batch).expect("receives");
         assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), reports);
+        to.recv_data(&mut batch).expect("receives");
+        assert_eq!(batch.datagrams_mut().map(|(_, d)| &*d).collect::<Vec<_>>(), data);
+        assert_eq!(waiter.wait(Duration::ZERO).expect("waits"), Arrivals::default());
+        send_each(&to, &data);
+        for _ in 0..2 {
+            let data = Arrivals { data: true, ..Arrivals::default() };
+            assert_eq!(waiter.wait(LIMIT).expect("waits"), data, "until it is read");
+        }
     }
 }
 
 #[test]
-fn the_kernel_tells_rtcp_by_the_same_rule_as_we_do() {
+fn the_kernel_tells_rtcp_and_encrypted_records_by_the_same_rule_as_we_do() {
     let mut to = bind(V4);
     let mut batch = RecvBatch::with_capacity(64, 64);
-    let (mut rtcp, mut others) = (0, 0);
-    for first in [0, 3, 20, 63, 64, 127, 128, 129, 160, 191, 192, 255] {
+    let (mut rtcp, mut data, mut others) = (0, 0, 0);
+    for first in [0, 3, 20, 22, 23, 24, 31, 32, 63, 64, 127, 128, 129, 160, 191, 192, 255] {
         let datagrams: Vec<[u8; 2]> = (0..=255).map(|second| [first, second]).collect();
         send_each(&to, &datagrams.iter().map(|d| &d[..]).collect::<Vec<_>>());
         for lane in RtcpLane::ALL {
@@ -234,12 +244,16 @@ fn the_kernel_tells_rtcp_by_the_same_rule_as_we_do() {
                 rtcp += batch.len();
             }
         }
+        while to.recv_data(&mut batch).expect("receives") || !batch.is_empty() {
+            assert!(batch.datagrams_mut().all(|(_, d)| classify(d) == PacketKind::Dtls));
+            data += batch.len();
+        }
         while to.recv_batch(&mut batch).expect("receives") || !batch.is_empty() {
             assert!(batch.datagrams_mut().all(|(_, d)| classify(d) != PacketKind::Rtcp));
             others += batch.len();
         }
     }
-    assert_eq!((rtcp, others), (4 * 32, 12 * 256 - 4 * 32));
+    assert_eq!((rtcp, data, others), (4 * 32, 3 * 256, 14 * 256 - 4 * 32));
 }
 
 #[test]

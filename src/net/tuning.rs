@@ -28,7 +28,7 @@ pub const SETTINGS: [&str; 13] = [
     "gro",
     "busy_poll",
     "dscp",
-    "rtcp_socket",
+    "lanes",
 ];
 
 /// One thing that was looked at. Exported as `tableside_node_tuning_ok{setting}`.

@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
 use super::dscp::Markings;
+use super::lanes::{DATA_LANE, LANES, RtcpLane, share_port};
 use super::receive::RecvBatch;
-use super::rtcp_lanes::{RtcpLane, share_port};
 use super::send::{self, Piece, SendOutcome};
 use super::sys::{self, Outgoing, SendSlots};
 use super::tuning::{Setting, TuningReport};
@@ -40,16 +40,16 @@ impl Default for UdpOptions {
 /// A UDP port that receives and sends in batches and never waits; for that there is a [`Waiter`](super::Waiter). Belongs to
 /// one thread.
 ///
-/// What hurries and what does not come apart: RTCP is received by a method of its own, in two [lanes](RtcpLane), where the kernel
-/// can tell it.
+/// What hurries and what does not come apart: RTCP is received by a method of its own, in two [lanes](RtcpLane), and encrypted
+/// records of DTLS by another, where the kernel can tell them.
 ///
 /// Bound to `[::]` it also serves IPv4. Addresses go in and come out canonical: an IPv4 peer is an IPv4 address.
 ///
 /// Nothing here allocates after [`ShardSocket::bind`].
 pub struct ShardSocket {
     socket: Socket,
-    /// Get the RTCP, where the kernel can tell it apart.
-    lanes: Option<[Socket; 2]>,
+    /// Get the RTCP and what players say, where the kernel can tell it apart.
+    lanes: Option<[Socket; LANES]>,
     local: SocketAddr,
     markings: Markings,
     gso: bool,
@@ -73,7 +73,7 @@ impl ShardSocket {
             Ok(lanes) => (Some(lanes), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        report.push(Setting::applied("rtcp_socket", "apart", shared, "Linux 4.5 or later"));
+        report.push(Setting::applied("lanes", "apart", shared, "Linux 4.5 or later"));
         let socket = Self {
             socket,
             lanes,
@@ -122,6 +122,20 @@ impl ShardSocket {
     pub fn recv_rtcp(&mut self, lane: RtcpLane, batch: &mut RecvBatch) -> io::Result<bool> {
         batch.clear();
         self.lane(lane).map_or(Ok(false), |socket| batch.fill(socket))
+    }
+
+    /// The same for encrypted records of DTLS.
+    ///
+    /// # Errors
+    /// What the kernel says. The socket stays usable.
+    pub fn recv_data(&mut self, batch: &mut RecvBatch) -> io::Result<bool> {
+        batch.clear();
+        self.data_lane().map_or(Ok(false), |socket| batch.fill(socket))
+    }
+
+    /// The socket of encrypted records.
+    pub(super) fn data_lane(&self) -> Option<BorrowedFd<'_>> {
+        self.lanes.as_ref().map(|lanes| lanes[DATA_LANE].as_fd())
     }
 
     /// The socket of that RTCP.
@@ -195,14 +209,14 @@ fn open(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     }
 }
 
-/// The sockets of RTCP, beside `main`.
-fn open_lanes(main: &Socket, local: SocketAddr, options: &UdpOptions) -> io::Result<[Socket; 2]> {
+/// The sockets beside `main`.
+fn open_lanes(main: &Socket, local: SocketAddr, options: &UdpOptions) -> io::Result<[Socket; LANES]> {
     let open = || {
         let socket = open_family(local)?;
         size_buffer(socket.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.receive_buffer)?;
         io::Result::Ok(socket)
     };
-    let lanes = [open()?, open()?];
+    let lanes = [open()?, open()?, open()?];
     // Reports are read late, and a round trip ends when they came.
     sys::set_option(lanes[RtcpLane::Reports as usize].as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
     share_port(main, &lanes, local)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use super::rtcp_lanes::RtcpLane;
+use super::lanes::RtcpLane;
 use super::sys::{self, Epoll, Ready, Wanted};
 use super::tcp::IceTcp;
 use super::udp::ShardSocket;
@@ -15,14 +15,17 @@ use super::udp::ShardSocket;
 const DATAGRAMS: u64 = 0;
 const TCP: u64 = 1;
 const BELL: u64 = 2;
+const DATA: u64 = 3;
 /// And one more for each lane.
-const RTCP: u64 = 3;
+const RTCP: u64 = 4;
 
 /// Why a [`Waiter`] woke. Nothing of it where time ran out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrivals {
     /// For [`ShardSocket::recv_batch`].
     pub datagrams: bool,
+    /// For [`ShardSocket::recv_data`].
+    pub data: bool,
     /// For [`ShardSocket::recv_rtcp`], by lane. Said once for each [`Waiter::watch_rtcp`].
     pub rtcp: [bool; 2],
     /// For [`IceTcp::receive`].
@@ -50,6 +53,9 @@ impl Waiter {
     pub fn new(socket: &ShardSocket, tcp: Option<&IceTcp>) -> io::Result<Self> {
         let set = Epoll::new()?;
         set.add(socket.as_fd(), DATAGRAMS, Wanted::Reading)?;
+        if let Some(socket) = socket.data_lane() {
+            set.add(socket, DATA, Wanted::Reading)?;
+        }
         for lane in RtcpLane::ALL {
             if let Some(socket) = socket.lane(lane) {
                 set.add(socket, token(lane), Wanted::ReadingOnce)?;
@@ -60,7 +66,7 @@ impl Waiter {
         }
         let bell = Bell(sys::event()?);
         set.add(bell.0.as_fd(), BELL, Wanted::Reading)?;
-        Ok(Self { set, bell: Arc::new(bell), ready: Vec::with_capacity(5) })
+        Ok(Self { set, bell: Arc::new(bell), ready: Vec::with_capacity(6) })
     }
 
     /// Wakes the thread from anywhere, also when it is just about to sleep.
@@ -78,6 +84,7 @@ impl Waiter {
         for ready in &self.ready {
             match ready.token {
                 DATAGRAMS => arrivals.datagrams = true,
+                DATA => arrivals.data = true,
                 TCP => arrivals.tcp = true,
                 BELL => {
                     arrivals.rung = true;

@@ -82,6 +82,10 @@ pub struct Shard {
     /// Tracks with something to send, in the order in which they got it.
     pub(super) ready: VecDeque<(TableId, TrackId)>,
     pub(super) flush: Option<Flush>,
+    /// There was something to send, and there may be more.
+    pub(super) is_sending: bool,
+    /// Sessions that their peers ended meanwhile: a flush goes through lists that they are in.
+    pub(super) ended_meanwhile: Vec<(SlotKey, EndCause)>,
     /// When the first of the tracks goes on that wait: for the rest of a frame, or for its next piece.
     pub(super) held_until: Option<Instant>,
     pub(super) catching_up: Vec<u32>,
@@ -164,6 +168,8 @@ impl Shard {
             report: ShardReport::default(),
             ready: VecDeque::new(),
             flush: None,
+            is_sending: false,
+            ended_meanwhile: Vec::new(),
             held_until: None,
             catching_up: Vec::new(),
             catch_up_due: None,
@@ -507,10 +513,21 @@ impl Shard {
         }
     }
 
+    /// Whoever was ended by its peer while there was something to send.
+    pub(super) fn remove_ended(&mut self, now: Instant) {
+        while let Some((key, cause)) = self.ended_meanwhile.pop() {
+            if self.session_mut(key).is_some() {
+                self.remove_session(now, key.slot, cause);
+            }
+        }
+    }
+
     fn handle_dtls(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
         let session = self.sessions[slot as usize].session.as_mut().ok_or(DropReason::UnknownSource)?;
-        if session.endpoint.is_keyed() {
+        // Nor does a player come into the midst of a flush, or its second step before the first.
+        let joins = !session.endpoint.is_connected() || session.steps_waiting > 0;
+        if session.endpoint.is_keyed() && !(self.is_sending && joins) {
             self.take_dtls(now, slot, source, datagram)
         } else {
             self.handshakes.defer(session, source, datagram)
@@ -543,7 +560,10 @@ impl Shard {
                         CloseCause::ConsentExpired => EndCause::ConsentExpired,
                         CloseCause::SetupTimeout => EndCause::SetupTimeout,
                     };
-                    return self.remove_session(now, slot, cause);
+                    if !self.is_sending {
+                        return self.remove_session(now, slot, cause);
+                    }
+                    self.ended_meanwhile.extend(self.key_of(slot).map(|key| (key, cause)));
                 }
             }
         }

@@ -173,8 +173,18 @@ impl Shard {
     ///
     /// Late packets go first and nothing is sealed between their arrival and their flush, so that a player's cursor
     /// still says what the player got when they arrived: this is what keeps a nonce from being used twice. Before it is
-    /// `false`, nothing may be handed to the shard but answers to bets, by which no session ends and no packet comes.
+    /// `false`, nothing may be handed to the shard but answers to bets, by which no session ends and no packet comes, and
+    /// datagrams of DTLS, whose sessions begin and end afterwards.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
+        self.is_sending = self.fill(now, batch);
+        if !self.is_sending {
+            self.remove_ended(now);
+        }
+        self.is_sending
+    }
+
+    /// `false` when nothing is left.
+    fn fill(&mut self, now: Instant, batch: &mut SendBatch) -> bool {
         batch.clear();
         if self.control.take(batch) {
             return true;

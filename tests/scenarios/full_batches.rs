@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tableside::fanout::{MAX_DATAGRAM, SendBatch, TrafficClass};
-use tableside::shard::EndCause;
+use tableside::rtc::TransportAddress;
+use tableside::shard::{EndCause, Role};
 
 use crate::world::{Dealer, Dice, Side, VIDEO_SSRC, World};
 
@@ -91,6 +92,55 @@ fn control_goes_out_in_the_midst_of_a_frame() {
         rest += batch.messages().len();
     }
     assert_eq!(first + rest, PLAYERS - 1, "all but who has left");
+}
+
+/// DTLS is read between the slices of a frame: who says goodbye there costs nobody a part of it, wherever he is in the list of players,
+/// and is gone afterwards.
+#[test]
+fn who_leaves_in_the_midst_of_a_frame_leaves_after_it() {
+    const PLAYERS: usize = 150;
+    for leaver in [0, 20, PLAYERS - 1] {
+        let mut world = World::new(1);
+        let (now, table) = (world.now, world.table.clone());
+        world.shards[0].add_local_publisher(now, &table, Dealer::media());
+        let players: Vec<usize> = (0..PLAYERS).map(|_| world.add_player(0)).collect();
+        world.connect_all();
+        let mut dealer = Dealer::new(2, 1000);
+        for keyframe in [true, false] {
+            for packet in dealer.next_frame(keyframe) {
+                world.shards[0].handle_local(world.now, table.id, packet);
+            }
+            if keyframe {
+                world.run(FRAME);
+            }
+        }
+        let peer = &mut world.peers[players[leaver]];
+        peer.close();
+        let goodbye = peer.take_outgoing();
+        assert!(!goodbye.is_empty());
+        let mut batch = SendBatch::with_capacity(512 * 1024, 512);
+        assert!(world.shards[0].poll_transmit(world.now, &mut batch));
+        let mut to = vec![];
+        let mut note = |batch: &SendBatch| {
+            let video = batch.messages().iter().filter(|message| message.class == TrafficClass::Video);
+            to.extend(video.map(|message| message.destination));
+        };
+        note(&batch);
+        for mut datagram in goodbye {
+            world.shards[0].handle_datagram(world.now, TransportAddress::udp(datagram.from), &mut datagram.bytes);
+        }
+        assert_eq!(world.report(0).sessions[Role::Player as usize], PLAYERS as u64, "it is in the lists");
+        while world.shards[0].poll_transmit(world.now, &mut batch) {
+            note(&batch);
+        }
+        let mut expected: Vec<_> = players.iter().map(|player| world.peers[*player].address).collect();
+        if leaver == PLAYERS - 1 {
+            expected.pop();
+        }
+        assert!(to == expected, "each who is there its frame, once");
+        assert_eq!(world.report(0).sessions[Role::Player as usize], PLAYERS as u64 - 1);
+        assert_eq!(world.report(0).ended[Role::Player as usize][EndCause::PeerClosed as usize], 1);
+    }
 }
 
 /// What comes late comes to everybody, also where it does not fit into one batch.
