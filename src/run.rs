@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::audit;
-use crate::config::{Config, TlsFiles};
+use crate::config::{Config, Media, TlsFiles};
 use crate::demo;
 use crate::fleet::Node;
 use crate::gatekeeper::Gatekeeper;
@@ -40,16 +40,17 @@ const OTHER_FILES: u64 = 512;
 pub fn gateway(mut config: Config) -> anyhow::Result<()> {
     telemetry::init_logs(&config.log).context("cannot set up logs")?;
     fit_open_files(&mut config);
+    let cores = divide_cores(&mut config.media)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // A flood of requests may slow down the answers to them, never the media.
     runtime.on_thread_start(|| drop(net::yield_to_shards()));
     let runtime = runtime.enable_all().build().context("cannot start threads")?;
-    let outcome = runtime.block_on(serve(Arc::new(config)));
+    let outcome = runtime.block_on(serve(Arc::new(config), cores));
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
+async fn serve(config: Arc<Config>, shard_cores: Vec<usize>) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let public = bind(config.http.listen, "[http] listen", "--http").await?;
     let admin = bind(config.admin.listen, "[admin] listen", "--admin").await?;
@@ -57,7 +58,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
 
     let name = audit::node_name(&config.audit);
     let (tracer, exporter) = Exporter::start(&config.traces, &config.log, &name).context("cannot send traces")?;
-    let node = Node::start(&config, &tracer).await.context("cannot start the media plane")?;
+    let node = Node::start_on(&shard_cores, &config, &tracer).await.context("cannot start the media plane")?;
     let metrics = Arc::new(Metrics::new(&config, node.ports().len()));
     warn_of_tuning(node.tuning());
     metrics.set_tuning(node.tuning().to_vec());
@@ -143,6 +144,28 @@ fn fit_open_files(config: &mut Config) {
         warn!(wanted, room, limit, "http.max_connections is lowered: raise the limit of open files (ulimit -Hn)");
         config.http.max_connections = room;
     }
+}
+
+/// The cores of pinned shards. This thread, and all that it starts, keep to the others; the number of shards is settled.
+fn divide_cores(media: &mut Media) -> anyhow::Result<Vec<usize>> {
+    if !media.pin_shards {
+        return Ok(Vec::new());
+    }
+    let mut shards = net::allowed_cores().context("cannot tell which cores there are")?;
+    let wanted = if media.shards == 0 { shards.len().saturating_sub(1) } else { media.shards };
+    if wanted == 0 || wanted >= shards.len() {
+        let (shards, cores) = (wanted.max(1), shards.len());
+        bail!(
+            "media.pin_shards: {shards} shards with a core each need {} cores, and this process may use {cores} \
+             (set fewer shards, or pin_shards to false)",
+            shards + 1
+        );
+    }
+    let others = shards.split_off(wanted);
+    net::keep_to(&others).context("cannot keep off the shards' cores")?;
+    media.shards = wanted;
+    info!(?shards, ?others, "each shard has a core of its own");
+    Ok(shards)
 }
 
 async fn bind(address: SocketAddr, key: &str, option: &str) -> anyhow::Result<TcpListener> {

@@ -4,6 +4,7 @@
 
 mod ports;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use ports::free_ports;
 use rcgen::generate_simple_self_signed;
@@ -165,6 +166,66 @@ fn the_demo_says_where_it_is_and_ends_when_told() {
     demo.signal("-HUP");
     demo.signal("-TERM");
     assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+}
+
+/// The threads of a process by name, and the cores that each may run on.
+fn threads_and_cores(process: u32) -> Vec<(String, String)> {
+    let of = |thread: std::io::Result<fs::DirEntry>| {
+        // A thread may have ended since the directory was read.
+        let status = fs::read_to_string(thread.unwrap().path().join("status")).ok()?;
+        let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        Some((value("Name:"), value("Cpus_allowed_list:")))
+    };
+    fs::read_dir(format!("/proc/{process}/task")).unwrap().filter_map(of).collect()
+}
+
+#[test]
+fn pinned_shards_have_cores_of_their_own_and_all_else_keeps_off_them() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let config = |shards: usize| {
+        let first_port = free_ports(shards as u16);
+        Files::new(&format!(
+            "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[media]\nshards = {shards}\n\
+             first_port = {first_port}\npin_shards = true\n{AUTH}[bet_service]\nkind = \"embedded\"\n"
+        ))
+    };
+    let files = config(cores);
+    let output = run(&["gateway", "--config", &files.config()]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("need {} cores, and this process may use {cores}", cores + 1)), "{said}");
+    if cores == 1 {
+        return;
+    }
+
+    let shards = cores - 1;
+    let files = config(shards);
+    let mut command = tableside(&["gateway", "--config", &files.config()]);
+    let mut gateway = Node(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(gateway.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("listening")));
+    // A thread gets its name when it begins to run.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (pinned, others) = loop {
+        let (pinned, others): (BTreeSet<_>, BTreeSet<_>) =
+            threads_and_cores(gateway.0.id()).into_iter().partition(|(name, _)| name.starts_with("shard-"));
+        if others.iter().any(|(name, _)| name == "bets") {
+            break (pinned, others);
+        }
+        assert!(Instant::now() < deadline, "no desk in {others:?}");
+        std::thread::yield_now();
+    };
+    assert_eq!(pinned.len(), shards, "{pinned:?}");
+    let places: BTreeSet<&str> = pinned.iter().map(|(_, place)| &**place).collect();
+    assert!(places.len() == shards && places.iter().all(|place| place.parse::<u32>().is_ok()), "{pinned:?}");
+    let rest: BTreeSet<&str> = others.iter().map(|(_, place)| &**place).collect();
+    assert!(rest.len() == 1 && rest.is_disjoint(&places), "{others:?} beside {pinned:?}");
+    for thread in ["tableside", "tokio-rt-worker"] {
+        assert!(others.iter().any(|(name, _)| name == thread), "{thread} in {others:?}");
+    }
+    gateway.signal("-TERM");
+    lines.for_each(drop);
+    assert_eq!(gateway.0.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -34,8 +34,10 @@ pub struct Media {
     pub listen: IpAddr,
     /// UDP port of the first shard; each further one takes the next port.
     pub first_port: u16,
-    /// How many shards; 0 for one per core.
+    /// How many shards; 0 for one per core, of pinned ones for one fewer.
     pub shards: usize,
+    /// Whether each shard has a core for itself.
+    pub pin_shards: bool,
     /// Addresses to put in candidates, best first; empty for those of the host.
     pub announce: Vec<IpAddr>,
     /// SO_RCVBUF of a shard's socket, in bytes.
@@ -58,6 +60,7 @@ impl Default for Media {
             listen: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             first_port: 7000,
             shards: 0,
+            pin_shards: false,
             announce: Vec::new(),
             receive_buffer_bytes: 8 << 20,
             send_buffer_bytes: 8 << 20,

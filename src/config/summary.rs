@@ -19,14 +19,13 @@ impl fmt::Display for Summary<'_> {
             None => writeln!(f, "  public URL   from each request's Host header")?,
         }
         writeln!(f, "  admin HTTP   {}", admin.listen)?;
-        match media.shards {
-            0 => writeln!(
-                f,
-                "  media        UDP on {} from port {}, one shard per core",
-                media.listen, media.first_port
-            )?,
-            n => writeln!(f, "  media        UDP on {} from port {}, {n} shards", media.listen, media.first_port)?,
-        }
+        let shards = match (media.shards, media.pin_shards) {
+            (0, false) => "one shard per core".to_owned(),
+            (0, true) => "a core for each shard and one for all else".to_owned(),
+            (n, false) => format!("{n} shards"),
+            (n, true) => format!("{n} shards with a core each"),
+        };
+        writeln!(f, "  media        UDP on {} from port {}, {shards}", media.listen, media.first_port)?;
         let core = match sessions.max_shard_utilisation_percent {
             100.. => String::new(),
             percent => format!(" and while it uses at most {percent} % of its core"),

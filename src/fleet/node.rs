@@ -145,7 +145,15 @@ impl Node {
     /// # Errors
     /// See [`StartError`]: ports in use, no addresses, a file of `[bet_service]` that cannot be used.
     pub async fn start(config: &Config, tracer: &Tracer) -> Result<Self, StartError> {
-        Self::start_with(config, connect_configured(config, tracer.clone())?, tracer).await
+        Self::start_on(&[], config, tracer).await
+    }
+
+    /// The same, each shard on one of `cores`; those beyond them, or all without any, where the kernel wants.
+    ///
+    /// # Errors
+    /// As [`Node::start`], and a core that a shard may not run on.
+    pub async fn start_on(cores: &[usize], config: &Config, tracer: &Tracer) -> Result<Self, StartError> {
+        Self::begin(cores, config, connect_configured(config, tracer.clone())?, tracer).await
     }
 
     /// Starts the shards; bets go to `bet_service`. Where there is none, they are refused.
@@ -153,6 +161,15 @@ impl Node {
     /// # Errors
     /// See [`StartError`]: ports in use, no addresses.
     pub async fn start_with(config: &Config, bet_service: Option<Link>, tracer: &Tracer) -> Result<Self, StartError> {
+        Self::begin(&[], config, bet_service, tracer).await
+    }
+
+    async fn begin(
+        cores: &[usize],
+        config: &Config,
+        bet_service: Option<Link>,
+        tracer: &Tracer,
+    ) -> Result<Self, StartError> {
         let identity = Arc::new(DtlsIdentity::generate()?);
         let addresses = announced(config)?;
         let options = udp_options(config);
@@ -186,6 +203,7 @@ impl Node {
                     replay_bits_per_second: REPLAY_BITS_PER_SECOND,
                     epoch,
                 },
+                core: cores.get(n).copied(),
                 address,
                 options: options.clone(),
                 tcp: tcp_options(config),

@@ -12,7 +12,7 @@ use crate::bets::{Announcement, Answer, Arrival, PlayerId, Refused};
 use crate::config::MaxLayer;
 use crate::fanout::SendBatch;
 use crate::net::{
-    IceTcp, RecvBatch, RtcpLane, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, thread_cpu_time,
+    IceTcp, RecvBatch, RtcpLane, ShardSocket, TcpOptions, TuningReport, UdpOptions, Waiter, keep_to, thread_cpu_time,
     wake_promptly,
 };
 use crate::rtc::TransportAddress;
@@ -149,6 +149,8 @@ pub(super) struct ShardHandle {
 /// What a shard's thread needs to run.
 pub(super) struct Seat {
     pub(super) config: ShardConfig,
+    /// That it keeps to.
+    pub(super) core: Option<usize>,
     pub(super) address: SocketAddr,
     pub(super) options: UdpOptions,
     /// Without it there is no ICE-TCP.
@@ -188,6 +190,9 @@ pub(super) async fn start(seat: Seat) -> io::Result<(SocketAddr, TuningReport)> 
     thread::Builder::new().name(format!("shard-{}", seat.config.id.0)).spawn(move || {
         // Where that cannot be, everything works, and later under load.
         let _ = wake_promptly();
+        if let Some((core, error)) = seat.core.and_then(|core| Some((core, keep_to(&[core]).err()?))) {
+            return drop(bound.send(Err(io::Error::new(error.kind(), format!("core {core}: {error}")))));
+        }
         match bind(&seat) {
             Ok((socket, tcp, waiter, tuning)) => {
                 let _ = bound.send(Ok((socket.local_address(), tuning)));
@@ -668,6 +673,7 @@ mod tests {
     fn turn() -> Turn {
         let seat = Seat {
             config: shard_config(now(), LIMIT),
+            core: None,
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             options: UdpOptions::default(),
             tcp: Some(TcpOptions::default()),

@@ -28,7 +28,7 @@ mod tests;
 pub use addresses::host_addresses;
 pub use dscp::{Dscp, Markings};
 pub use lanes::RtcpLane;
-pub use process::{raise_open_file_limit, wake_promptly, yield_to_shards};
+pub use process::{allowed_cores, keep_to, raise_open_file_limit, wake_promptly, yield_to_shards};
 pub use receive::RecvBatch;
 pub use send::SendOutcome;
 pub use sys::thread_cpu_time;

@@ -48,6 +48,39 @@ fn nice() -> libc::c_int {
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
+/// The cores that the calling thread may run on, in ascending order.
+///
+/// # Errors
+/// The kernel does not say, as where there are more than 1024.
+pub fn allowed_cores() -> io::Result<Vec<usize>> {
+    // SAFETY: a mask of plain bits, of which 0 is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is of the size that is given and lives through the call. Process 0 is the calling thread (sched_setaffinity(2)).
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the set has so many bits.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect())
+}
+
+/// Keeps the calling thread, and threads that it starts from now on, to these cores.
+///
+/// # Errors
+/// The thread may run on none of them.
+pub fn keep_to(cores: &[usize]) -> io::Result<()> {
+    // SAFETY: a mask of plain bits, of which 0 is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for core in cores.iter().filter(|core| **core < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the set has so many bits.
+        unsafe { libc::CPU_SET(*core, &mut set) };
+    }
+    // SAFETY: as above; the kernel only reads it.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How long a thread that is prompt runs before it is another one's turn, where there are not enough cores, in nanoseconds.
 const SLICE: u64 = 100_000;
 
@@ -102,6 +135,24 @@ mod tests {
         assert_eq!(nice, before.max(NICE));
         // Before Linux 6.12 there is none to be asked for.
         assert_eq!(slice, if knows_slices { SLICE } else { 0 });
+    }
+
+    #[test]
+    fn a_thread_and_those_that_it_starts_keep_to_their_cores() {
+        let all = allowed_cores().expect("sched_getaffinity");
+        assert_eq!(all.len(), std::thread::available_parallelism().expect("cores").get());
+        let last = *all.last().expect("a core");
+        let (own, inherited) = std::thread::spawn(move || {
+            keep_to(&[last]).expect("sched_setaffinity");
+            let inherited = std::thread::spawn(allowed_cores).join().expect("the thread");
+            (allowed_cores().expect("sched_getaffinity"), inherited.expect("sched_getaffinity"))
+        })
+        .join()
+        .expect("the thread");
+        assert_eq!((own, inherited), (vec![last], vec![last]));
+        assert_eq!(allowed_cores().expect("sched_getaffinity"), all);
+        let error = keep_to(&[1023]).expect_err("not there");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
