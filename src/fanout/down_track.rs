@@ -7,7 +7,7 @@ use crate::rtc::srtp::RtpSealer;
 use super::layout::{LaidOut, MAX_DATAGRAM};
 use super::send_batch::{SendBatch, TrafficClass};
 use super::shift::{Numbers, Shift};
-use super::thinned::{ALL_TEMPORAL_LAYERS, Fate, Thinned};
+use super::thinned::{Fate, Highest, Lacked, Thinned};
 
 /// Where a player's first sequence number may lie: below 2¹⁵ at rollover counter 0, so that a loss around an early wrap
 /// cannot leave the receiver one rollover behind (RFC 3711 §3.3.1).
@@ -70,7 +70,7 @@ struct Altered {
 struct Newest {
     /// Its layer's timestamp.
     timestamp: u32,
-    /// It ended its frame.
+    /// It ended its picture, as the player has that.
     marker: bool,
 }
 
@@ -125,7 +125,7 @@ impl DownTrack {
         if let Some(newest) = self.newest {
             let before = self.shift().map(|shift| *shift.numbers()).unwrap_or_default();
             // Also where `last` was left out itself: the player has had the picture before.
-            let left_out = self.thinned().map_or(0, Thinned::frames);
+            let left_out = self.thinned().map_or(0, Thinned::pictures);
             let numbers = last.map(|last| Numbers::following(codec, last, &before.without(left_out), first));
             let numbers = numbers.unwrap_or_default();
             let (at, newest) = (self.timestamp(at), self.timestamp(newest.timestamp));
@@ -137,10 +137,10 @@ impl DownTrack {
         self.count_pictures(codec);
     }
 
-    /// Gives the player the temporal layers up to `highest` from where that may change on: fewer from the next frame, more from the
-    /// next frame that lets in who has fewer ([`PayloadFacts::climb`](crate::media::PayloadFacts::climb)).
-    pub fn thin(&mut self, codec: Codec, highest: u8) {
-        if self.highest_temporal_layer() == highest {
+    /// Gives the player the layers up to `highest` from where that may change on: fewer from the next picture, more from the next frame
+    /// that lets in who has fewer ([`PayloadFacts`](crate::media::PayloadFacts)).
+    pub fn thin(&mut self, codec: Codec, highest: Highest) {
+        if self.highest() == highest {
             return;
         }
         let (cursor, newest) = (self.cursor.unwrap_or(0), self.newest_timestamp());
@@ -149,14 +149,14 @@ impl DownTrack {
         self.count_pictures(codec);
     }
 
-    /// The highest temporal layer that the player is to get; [`ALL_TEMPORAL_LAYERS`] if it gets all.
-    pub fn highest_temporal_layer(&self) -> u8 {
-        self.thinned().map_or(ALL_TEMPORAL_LAYERS, Thinned::wanted)
+    /// The highest layers that the player is to get.
+    pub fn highest(&self) -> Highest {
+        self.thinned().map_or(Highest::ALL, Thinned::wanted)
     }
 
-    /// Whether it lacks temporal layers that it is to get, as no frame has let it in yet.
-    pub fn is_climbing(&self) -> bool {
-        self.thinned().is_some_and(Thinned::is_climbing)
+    /// What it lacks of the layers that it is to get, as no frame has let it in yet.
+    pub fn lacks(&self) -> Option<Lacked> {
+        self.thinned().and_then(Thinned::lacks)
     }
 
     /// A receiver of VP8 waits for picture ids that are missing: of a thinned player they are looked at.
@@ -209,7 +209,7 @@ impl DownTrack {
     }
 
     /// Seals the packet at the cursor, unless it is to be left out, and moves on. A packet the cursor has passed is refused.
-    /// Returns whether it begins a frame that is left out.
+    /// Returns whether it begins a picture of which nothing is given.
     pub fn send_next(
         &mut self,
         packet: &Packet,
@@ -226,11 +226,15 @@ impl DownTrack {
             self.begin_line(packet);
         }
         self.cursor = Some(packet.index + 1);
-        if let Some(thinned) = self.altered.as_mut().and_then(|altered| altered.thinned.as_mut())
-            && let Fate::LeftOut { begins_frame } = thinned.decide(packet)
-        {
-            self.newest = Some(Newest { timestamp: packet.timestamp, marker: packet.marker });
-            return begins_frame;
+        let mut marker = packet.marker;
+        if let Some(thinned) = self.altered.as_mut().and_then(|altered| altered.thinned.as_mut()) {
+            match thinned.decide(packet) {
+                Fate::Given { ends_picture } => marker = ends_picture,
+                Fate::LeftOut { begins_picture, is_over } => {
+                    self.newest = Some(Newest { timestamp: packet.timestamp, marker: is_over });
+                    return begins_picture;
+                }
+            }
         }
         if let Some(number) = self.number_of(packet) {
             self.next_line = number + 1;
@@ -238,7 +242,7 @@ impl DownTrack {
         if let Some(shift) = self.altered.as_mut().and_then(|altered| altered.shift.as_mut()) {
             shift.go_on(packet.timestamp);
         }
-        self.newest = Some(Newest { timestamp: packet.timestamp, marker: packet.marker });
+        self.newest = Some(Newest { timestamp: packet.timestamp, marker });
         self.seal(packet, laid_out, transport_number, egress, batch);
         false
     }
@@ -247,7 +251,7 @@ impl DownTrack {
         self.line = Some(Line { epoch: first.epoch, first_index: first.index, first_number: self.next_line });
         let Some(altered) = &mut self.altered else { return };
         // Who is to get all again has nothing left out from here on.
-        altered.thinned.take_if(|thinned| thinned.wanted() == ALL_TEMPORAL_LAYERS);
+        altered.thinned.take_if(|thinned| thinned.wanted() == Highest::ALL);
         if let Some(thinned) = &mut altered.thinned {
             thinned.begin(first);
         }
@@ -280,8 +284,8 @@ impl DownTrack {
         batch: &mut SendBatch,
     ) {
         let Some(number) = self.number_of(packet) else { return };
-        let Some((payload, left_out)) = self.content(packet, laid_out.payload_offset) else { return };
-        let shift = self.altered.as_ref().and_then(|altered| altered.shift.as_ref());
+        let Some(content) = self.content(packet, laid_out.payload_offset) else { return };
+        let (payload, altered) = (content.payload, self.altered.as_deref());
         self.packets_sent = self.packets_sent.wrapping_add(1);
         self.octets_sent = self.octets_sent.wrapping_add(payload.len() as u32);
         batch.push(destination, self.traffic, MAX_DATAGRAM, |out| {
@@ -293,9 +297,9 @@ impl DownTrack {
                 *transport_number = transport_number.wrapping_add(1);
             }
             let rollover = (number >> 16) as u32;
-            match shift {
+            match altered {
                 None => sealer.seal(rollover, out, len, payload, laid_out.padding),
-                Some(shift) => seal_shifted(shift, sealer, (rollover, len, laid_out), out, (payload, left_out)),
+                Some(altered) => altered.seal(sealer, (rollover, len, laid_out), out, &content),
             }
         });
     }
@@ -306,9 +310,9 @@ impl DownTrack {
         is_hollow.is_none_or(|hollow| hollow == Some(false)) && self.number_of(packet).is_some()
     }
 
-    /// Whether the packet at `index` was left out, as far as that is known.
-    pub fn has_left_out(&self, index: u64) -> bool {
-        self.thinned().is_some_and(|thinned| thinned.has_left_out(index))
+    /// Whether all of the picture of the packet at `index` was left out, as far as that is known.
+    pub fn has_left_out_picture(&self, index: u64) -> bool {
+        self.thinned().is_some_and(|thinned| thinned.has_left_out_picture(index))
     }
 
     /// Whether the player takes repetitions.
@@ -328,9 +332,8 @@ impl DownTrack {
     ) -> bool {
         let (Some(rtx), Some(original)) = (self.rtx, self.number_of(packet)) else { return false };
         self.give_late(packet);
-        let Some((first, left_out)) = self.content(packet, laid_out.payload_offset) else { return false };
-        let number = self.next_rtx_number;
-        let shift = self.altered.as_ref().and_then(|altered| altered.shift.as_ref());
+        let Some(content) = self.content(packet, laid_out.payload_offset) else { return false };
+        let (number, altered) = (self.next_rtx_number, self.altered.as_deref());
         self.next_rtx_number += 1;
         batch.push(destination, self.traffic, MAX_DATAGRAM + 2, |out| {
             let len = laid_out.header.len();
@@ -344,15 +347,13 @@ impl DownTrack {
                 out[at..at + 2].copy_from_slice(&transport_number.to_be_bytes());
                 *transport_number = transport_number.wrapping_add(1);
             }
-            if let Some(shift) = shift {
-                shift.apply(out, laid_out.descriptor);
-            }
             let mut payload = [0; 2 + MAX_PAYLOAD];
-            let payload_len = 2 + first.len();
+            let payload_len = 2 + content.payload.len();
             payload[..2].copy_from_slice(&(original as u16).to_be_bytes());
-            payload[2..payload_len].copy_from_slice(first);
-            if let Some(shift) = shift {
-                shift.apply_to_payload(&mut payload[2..payload_len], left_out);
+            payload[2..payload_len].copy_from_slice(content.payload);
+            if let Some(altered) = altered {
+                altered.apply(out, laid_out.descriptor, &content);
+                altered.apply_to_payload(&mut payload[2..payload_len], &content);
             }
             sealer.seal((number >> 16) as u32, out, len, &payload[..payload_len], &[])
         });
@@ -397,34 +398,63 @@ impl DownTrack {
         }
     }
 
-    /// What goes out under a packet's number: what it carries from `offset` on, or nothing; and how many frames were left out before
-    /// it. `None` if that is not known any more.
-    fn content<'p>(&self, packet: &'p Packet, offset: usize) -> Option<(&'p [u8], u64)> {
+    /// What goes out under a packet's number: what it carries from `offset` on, or nothing. `None` if that is not known any more.
+    fn content<'p>(&self, packet: &'p Packet, offset: usize) -> Option<Content<'p>> {
         let payload = &packet.payload()[offset..];
-        let Some(thinned) = self.thinned() else { return Some((payload, 0)) };
-        let is_hollow = thinned.is_hollow(packet)?;
-        Some((if is_hollow { &[] } else { payload }, thinned.frames_before(packet.index)))
+        let Some(thinned) = self.thinned() else {
+            return Some(Content { payload, left_out: 0, marker: packet.marker });
+        };
+        let left_out = thinned.pictures_before(packet.index);
+        Some(match thinned.is_hollow(packet)? {
+            true => Content { payload: &[], left_out, marker: false },
+            false => Content { payload, left_out, marker: thinned.ends_picture(packet) },
+        })
     }
 }
 
-/// Out of the way of the many whose packets go out as they are.
-#[inline(never)]
-fn seal_shifted(
-    shift: &Shift,
-    sealer: &RtpSealer,
-    (rollover, header_len, laid_out): (u32, usize, LaidOut<'_>),
-    out: &mut [u8],
-    (payload, left_out): (&[u8], u64),
-) -> usize {
-    shift.apply(out, laid_out.descriptor);
-    if !shift.changes_payload() {
-        return sealer.seal(rollover, out, header_len, payload, laid_out.padding);
+/// What goes out under a number.
+#[derive(Clone, Copy, Debug)]
+struct Content<'p> {
+    payload: &'p [u8],
+    /// How many pictures were left out before it.
+    left_out: u64,
+    marker: bool,
+}
+
+impl Altered {
+    /// Out of the way of the many whose packets go out as they are.
+    #[inline(never)]
+    fn seal(
+        &self,
+        sealer: &RtpSealer,
+        (rollover, header_len, laid_out): (u32, usize, LaidOut<'_>),
+        out: &mut [u8],
+        content: &Content<'_>,
+    ) -> usize {
+        self.apply(out, laid_out.descriptor, content);
+        if !self.shift.as_ref().is_some_and(Shift::changes_payload) {
+            return sealer.seal(rollover, out, header_len, content.payload, laid_out.padding);
+        }
+        let mut copy = [0; MAX_PAYLOAD];
+        let copy = &mut copy[..content.payload.len()];
+        copy.copy_from_slice(content.payload);
+        self.apply_to_payload(copy, content);
+        sealer.seal(rollover, out, header_len, copy, laid_out.padding)
     }
-    let mut copy = [0; MAX_PAYLOAD];
-    let copy = &mut copy[..payload.len()];
-    copy.copy_from_slice(payload);
-    shift.apply_to_payload(copy, left_out);
-    sealer.seal(rollover, out, header_len, copy, laid_out.padding)
+
+    /// Writes into a header what it says otherwise than the layer's. Before the seal, which protects it.
+    fn apply(&self, header: &mut [u8], descriptor: u8, content: &Content<'_>) {
+        header[1] = header[1] & 0x7f | u8::from(content.marker) << 7;
+        if let Some(shift) = &self.shift {
+            shift.apply(header, descriptor);
+        }
+    }
+
+    fn apply_to_payload(&self, payload: &mut [u8], content: &Content<'_>) {
+        if let Some(shift) = &self.shift {
+            shift.apply_to_payload(payload, content.left_out);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -20,4 +20,4 @@ pub use bandwidth::{Bandwidth, Estimate, ProbeOutcome, Usage};
 pub use down_track::{DownTrack, Rtx};
 pub use layout::{HeaderClass, Layout, MAX_DATAGRAM, Stamps};
 pub use send_batch::{MAX_SEGMENTS, Message, SendBatch, TrafficClass};
-pub use thinned::ALL_TEMPORAL_LAYERS;
+pub use thinned::{ALL_SPATIAL_LAYERS, ALL_TEMPORAL_LAYERS, Highest, Lacked};

@@ -51,6 +51,11 @@ impl Codec {
         }
     }
 
+    /// Whether one stream can have several spatial layers.
+    pub const fn has_spatial_layers(self) -> bool {
+        matches!(self, Codec::Vp9 | Codec::Av1)
+    }
+
     /// The encoding name of `a=rtpmap`, compared without regard to case (RFC 8866 §6.6).
     pub const fn encoding_name(self) -> &'static str {
         match self {
@@ -90,8 +95,13 @@ pub struct PayloadFacts {
     pub temporal_layer: Option<u8>,
     /// The spatial layer, where the payload names one (VP9 SID, AV1 `spatial_id`).
     pub spatial_layer: Option<u8>,
+    /// The last packet of its layer frame, where that is told from the end of the picture (VP9 E, and dependency descriptors).
+    pub ends_layer_frame: bool,
     /// From this frame on a receiver may have temporal layers that it was not given before. A keyframe is one such for all.
     pub climb: Option<Climb>,
+    /// From this frame on a receiver that was given it may have spatial layers that it was not given before, with all temporal
+    /// layers that it has: a bit for each highest layer that it may go up to. A keyframe is such for all.
+    pub spatial_switch: u8,
     /// The payload is RED (RFC 2198), and this is its newest block.
     pub primary: Option<PrimaryBlock>,
 }
@@ -101,9 +111,24 @@ pub struct PayloadFacts {
 pub struct Climb {
     /// For whoever has had the layers up to this one.
     pub needs: u8,
-    /// These can be decoded from this frame on, this frame included.
-    pub reaches: u8,
+    /// These can be decoded from this frame on, this frame included: for each highest spatial layer that a receiver may have.
+    pub reaches: [Option<u8>; SPATIAL_LAYERS],
 }
+
+impl Climb {
+    /// Whatever spatial layers the receiver has.
+    pub const fn of(needs: u8, reaches: u8) -> Self {
+        Self { needs, reaches: [Some(reaches); SPATIAL_LAYERS] }
+    }
+
+    /// What a receiver reaches that has the spatial layers up to this one.
+    pub fn reaches_with(&self, spatial: u8) -> Option<u8> {
+        self.reaches[usize::from(spatial).min(SPATIAL_LAYERS - 1)]
+    }
+}
+
+/// Spatial layers that are told apart; higher ones count as the last. AV1 has no more, nor has anybody who encodes VP9.
+pub const SPATIAL_LAYERS: usize = 4;
 
 /// Reads `payload`, a clear RTP payload without padding, as one of `codec`. Any bytes are allowed.
 pub fn facts(codec: Codec, payload: &[u8]) -> PayloadFacts {

@@ -3,7 +3,7 @@
 //! A structure comes with the first packet of a coded video sequence: templates, of which each frame names one. Of that is
 //! read which layers a frame is of, and whether it lets in who lacked some of them.
 
-use super::codec::{Climb, PayloadFacts};
+use super::codec::{Climb, PayloadFacts, SPATIAL_LAYERS};
 
 /// Appendix A: template ids have six bits, and decode targets are counted in five.
 const MOST_TEMPLATES: usize = 64;
@@ -30,8 +30,12 @@ pub struct Described {
     pub temporal_layer: u8,
     /// `FrameSpatialId`
     pub spatial_layer: u8,
+    /// `end_of_frame`: "MUST be set to 1 for the final RTP packet of a frame", more of the same temporal unit may follow.
+    pub ends_layer_frame: bool,
     /// See [`PayloadFacts::climb`].
     pub climb: Option<Climb>,
+    /// See [`PayloadFacts::spatial_switch`].
+    pub spatial_switch: u8,
 }
 
 impl Described {
@@ -40,7 +44,9 @@ impl Described {
         PayloadFacts {
             temporal_layer: Some(self.temporal_layer),
             spatial_layer: Some(self.spatial_layer),
+            ends_layer_frame: self.ends_layer_frame,
             climb: self.climb,
+            spatial_switch: self.spatial_switch,
             ..facts
         }
     }
@@ -72,8 +78,9 @@ struct Structure {
     targets: u8,
     templates: [Template; MOST_TEMPLATES],
     count: u8,
-    /// Of each decode target: its temporal layer, if all spatial layers are in it.
-    whole_targets: [Option<u8>; MOST_TARGETS],
+    /// The spatial and temporal layer of each decode target.
+    layers: [(u8, u8); MOST_TARGETS],
+    max_spatial: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,7 +120,7 @@ impl DescriptorReader {
         self.is_over |= std::mem::replace(&mut self.epoch, epoch) != epoch;
         let mut bits = Bits::new(value);
         // mandatory_descriptor_fields: start_of_frame, end_of_frame, frame_dependency_template_id, frame_number
-        bits.take(2)?;
+        let ends_layer_frame = bits.take(2)? & 1 == 1;
         let template_id = bits.take(6)? as u8;
         let number = bits.take(16)? as u16;
         // "if (sz > 3)": extended_descriptor_fields
@@ -139,7 +146,8 @@ impl DescriptorReader {
         if has(flag::ACTIVE_TARGETS) {
             bits.take(u32::from(known.structure.targets))?;
         }
-        known.frame(&mut bits, template_id, number, has(flag::CUSTOM_INDICATIONS), has(flag::CUSTOM_REFERENCES))
+        let custom = (has(flag::CUSTOM_INDICATIONS), has(flag::CUSTOM_REFERENCES));
+        Some(Described { ends_layer_frame, ..known.frame(&mut bits, template_id, number, custom)? })
     }
 }
 
@@ -158,8 +166,7 @@ impl Known {
         bits: &mut Bits<'_>,
         template_id: u8,
         number: u16,
-        custom_indications: bool,
-        custom_references: bool,
+        (custom_indications, custom_references): (bool, bool),
     ) -> Option<Described> {
         let structure = &self.structure;
         let index = usize::from((template_id + MOST_TEMPLATES as u8 - structure.id_offset) % MOST_TEMPLATES as u8);
@@ -174,7 +181,9 @@ impl Known {
         Some(Described {
             temporal_layer: template.temporal,
             spatial_layer: template.spatial,
+            ends_layer_frame: false,
             climb: self.climb(&template, number),
+            spatial_switch: self.structure.spatial_switch(&template),
         })
     }
 
@@ -183,9 +192,8 @@ impl Known {
     ///
     /// It is decodable for who has its layer, or, if it refers to the base layer alone, for everybody.
     fn climb(&self, template: &Template, number: u16) -> Option<Climb> {
-        let targets = self.structure.whole_targets.iter().enumerate();
-        let switched = targets.filter(|(at, _)| template.indications >> (2 * at) & 3 == SWITCH);
-        let reaches = switched.filter_map(|(_, temporal)| *temporal).max()?;
+        let reaches = self.structure.reached(template);
+        reaches.iter().flatten().next()?;
         let references = &template.references;
         let is_base = |distance: &u16| {
             let referred = number.wrapping_sub(*distance);
@@ -197,6 +205,33 @@ impl Known {
 }
 
 impl Structure {
+    /// The decode targets whose highest spatial layer is this one, each with its temporal layer and what the frame is to it. Above
+    /// all that there are, those of the highest.
+    fn targets_of(&self, spatial: u8, template: &Template) -> impl Iterator<Item = (u8, u64)> {
+        let layers = self.layers[..usize::from(self.targets)].iter().enumerate();
+        let (spatial, indications) = (spatial.min(self.max_spatial), template.indications);
+        layers
+            .filter(move |(_, layers)| layers.0 == spatial)
+            .map(move |(at, layers)| (layers.1, indications >> (2 * at) & 3))
+    }
+
+    /// The highest temporal layer that the frame is a switch to, by the highest spatial layer.
+    fn reached(&self, template: &Template) -> [Option<u8>; SPATIAL_LAYERS] {
+        std::array::from_fn(|spatial| {
+            let targets = self.targets_of(spatial as u8, template);
+            targets.filter(|(_, indication)| *indication == SWITCH).map(|(temporal, _)| temporal).max()
+        })
+    }
+
+    /// The spatial layers to all of whose decode targets the frame is a switch: whoever has the frame can go up to them.
+    fn spatial_switch(&self, template: &Template) -> u8 {
+        let is_switch = |spatial: &u8| {
+            let mut targets = self.targets_of(*spatial, template).peekable();
+            targets.peek().is_some() && targets.all(|(_, indication)| indication == SWITCH)
+        };
+        (0..u8::BITS as u8).filter(is_switch).fold(0, |switch, spatial| switch | 1 << spatial)
+    }
+
     fn read(bits: &mut Bits<'_>) -> Option<Self> {
         let id_offset = bits.take(6)? as u8;
         let targets = bits.take(5)? as u8 + 1;
@@ -219,13 +254,13 @@ impl Structure {
             }
         }
         // decode_target_layers: a target has the highest layers of the frames that are in it.
-        let mut whole_targets = [None; MOST_TARGETS];
-        for (at, whole) in whole_targets.iter_mut().enumerate().take(usize::from(targets)) {
+        let mut layers = [(0, 0); MOST_TARGETS];
+        for (at, layers) in layers.iter_mut().enumerate().take(usize::from(targets)) {
             let within = || used.iter().filter(|template| template.indications >> (2 * at) & 3 != NOT_PRESENT);
-            let is_whole = within().map(|template| template.spatial).max() == Some(max_spatial);
-            *whole = within().map(|template| template.temporal).max().filter(|_| is_whole);
+            let highest = |of: fn(&Template) -> u8| within().map(of).max().unwrap_or(0);
+            *layers = (highest(|template| template.spatial), highest(|template| template.temporal));
         }
-        Some(Self { id_offset, targets, templates, count: count as u8, whole_targets })
+        Some(Self { id_offset, targets, templates, count: count as u8, layers, max_spatial })
     }
 }
 
@@ -431,7 +466,8 @@ mod tests {
 
     fn read(reader: &mut DescriptorReader, value: &[u8]) -> (u8, u8, Option<(u8, u8)>) {
         let read = reader.read(1, value).expect("well-formed");
-        (read.temporal_layer, read.spatial_layer, read.climb.map(|climb| (climb.needs, climb.reaches)))
+        let whole = |climb: Climb| Some((climb.needs, climb.reaches_with(u8::MAX)?));
+        (read.temporal_layer, read.spatial_layer, read.climb.and_then(whole))
     }
 
     #[test]
@@ -476,12 +512,61 @@ mod tests {
     }
 
     #[test]
-    fn only_targets_with_all_spatial_layers_count() {
+    fn targets_count_for_who_has_their_spatial_layers() {
         let mut reader = DescriptorReader::default();
         let key = with_structure(&L2T2, 0, 0, 10, 0, true).bytes();
         assert_eq!(read(&mut reader, &key), (0, 0, Some((0, 1))));
-        assert_eq!(read(&mut reader, &plain(2, 11)), (0, 1, Some((0, 1))));
+        let upper = reader.read(1, &plain(2, 11)).expect("well-formed");
+        assert_eq!(upper.climb, Some(Climb { needs: 0, reaches: [None, Some(1), Some(1), Some(1)] }));
         assert_eq!(read(&mut reader, &plain(1, 12)), (1, 0, None));
+    }
+
+    /// The structures of Chromium's encoders, in part: what each frame lets who has it go up to.
+    #[test]
+    fn a_frame_lets_into_spatial_layers_if_it_is_a_switch_to_all_of_their_targets() {
+        // Each layer refers to the one below: only the key picture lets up.
+        const L3T1: [Row; 6] = [
+            ((0, 0), "SSS", &[]),
+            ((0, 0), "SRR", &[3]),
+            ((1, 0), "-SS", &[1]),
+            ((1, 0), "-SR", &[3, 1]),
+            ((2, 0), "--S", &[1]),
+            ((2, 0), "--S", &[3, 1]),
+        ];
+        // To the one below in key pictures alone.
+        const L2T2_KEY: [Row; 6] = [
+            ((0, 0), "SSSS", &[]),
+            ((0, 0), "SS--", &[4]),
+            ((0, 1), "-D--", &[2]),
+            ((1, 0), "--SS", &[1]),
+            ((1, 0), "--SS", &[4]),
+            ((1, 1), "---D", &[2]),
+        ];
+        // To none: simulcast in one stream.
+        const S2T1: [Row; 4] = [((0, 0), "S-", &[]), ((0, 0), "S-", &[2]), ((1, 0), "-S", &[]), ((1, 0), "-S", &[2])];
+        // The upper layer begins anew at each frame, and so does who lacked it.
+        const REFRESHED: [Row; 2] = [((0, 0), "SS", &[2]), ((1, 0), "-S", &[1])];
+        let above = |highest: u8| u8::MAX << highest;
+        for (rows, switches) in [
+            (&L3T1[..], &[above(0), 1, above(1), 2, above(2), above(2)][..]),
+            (&L2T2_KEY, &[above(0), 1, 0, above(1), above(1), 0]),
+            (&S2T1, &[1, 1, above(1), above(1)]),
+            (&REFRESHED, &[above(0), above(1)]),
+        ] {
+            for (template, switch) in switches.iter().enumerate() {
+                let value = with_structure(rows, 0, template as u64, 10, 0, false).bytes();
+                let read = DescriptorReader::default().read(1, &value).expect("well-formed");
+                assert_eq!(read.spatial_switch, *switch, "{:?}", rows[template]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_frame_is_read_from_each_descriptor() {
+        let mut reader = DescriptorReader::default();
+        read(&mut reader, &with_structure(&L2T2, 0, 0, 10, 0, true).bytes());
+        let ends = |first: u8| reader.clone().read(1, &[first | 2, 0, 11]).map(|read| read.ends_layer_frame);
+        assert_eq!([0x80, 0x00, 0x40, 0xc0].map(ends), [false, false, true, true].map(Some));
     }
 
     #[test]
@@ -544,7 +629,8 @@ mod tests {
             for value in values {
                 if let Some(described) = reader.read(0, &value) {
                     prop_assert!(described.temporal_layer <= MAX_TEMPORAL_ID && described.spatial_layer <= MAX_SPATIAL_ID);
-                    prop_assert!(described.climb.is_none_or(|climb| climb.needs <= 7 && climb.reaches <= 7));
+                    let reaches = described.climb.into_iter().flat_map(|climb| climb.reaches).flatten();
+                    prop_assert!(described.climb.is_none_or(|climb| climb.needs <= 7) && reaches.max() <= Some(MAX_TEMPORAL_ID));
                 }
             }
         }

@@ -36,7 +36,7 @@ mod timeline;
 mod vp8;
 mod vp9;
 
-pub use codec::{Climb, Codec, MediaKind, PayloadFacts, facts};
+pub use codec::{Climb, Codec, MediaKind, PayloadFacts, SPATIAL_LAYERS, facts};
 pub use dependency_descriptor::{DescriptorNumbers, MAX_DESCRIPTOR};
 pub use dependency_structure::{Described, DescriptorReader};
 pub use extension::{AbsCaptureTime, AbsSendTime, Extensions, PlayoutDelay};

@@ -46,7 +46,7 @@ impl Layer {
     /// What Y says of the base layer itself is not believed.
     fn climb(self) -> Option<Climb> {
         let needs = self.id.checked_sub(1).filter(|_| self.is_sync)?;
-        Some(Climb { needs, reaches: self.id })
+        Some(Climb::of(needs, self.id))
     }
 }
 
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn a_sync_frame_lets_in_who_has_the_layer_below() {
         let climb = |layer: u8| facts(&[0x90, 0x20, layer, 0x51]).climb;
-        assert_eq!(climb(0x60), Some(Climb { needs: 0, reaches: 1 }));
-        assert_eq!(climb(0xa0), Some(Climb { needs: 1, reaches: 2 }));
+        assert_eq!(climb(0x60), Some(Climb::of(0, 1)));
+        assert_eq!(climb(0xa0), Some(Climb::of(1, 2)));
         assert_eq!([climb(0x40), climb(0x80)], [None; 2], "without Y");
         assert_eq!(climb(0x20), None, "the base layer");
         assert_eq!(facts(&[0x90, 0x10, 0x60, 0x51]).climb, None, "a key index alone");

@@ -15,6 +15,8 @@ mod flag {
     pub const FLEXIBLE: u8 = 0x10;
     /// B: the first packet of a layer frame.
     pub const BEGINS: u8 = 0x08;
+    /// E: "MUST be set to 1 for the final RTP packet of a VP9 frame", which is one of the layer frames of a picture.
+    pub const ENDS: u8 = 0x04;
     /// V: a scalability structure follows.
     pub const STRUCTURE: u8 = 0x02;
 }
@@ -69,9 +71,11 @@ fn read(payload: &[u8]) -> Option<PayloadFacts> {
         keyframe,
         temporal_layer: layers.map(|layers| layers.temporal),
         spatial_layer: layers.map(|layers| layers.spatial),
-        climb: layers
-            .filter(|layers| layers.switches_up)
-            .map(|layers| Climb { needs: layers.temporal, reaches: HIGHEST_LAYER }),
+        ends_layer_frame: has(flag::ENDS),
+        climb: layers.filter(|layers| layers.switches_up).map(|layers| Climb::of(layers.temporal, HIGHEST_LAYER)),
+        // A layer frame of which P is 0 lets in who has the layer below (RFC 9628 §4.2), but comes behind the packet that has
+        // ended the picture for a player without it. So of pictures that are no key pictures that is not made use of.
+        spatial_switch: 0,
         primary: None,
     })
 }
@@ -199,6 +203,15 @@ mod tests {
         assert!(independent.starts_frame, "the layer below may have been dropped by the encoder");
     }
 
+    /// E says where a layer frame ends, whichever of the picture's it is.
+    #[test]
+    fn the_end_of_a_layer_frame_is_told_from_that_of_the_picture() {
+        for spatial in 0..3 {
+            let ends = |bounds: u8| facts(&[0xb0 | bounds, 0x05, spatial << 1, KEY]).ends_layer_frame;
+            assert_eq!([0x08, 0x00, 0x04, 0x0c].map(ends), [false, false, true, true], "B, neither, E, both");
+        }
+    }
+
     #[test]
     fn flexible_references_and_temporal_layers() {
         // I P L F B, TID 2, two references.
@@ -211,8 +224,8 @@ mod tests {
     #[test]
     fn a_switching_up_point_lets_in_who_has_its_layer() {
         let climb = |indices: u8| facts(&[0xa8, 0x05, indices, 0x07, INTER]).climb;
-        assert_eq!(climb(0x10), Some(Climb { needs: 0, reaches: 7 }));
-        assert_eq!(climb(0x30), Some(Climb { needs: 1, reaches: 7 }));
+        assert_eq!(climb(0x10), Some(Climb::of(0, 7)));
+        assert_eq!(climb(0x30), Some(Climb::of(1, 7)));
         assert_eq!([climb(0x00), climb(0x40)], [None; 2]);
     }
 

@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::fanout::{ALL_TEMPORAL_LAYERS, Bandwidth, ProbeOutcome, Usage};
+use crate::fanout::{Bandwidth, Lacked, ProbeOutcome, Usage};
 use crate::rtc::rtcp::TwccFeedback;
 
 use super::points::{Choice, OperatingPoint};
@@ -235,11 +235,12 @@ impl Adaptation {
     ) -> bool {
         let Some(estimate) = self.bandwidth.estimate(now).filter(|_| self.is_overused(now)) else { return true };
         let takes = position(points, current).map_or(0, |at| takes(&points[at]));
-        // Who gets fewer temporal layers has no keyframe to come: each frame waits for what is missing of those before it, and the
-        // queue can do so for a while.
-        let room = match current.temporal {
-            ALL_TEMPORAL_LAYERS => estimate.bits_per_second,
-            _ => estimate.bits_per_second.saturating_mul(CAME_THROUGH) / 100,
+        // Who gets fewer spatial or temporal layers has no keyframe to come: each frame waits for what is missing of those before it,
+        // and the queue can do so for a while.
+        let whole = points.iter().find(|point| point.choice.layer == current.layer);
+        let room = match whole.is_none_or(|whole| whole.choice == current) {
+            true => estimate.bits_per_second,
+            false => estimate.bits_per_second.saturating_mul(CAME_THROUGH) / 100,
         };
         let left = room.saturating_sub(takes).max(takes / LEAST_FOR_REPAIRS);
         let elapsed = now.saturating_duration_since(self.repairs_earned).min(REPAIR_BURST);
@@ -281,22 +282,25 @@ impl Adaptation {
         Some(now + rest)
     }
 
-    /// Whether the player still lacks temporal layers that were taken up for it: until it gets them, nothing is known
-    /// of them. Returns whether a keyframe is to be asked for, as no other frame lets it in. Asked before each
+    /// Whether the player still lacks layers that were taken up for it: until it gets them, nothing is known of them. Returns whether a
+    /// keyframe is to be asked for, as no other frame lets it in: hardly any does to spatial layers. Asked before each
     /// [`Adaptation::decide`].
-    pub(super) fn climbs(&mut self, now: Instant, is_climbing: bool) -> bool {
-        if !is_climbing {
+    pub(super) fn climbs(&mut self, now: Instant, lacked: Option<Lacked>) -> bool {
+        let Some(lacked) = lacked else {
             self.climbing_since = None;
             return false;
-        }
+        };
         self.rose = self.rose.map(|_| now);
         self.next_probe = self.next_probe.max(now + NEXT_WAIT);
-        let since = *self.climbing_since.get_or_insert(now);
-        let is_long = now >= since + CLIMB;
-        if is_long {
+        let is_due = match self.climbing_since {
+            Some(since) => now >= since + CLIMB,
+            None => lacked == Lacked::SpatialLayers,
+        };
+        if is_due {
             self.climbing_since = Some(now);
         }
-        is_long
+        self.climbing_since.get_or_insert(now);
+        is_due
     }
 
     /// Packets were sent at once, with the transport-wide numbers from `first` to before `next`; `bytes` of UDP payload in all.
@@ -367,11 +371,13 @@ fn best_within(points: &[OperatingPoint], bits_per_second: u64) -> Option<Choice
     points.iter().find(|point| fits(point, bits_per_second)).or(points.last()).map(|point| point.choice)
 }
 
-/// Where what is sent now stands. Temporal layers come and go with what the publisher does: if just this is no point any more,
-/// the least one with all that it has.
+/// Where what is sent now stands. Spatial and temporal layers come and go with what the publisher does: if just this is no point any
+/// more, the least one with all that it has.
 fn position(points: &[OperatingPoint], current: Choice) -> Option<usize> {
-    let has_all =
-        |point: &OperatingPoint| point.choice.layer == current.layer && point.choice.temporal >= current.temporal;
+    let has_all = |point: &OperatingPoint| {
+        let (highest, had) = (point.choice.highest, current.highest);
+        point.choice.layer == current.layer && highest.spatial >= had.spatial && highest.temporal >= had.temporal
+    };
     points.iter().rposition(has_all).or_else(|| points.iter().rposition(|point| point.choice.layer == current.layer))
 }
 
@@ -380,13 +386,14 @@ mod tests {
     use super::*;
 
     use super::super::message::LayerIndex;
+    use crate::fanout::Highest;
 
     const SMALL: Choice = whole(0);
     const MIDDLE: Choice = whole(1);
     const LARGE: Choice = whole(2);
 
     const fn whole(layer: usize) -> Choice {
-        Choice { layer: LayerIndex(layer), temporal: ALL_TEMPORAL_LAYERS }
+        Choice::all(LayerIndex(layer))
     }
 
     const fn point(choice: Choice, bits_per_second: u64) -> OperatingPoint {
@@ -469,7 +476,7 @@ mod tests {
 
     #[test]
     fn temporal_layers_go_first_and_come_back_last() {
-        let half = Choice { temporal: 1, ..LARGE };
+        let half = Choice { highest: Highest::temporal(1), ..LARGE };
         let points = [OFFERS[0], point(half, 1_200_000), OFFERS[1], OFFERS[2]];
         let mut player = Player::new(Padding::Impossible);
         assert_eq!(player.says(&points, 1_500_000), half);
@@ -482,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_temporal_layer_that_comes_no_more_is_nobodys_limit() {
-        let half = Choice { temporal: 1, ..LARGE };
+        let half = Choice { highest: Highest::temporal(1), ..LARGE };
         let mut player = Player::new(Padding::Impossible);
         player.says(&[OFFERS[0], point(half, 1_200_000), OFFERS[1]], 1_500_000);
         assert_eq!(player.layer, half);
@@ -491,7 +498,7 @@ mod tests {
 
     #[test]
     fn all_of_a_layer_is_not_given_where_a_part_of_it_is_no_point_any_more() {
-        let half = Choice { temporal: 1, ..LARGE };
+        let half = Choice { highest: Highest::temporal(1), ..LARGE };
         let mut player = Player::new(Padding::Possible);
         assert_eq!(player.says(&[OFFERS[0], point(half, 1_200_000), OFFERS[1]], 1_500_000), half);
         // What arrives is known, and the path is calm.
@@ -503,19 +510,19 @@ mod tests {
     #[test]
     fn what_was_taken_up_counts_from_when_it_is_given() {
         let mut player = Player::new(Padding::Impossible);
-        let half = Choice { temporal: 1, ..LARGE };
+        let half = Choice { highest: Highest::temporal(1), ..LARGE };
         let points = [OFFERS[0], point(half, 1_200_000)];
         assert_eq!(player.says(&points, 1_500_000), half);
         while player.says(&points, 5_000_000) != LARGE {}
         let mut asked = 0;
         for _ in 0..30 {
-            asked += usize::from(player.adaptation.climbs(player.now, true));
+            asked += usize::from(player.adaptation.climbs(player.now, Some(Lacked::TemporalLayers)));
             player.says(&points, 5_000_000);
             assert!(player.adaptation.is_limited, "it has not had it yet");
         }
         assert_eq!(asked, 9, "every three seconds, but not at once");
         for _ in 0..12 {
-            assert!(!player.adaptation.climbs(player.now, false));
+            assert!(!player.adaptation.climbs(player.now, None));
             player.says(&points, 5_000_000);
         }
         assert!(!player.adaptation.is_limited);

@@ -3,9 +3,10 @@
 //! Pure: the layers of a publisher in, points to choose from and counts of what was offered out. A highest layer is a place
 //! in the order of all of them, whether they come or not: who may have the two least ones is not given the third while one
 //! of the two is silent. It is looked at where the layers change and where a player's is chosen, never at a packet to a
-//! player.
+//! player. Of a publisher of one encoding, it is a place in the order of that one's spatial layers.
 
 use crate::config::MaxLayer;
+use crate::fanout::ALL_SPATIAL_LAYERS;
 use crate::qos::Offered;
 
 use super::message::{LayerIndex, LayerOffer};
@@ -21,20 +22,24 @@ pub(super) struct Bounds {
     all: Vec<Bound>,
     /// All layers of the publisher, from the least to the best. Empty before anything is known of them.
     order: Vec<LayerIndex>,
+    /// A layer of theirs may have several spatial layers.
+    has_spatial: bool,
 }
 
 /// What there is up to a highest layer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bound {
     highest: Option<MaxLayer>,
     best: LayerIndex,
     points: Points,
+    /// The highest spatial layer of a player's layer.
+    spatial: u8,
     offered: Offered,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { all: vec![Bound::default()], order: Vec::new() }
+        Self { all: vec![Bound::of(None)], order: Vec::new(), has_spatial: false }
     }
 }
 
@@ -46,8 +51,8 @@ impl Bounds {
         let known = self.all.iter().position(|bound| bound.highest == highest);
         let at = known.unwrap_or(self.all.len());
         if known.is_none() {
-            let mut bound = Bound { highest, ..Bound::default() };
-            bound.take(offers, &self.order);
+            let mut bound = Bound::of(highest);
+            bound.take(offers, &self.order, self.has_spatial);
             self.all.push(bound);
         }
         BoundId(at as u8)
@@ -59,8 +64,14 @@ impl Bounds {
         let is_new = self.order != order;
         self.order.clear();
         self.order.extend_from_slice(order);
-        self.all.iter_mut().for_each(|bound| bound.take(offers, order));
+        let has_spatial = self.has_spatial;
+        self.all.iter_mut().for_each(|bound| bound.take(offers, order, has_spatial));
         is_new
+    }
+
+    /// Whether the layers of the publisher may have several spatial layers each, by their codec.
+    pub(super) fn expect_spatial_layers(&mut self, may_have: bool) {
+        self.has_spatial = may_have;
     }
 
     /// Nothing comes any more, and what comes next is another publication's.
@@ -84,6 +95,11 @@ impl Bounds {
         self.bound(id).allows(&self.order, layer)
     }
 
+    /// The highest spatial layer that a player of this bound may have of its layer.
+    pub(super) fn highest_spatial(&self, id: BoundId) -> u8 {
+        self.bound(id).spatial
+    }
+
     /// Whether there is more than one layer for a player of this bound, when all come.
     pub(super) fn has_several(&self, id: BoundId) -> bool {
         self.bound(id).within(&self.order).len() > 1
@@ -95,9 +111,10 @@ impl Bounds {
     }
 
     /// A packet of a layer came, and maybe the first of a frame.
-    pub(super) fn count(&mut self, layer: LayerIndex, bytes: usize, begins_frame: bool) {
+    pub(super) fn count(&mut self, layer: LayerIndex, spatial: Option<u8>, bytes: usize, begins_frame: bool) {
         for bound in self.all.iter_mut().filter(|bound| bound.best == layer) {
-            bound.offered.bytes += bytes as u64;
+            let is_above = spatial > Some(bound.spatial);
+            bound.offered.bytes += if is_above { 0 } else { bytes as u64 };
             bound.offered.frames += u64::from(begins_frame);
         }
     }
@@ -113,12 +130,20 @@ impl Bounds {
 }
 
 impl Bound {
-    fn take(&mut self, offers: &[LayerOffer], order: &[LayerIndex]) {
+    fn of(highest: Option<MaxLayer>) -> Self {
+        let (best, points, offered) = (LayerIndex::default(), Points::default(), Offered::default());
+        Self { highest, best, points, spatial: ALL_SPATIAL_LAYERS, offered }
+    }
+
+    fn take(&mut self, offers: &[LayerOffer], order: &[LayerIndex], has_spatial: bool) {
+        let is_place = has_spatial && order.len() == 1;
+        let place = self.highest.filter(|_| is_place).map(|highest| highest.place() as u8);
+        self.spatial = place.unwrap_or(ALL_SPATIAL_LAYERS);
         let allowed = offers.iter().filter(|offer| self.allows(order, offer.layer));
         let allowed: Vec<LayerOffer> = allowed.copied().collect();
         let awaited = self.within(order).last().copied().unwrap_or_default();
         self.best = allowed.first().map_or(awaited, |offer| offer.layer);
-        self.points = Points::of(&allowed, &self.points);
+        self.points = Points::of(&allowed, self.spatial, &self.points);
     }
 
     fn allows(&self, order: &[LayerIndex], layer: LayerIndex) -> bool {
@@ -136,7 +161,7 @@ impl Bound {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::message::TemporalShares;
+    use super::super::message::{LayerShares, TemporalShares};
     use super::*;
     use crate::fanout::ALL_TEMPORAL_LAYERS;
     use crate::media::Codec;
@@ -150,13 +175,13 @@ mod tests {
         LayerOffer {
             layer: LayerIndex(layer),
             bits_per_second: base,
-            temporal: TemporalShares([base / 2, base / 2, 0, 0]),
+            shares: LayerShares::of_one(TemporalShares([base / 2, base / 2, 0, 0])),
         }
     }
 
     fn listed(bounds: &Bounds, id: BoundId) -> Vec<(usize, u8)> {
         let points = bounds.points(id).for_class(Codec::Vp8, &class());
-        points.iter().map(|point| (point.choice.layer.0, point.choice.temporal)).collect()
+        points.iter().map(|point| (point.choice.layer.0, point.choice.highest.temporal)).collect()
     }
 
     const ALL: u8 = ALL_TEMPORAL_LAYERS;
@@ -189,16 +214,38 @@ mod tests {
         let (none, least) = (bounds.of(None, &[]), bounds.of(MaxLayer::new(0), &[]));
         bounds.take(&[offer(0), offer(2)], &ORDER);
         for frame in 0..60 {
-            bounds.count(LayerIndex(0), 1000, true);
+            bounds.count(LayerIndex(0), None, 1000, true);
             if frame % 2 == 0 {
-                bounds.count(LayerIndex(2), 100, true);
+                bounds.count(LayerIndex(2), None, 100, true);
             }
         }
         assert_eq!(bounds.offered(none), Offered { frames: 60, bytes: 60_000 });
         assert_eq!(bounds.offered(least), Offered { frames: 30, bytes: 3000 });
         bounds.take(&[offer(0)], &ORDER);
-        bounds.count(LayerIndex(0), 1000, true);
+        bounds.count(LayerIndex(0), None, 1000, true);
         assert_eq!(bounds.offered(least).frames, 30, "nothing, while nothing comes that it may have");
+    }
+
+    #[test]
+    fn of_the_only_encoding_spatial_layers_are_counted() {
+        let mut bounds = Bounds::default();
+        let (none, least) = (bounds.of(None, &[]), bounds.of(MaxLayer::new(0), &[]));
+        let highest = |bounds: &Bounds| [none, least].map(|id| bounds.highest_spatial(id));
+        bounds.take(&[offer(0)], &ORDER[2..]);
+        assert_eq!(highest(&bounds), [ALL, ALL], "of a codec without any");
+        bounds.expect_spatial_layers(true);
+        bounds.take(&[offer(0)], &ORDER[2..]);
+        assert_eq!(highest(&bounds), [ALL, 0]);
+        let late = bounds.of(MaxLayer::new(1), &[offer(0)]);
+        assert_eq!(bounds.highest_spatial(late), 1);
+        for spatial in 0..3 {
+            bounds.count(LayerIndex(0), Some(spatial), 100, spatial == 0);
+        }
+        let offered = [none, late, least].map(|id| bounds.offered(id));
+        assert_eq!(offered, [300, 200, 100].map(|bytes| Offered { frames: 1, bytes }));
+        assert!(bounds.allows(least, LayerIndex(0)) && !bounds.has_several(none));
+        bounds.take(&[offer(0), offer(2)], &ORDER);
+        assert_eq!(highest(&bounds), [ALL, ALL], "layers of a simulcast are");
     }
 
     #[test]

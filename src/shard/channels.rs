@@ -362,7 +362,7 @@ mod tests {
             for n in 0..6 {
                 table.play();
                 for _ in 0..120 {
-                    table.shard.table(&spec).bounds.count(LayerIndex(1), 2000, true);
+                    table.shard.table(&spec).bounds.count(LayerIndex(1), None, 2000, true);
                 }
                 table.says(0, 60 * n);
             }

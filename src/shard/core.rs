@@ -673,7 +673,11 @@ impl Shard {
                 .filter(|_| stream.feedback.nack && kind == MediaKind::Video)
                 .map(|payload_type| Rtx { payload_type, ssrc: rtx_ssrc });
             match kind {
-                MediaKind::Video => player.video = Some(DownTrack::new(class, TrafficClass::Video, rtx, seed)),
+                MediaKind::Video => {
+                    let mut down = DownTrack::new(class, TrafficClass::Video, rtx, seed);
+                    down.thin(stream.codec, table.best_for(class, bound).highest);
+                    player.video = Some(down);
+                }
                 MediaKind::Audio => player.audio = Some(DownTrack::new(class, TrafficClass::Audio, rtx, seed)),
             }
         }

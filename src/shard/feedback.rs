@@ -155,7 +155,8 @@ impl Shard {
         let (Some(track), Some(down)) = (table.video.get(player.layer.0), player.video.as_mut()) else { return };
         let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
-        let choice = Choice { layer: player.layer, temporal: down.highest_temporal_layer() };
+        let choice = Choice { layer: player.layer, highest: down.highest() };
+        let highest = choice.highest.temporal;
         let points =
             table.bounds.points(session.bound).for_class(track.codec, &table.video_classes.classes[down.class]);
         let is_described = table.video_classes.classes[down.class].dependency_descriptor.is_some();
@@ -167,8 +168,10 @@ impl Shard {
             };
             let batch = &mut self.control.batch;
             let len = packet.payload().len();
-            let is_over = packet.facts.temporal_layer > Some(choice.temporal)
-                && is_discardable(track.codec, is_described, packet, choice.temporal);
+            // What is lost of an upper spatial layer is repaired, whatever the player gets now: without it the picture has no end, and
+            // Chromium decodes nothing of that.
+            let is_over = packet.facts.temporal_layer > Some(highest)
+                && is_discardable(track.codec, is_described, packet, highest);
             if is_over || sent >= allowance || player.repairs.is_under_way(now, sequence_number, round_trip) {
                 table.report.retransmissions_withheld += 1;
                 continue;

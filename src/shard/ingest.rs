@@ -253,7 +253,7 @@ impl Shard {
             return Ok(());
         }
         if let TrackId::Video(_) = arrival.track {
-            source.rates.add(now, facts.temporal_layer, arrival.payload.len());
+            source.rates.add(now, &facts, arrival.payload.len());
         }
         if track.clock.is_none() {
             // Who publishes from within the process sends no reports, and captures by our clock.
@@ -267,7 +267,7 @@ impl Shard {
         table.report.bytes_ingested += arrival.payload.len() as u64;
         let is_shared = !home.subscribers.is_empty();
         // What is found lost by this packet is told before it: the others find it by the same packet.
-        self.account(now, id, arrival.track, fresh, arrival.payload.len(), facts.keyframe);
+        self.account(now, id, arrival.track, fresh, arrival.payload.len(), &facts);
         if is_shared {
             self.share(id, arrival.track, leading.into_iter().chain([packet]).flatten());
         }
@@ -292,7 +292,7 @@ impl Shard {
     /// Away from home: a packet that the home shard sent.
     pub(super) fn accept_packet(&mut self, now: Instant, id: TableId, track: TrackId, packet: Arc<Packet>) {
         let Some(table) = self.tables.get_mut(&id) else { return };
-        let (bytes, keyframe) = (packet.payload().len(), packet.facts.keyframe);
+        let (bytes, facts) = (packet.payload().len(), packet.facts);
         let Some(track_here) = table.track_mut(track) else { return };
         if packet.epoch != track_here.ring.epoch() && !track_here.ring.is_empty() {
             // As at home: another source may have another clock, which is told once it is known.
@@ -300,7 +300,7 @@ impl Shard {
         }
         let fresh = track_here.insert(packet);
         if fresh.packet {
-            self.account(now, id, track, fresh, bytes, keyframe);
+            self.account(now, id, track, fresh, bytes, &facts);
             self.make_ready(id, track);
         }
     }

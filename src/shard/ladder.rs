@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use crate::media::{PictureSize, RateWindow};
 
-use super::message::{LayerIndex, LayerOffer, TemporalShares};
+use super::message::{LayerIndex, LayerOffer, LayerShares};
 
 /// How long a layer must be quiet …
 const SILENCE: Duration = Duration::from_millis(300);
@@ -168,7 +168,7 @@ impl Ladder {
         let offer = |layer: LayerIndex| LayerOffer {
             layer,
             bits_per_second: (self.layers[layer.0].rate.per_second(now) * 8.0) as u64,
-            temporal: TemporalShares::default(),
+            shares: LayerShares::default(),
         };
         order.into_iter().map(offer).collect()
     }

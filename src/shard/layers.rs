@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fanout::ALL_TEMPORAL_LAYERS;
+use crate::fanout::Highest;
 use crate::media::{Codec, FrameCounts, MediaKind, Packet, PictureSize, facts, picture_size};
 use crate::rtc::sdp::SimulcastLayer;
 
@@ -50,8 +50,8 @@ pub(super) struct Change {
     is_above: bool,
     /// It is not sent any more, and misses frames.
     left: Option<Missed>,
-    /// The temporal layers of the new layer that it is to get.
-    temporal: u8,
+    /// Up to which it is to get the new layer's spatial and temporal layers.
+    highest: Highest,
     /// It gets nothing before that time: its path carries less than the only layer.
     rests_until: Option<Instant>,
 }
@@ -176,7 +176,7 @@ impl Shard {
         home.layers_told = Some(now);
         for offer in &mut offers {
             let source = home.video.get(offer.layer.0);
-            offer.temporal = source.map(|source| source.rates.shares(now)).unwrap_or_default();
+            offer.shares = source.map(|source| source.rates.shares(now)).unwrap_or_default();
         }
         let (shared, order): (Arc<[LayerOffer]>, Arc<[LayerIndex]>) = (offers.into(), order.into());
         for to in &home.subscribers {
@@ -206,8 +206,8 @@ impl Shard {
                 if table.bounds.order().len() > 1 {
                     return;
                 }
-                let temporal = source.rates.shares(now);
-                let offer = LayerOffer { layer: told.layer, bits_per_second: temporal.total(), temporal };
+                let shares = source.rates.shares(now);
+                let offer = LayerOffer { layer: told.layer, bits_per_second: shares.total(), shares };
                 if !offer.is_news_after(told) {
                     return;
                 }
@@ -249,7 +249,7 @@ impl Shard {
         }
     }
 
-    /// A player is to get more temporal layers, and no frame of the publisher's lets it in: not all of them send such
+    /// A player is to get more layers, and no frame of the publisher's lets it in: not all of them send such
     /// frames.
     fn help_to_climb(&mut self, now: Instant, slot: u32) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
@@ -257,7 +257,8 @@ impl Shard {
         let Some(player) = session.player_mut() else { return };
         let (Some(adaptation), Some(down)) = (&mut player.adaptation, &player.video) else { return };
         let layer = player.layer;
-        if adaptation.climbs(now, down.is_climbing()) && player.change.is_none() && player.keyframes.take(now) {
+        let asks = adaptation.climbs(now, down.lacks());
+        if asks && player.change.is_none() && player.keyframes.take(now) {
             self.want_keyframe(now, id, layer);
         }
     }
@@ -271,8 +272,8 @@ impl Shard {
         let Some(table) = self.tables.get_mut(&id).filter(|table| !table.layers.is_empty()) else { return };
         let Some(player) = session.player_mut() else { return };
         let (Some(down), Some(codec)) = (&mut player.video, table.codec(MediaKind::Video)) else { return };
-        let current = Choice { layer: player.layer, temporal: down.highest_temporal_layer() };
-        let pending = player.change.as_ref().map(|change| Choice { layer: change.layer, temporal: change.temporal });
+        let current = Choice { layer: player.layer, highest: down.highest() };
+        let pending = player.change.as_ref().map(|change| Choice { layer: change.layer, highest: change.highest });
         let (layer, next) = (player.layer, pending.unwrap_or(current));
         let points = table.points_for(down.class, bound);
         let padding = match table.video_classes.classes[down.class].transport_cc {
@@ -281,16 +282,17 @@ impl Shard {
             _ => Padding::Impossible,
         };
         let adapted = player.adaptation.as_mut().map(|a| a.decide(now, points, next, padding));
-        let Choice { layer: wanted, temporal } = adapted.flatten().unwrap_or(Choice::all(table.bounds.best(bound)));
+        let best = table.best_for(down.class, bound);
+        let Choice { layer: wanted, highest } = adapted.flatten().unwrap_or(best);
         let is_above = !table.bounds.allows(bound, layer);
         let gives_up = is_above || player.adaptation.as_ref().is_some_and(|a| a.is_too_much(now, points, current));
         if wanted == next.layer || table.track(TrackId::Video(wanted)).is_none() {
             match &mut player.change {
                 _ if wanted != next.layer => {}
-                Some(change) => change.temporal = temporal,
+                Some(change) => change.highest = highest,
                 None => {
                     let rest = player.adaptation.as_mut().and_then(|a| a.rest(now, points, current));
-                    down.thin(codec, temporal);
+                    down.thin(codec, highest);
                     if let (Some(until), true) = (rest, down.newest_timestamp().is_some()) {
                         self.begin_rest(now, slot, until);
                     }
@@ -311,12 +313,12 @@ impl Shard {
         let left = given_up.and_then(|change| change.left);
         // Who gets no more of a layer has to begin with a keyframe, also where it is the same layer again.
         if wanted == layer && left.is_none() {
-            return down.thin(codec, temporal);
+            return down.thin(codec, highest);
         }
         if down.newest_timestamp().is_none() {
             // It has had nothing yet: nothing has to go on.
             down.restart();
-            down.thin(codec, temporal);
+            down.thin(codec, highest);
             player.layer = wanted;
             move_player(table, slot, layer, wanted);
             return self.start_replay(now, slot, id);
@@ -330,7 +332,7 @@ impl Shard {
         // One that is no haste waits with others for whom one is asked for now and then.
         let asks = may_ask && !track.has_keyframe_from(from) && (gives_up || left.is_some() || track.is_due_again(now));
         let (layer, since, whole_since, rests_until) = (wanted, now, None, None);
-        let change = Change { layer, from, since, whole_since, gives_up, is_above, left, temporal, rests_until };
+        let change = Change { layer, from, since, whole_since, gives_up, is_above, left, highest, rests_until };
         player.change = Some(Box::new(change));
         if gives_up && left.is_none() {
             table.leaving.push(slot);
@@ -346,7 +348,8 @@ impl Shard {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
         let Some(player) = session.player_mut() else { return };
-        let (layer, temporal) = (player.layer, ALL_TEMPORAL_LAYERS);
+        let Some(down) = &player.video else { return };
+        let (layer, highest) = (player.layer, down.highest());
         let Some(track) = table.track_mut(TrackId::Video(layer)) else { return };
         let from = track.ring.head();
         track.waiting.push(slot);
@@ -359,7 +362,7 @@ impl Shard {
             gives_up: true,
             is_above: false,
             left: None,
-            temporal,
+            highest,
             rests_until: Some(until),
         };
         player.change = Some(Box::new(change));
@@ -483,7 +486,7 @@ impl Shard {
         let skipped = down.newest_timestamp().map_or(0, |newest| at.wrapping_sub(newest));
         let last = had.zip(down.cursor()).and_then(|(track, cursor)| track.last_before(cursor));
         if let Some(codec) = had.map(|track| track.codec) {
-            down.thin(codec, change.temporal);
+            down.thin(codec, change.highest);
             down.switch_layer(codec, keyframe, at, last);
         }
         player.layer = new;

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::fanout::DownTrack;
-use crate::media::FrameCounts;
+use crate::media::{FrameCounts, PayloadFacts};
 use crate::qos::Breach;
 use crate::rtc::TransportAddress;
 
@@ -28,13 +28,13 @@ impl Shard {
         track: TrackId,
         fresh: Fresh,
         bytes: usize,
-        keyframe: bool,
+        facts: &PayloadFacts,
     ) {
         let TrackId::Video(layer) = track else { return };
         let Some(table) = self.tables.get_mut(&id) else { return };
-        table.bounds.count(layer, bytes, fresh.frame);
+        table.bounds.count(layer, facts.spatial_layer, bytes, fresh.frame);
         let Some(known) = table.track_mut(track) else { return };
-        if keyframe {
+        if facts.keyframe {
             known.keyframe_wanted.satisfied();
         }
         let counts = known.take_frames(now);
@@ -96,7 +96,7 @@ impl Shard {
             if let Some(player) = session.and_then(|session| session.player_mut()) {
                 // One that was left out is counted already, and nobody waits for it to be forwarded.
                 let is_left_out =
-                    |down: &DownTrack| track.frames.last_lost().is_some_and(|lost| down.has_left_out(lost));
+                    |down: &DownTrack| track.frames.last_lost().is_some_and(|lost| down.has_left_out_picture(lost));
                 let has_none = counts.lost > counts.vanished && player.video.as_ref().is_some_and(is_left_out);
                 left_out += u64::from(has_none);
                 player.withheld.frames += counts.lost - counts.vanished - u64::from(has_none);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bets::Arrival;
-use crate::media::{Codec, MediaKind, Packet, PlayoutDelay};
+use crate::media::{Codec, MediaKind, Packet, PlayoutDelay, SPATIAL_LAYERS};
 use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{IceCredentials, TableMedia};
 
@@ -49,29 +49,62 @@ pub struct LayerOffer {
     pub layer: LayerIndex,
     /// Payload bits per second over the last seconds.
     pub bits_per_second: u64,
-    /// Which temporal layers have a part in that.
-    pub temporal: TemporalShares,
+    /// Which spatial and temporal layers have a part in that.
+    pub shares: LayerShares,
 }
 
 impl LayerOffer {
     /// Of which nothing is known but that it comes.
     pub fn unmeasured(layer: LayerIndex) -> Self {
-        Self { layer, bits_per_second: 0, temporal: TemporalShares::default() }
+        Self { layer, bits_per_second: 0, shares: LayerShares::default() }
     }
 }
 
 impl LayerOffer {
-    /// Whether it takes clearly more or less than when it was told of, or has temporal layers, of which the shares matter.
+    /// Whether it takes clearly more or less than when it was told of, or has layers of which the shares matter.
     pub(super) fn is_news_after(&self, told: &Self) -> bool {
         let changed = self.bits_per_second.abs_diff(told.bits_per_second);
-        changed > told.bits_per_second / 8 || self.temporal.highest() > 0 || told.temporal.highest() > 0
+        changed > told.bits_per_second / 8 || self.shares.are_several() || told.shares.are_several()
     }
 }
 
 /// Temporal layers that are told apart; higher ones count as the last.
 pub const TEMPORAL_LAYERS: usize = 4;
 
-/// What each temporal layer of a track takes beside the others, all 0 where nobody knows.
+/// What each temporal layer takes, by spatial layer, beside the others; all 0 where nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerShares(pub [TemporalShares; SPATIAL_LAYERS]);
+
+impl LayerShares {
+    /// Of a track with one spatial layer.
+    pub fn of_one(temporal: TemporalShares) -> Self {
+        let mut shares = Self::default();
+        shares.0[0] = temporal;
+        shares
+    }
+
+    /// The highest spatial layer that there is.
+    pub fn highest_spatial(&self) -> u8 {
+        self.0.iter().rposition(|shares| shares.total() > 0).unwrap_or(0) as u8
+    }
+
+    /// What the temporal layers take without the spatial layers above `spatial`.
+    pub fn up_to(&self, spatial: u8) -> TemporalShares {
+        let within = || self.0.iter().take(usize::from(spatial) + 1);
+        TemporalShares(std::array::from_fn(|temporal| within().map(|shares| shares.0[temporal]).sum()))
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(TemporalShares::total).sum()
+    }
+
+    fn are_several(&self) -> bool {
+        self.highest_spatial() > 0 || self.0[0].highest() > 0
+    }
+}
+
+/// What each temporal layer takes beside the others, all 0 where nobody knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TemporalShares(pub [u64; TEMPORAL_LAYERS]);
 

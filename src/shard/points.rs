@@ -1,19 +1,20 @@
-//! What there is to choose from for a player: operating points, each a layer of a simulcast with some of its temporal layers.
+//! What there is to choose from for a player: operating points, each a layer of a simulcast with some of its spatial and temporal
+//! layers.
 //!
 //! Pure: what the layers take in, the points out, the best first. Which of them a player gets is [`super::adaptation`]'s to say.
 //!
 //! # The order
 //!
-//! Temporal layers go first when a path is short of bits: the best layer at half its frame rate comes before the next layer, if
-//! it takes more than that. A quarter of the frame rate comes only where there is no further layer: a smaller picture that moves
+//! A spatial layer with those below it is as a layer of a simulcast. Temporal layers go first when a path is short of bits: the best
+//! layer at half its frame rate comes before the next layer, if it takes more than that. A quarter of the frame rate comes only where there is no further layer: a smaller picture that moves
 //! is better than a sharp one that does not.
 
 use std::time::{Duration, Instant};
 
-use crate::fanout::{ALL_TEMPORAL_LAYERS, HeaderClass};
-use crate::media::{Codec, PayloadFacts, Position};
+use crate::fanout::{HeaderClass, Highest};
+use crate::media::{Codec, PayloadFacts, Position, SPATIAL_LAYERS};
 
-use super::message::{LayerIndex, LayerOffer, TEMPORAL_LAYERS, TemporalShares};
+use super::message::{LayerIndex, LayerOffer, LayerShares, TEMPORAL_LAYERS, TemporalShares};
 
 /// A point with fewer temporal layers takes so much less than the one before, in percent, or is none.
 const WORTHWHILE: u64 = 95;
@@ -21,18 +22,17 @@ const WORTHWHILE: u64 = 95;
 /// What it takes may waver by so much, in percent, before a point is none any more.
 const WAVERS: u64 = 4;
 
-/// A layer, and the highest of its temporal layers.
+/// A layer, and the highest of its spatial and temporal layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) layer: LayerIndex,
-    /// [`ALL_TEMPORAL_LAYERS`] for all.
-    pub(super) temporal: u8,
+    pub(super) highest: Highest,
 }
 
 impl Choice {
     /// All of a layer.
-    pub(super) fn all(layer: LayerIndex) -> Self {
-        Self { layer, temporal: ALL_TEMPORAL_LAYERS }
+    pub(super) const fn all(layer: LayerIndex) -> Self {
+        Self { layer, highest: Highest::ALL }
     }
 }
 
@@ -52,16 +52,17 @@ pub(super) struct Points {
 }
 
 impl Points {
-    /// Of layers, the best first, where these were the points `before`.
-    pub(super) fn of(offers: &[LayerOffer], before: &Self) -> Self {
+    /// Of layers, the best first, with spatial layers up to `spatial` at most, where these were the points `before`.
+    pub(super) fn of(offers: &[LayerOffer], spatial: u8, before: &Self) -> Self {
         let whole = |offer: &LayerOffer| OperatingPoint {
             choice: Choice::all(offer.layer),
             bits_per_second: offer.bits_per_second,
         };
         let mut all = Vec::new();
-        for (n, offer) in offers.iter().enumerate() {
-            all.push(whole(offer));
-            push_thinned(&mut all, offer, offers.get(n + 1), before);
+        let tiers: Vec<Tier> = offers.iter().flat_map(|offer| Tier::of(offer, spatial, before)).collect();
+        for (n, tier) in tiers.iter().enumerate() {
+            all.push(tier.point);
+            push_thinned(&mut all, tier, tiers.get(n + 1), before);
         }
         Self { all, whole: offers.iter().map(whole).collect() }
     }
@@ -70,32 +71,73 @@ impl Points {
     pub(super) fn for_class(&self, codec: Codec, class: &HeaderClass) -> &[OperatingPoint] {
         if may_be_thinned(codec, class) { &self.all } else { &self.whole }
     }
+
+    /// By how much something has to take less than the point before to be one: what was one may waver.
+    fn worthwhile(&self, choice: Choice) -> u64 {
+        WORTHWHILE + self.wavers(choice)
+    }
+
+    fn wavers(&self, choice: Choice) -> u64 {
+        if self.all.iter().any(|point| point.choice == choice) { WAVERS } else { 0 }
+    }
+}
+
+/// A layer with its spatial layers up to one of them, and all temporal layers.
+#[derive(Clone, Copy, Debug)]
+struct Tier {
+    point: OperatingPoint,
+    temporal: TemporalShares,
+}
+
+impl Tier {
+    /// The tiers of a layer, the best first: with all of the spatial layers up to `limit`, and with fewer where that takes less.
+    fn of(offer: &LayerOffer, limit: u8, was: &Points) -> Vec<Self> {
+        let shares = &offer.shares;
+        let top = shares.highest_spatial();
+        let tier = |spatial: u8| {
+            let temporal = shares.up_to(spatial);
+            let part =
+                u128::from(offer.bits_per_second) * u128::from(temporal.total()) / u128::from(shares.total().max(1));
+            let bits_per_second = if spatial < top { part as u64 } else { offer.bits_per_second };
+            let highest = Highest { spatial, ..Highest::ALL };
+            Self { point: OperatingPoint { choice: Choice { layer: offer.layer, highest }, bits_per_second }, temporal }
+        };
+        let mut tiers = vec![tier(limit)];
+        for lower in (0..top.min(limit)).rev().map(tier) {
+            let Some(before) = tiers.last().map(|before| before.point.bits_per_second) else { break };
+            let takes = lower.point.bits_per_second;
+            if takes > 0 && takes < before * was.worthwhile(lower.point.choice) / 100 {
+                tiers.push(lower);
+            }
+        }
+        tiers
+    }
 }
 
 /// Whether the player's receiver goes on where a frame was left out: by VP8's picture ids, which are made to go on, or by the numbers
 /// alone where a publisher leaves those out; by what VP9's descriptor says of references, or by dependency descriptors. A decoder of
 /// H.264 may miss the frame, whatever the receiver says.
-fn may_be_thinned(codec: Codec, class: &HeaderClass) -> bool {
+pub(super) fn may_be_thinned(codec: Codec, class: &HeaderClass) -> bool {
     matches!(codec, Codec::Vp8 | Codec::Vp9) || class.dependency_descriptor.is_some()
 }
 
-/// Adds the points of `offer` with fewer temporal layers that lie between it and `next`.
-fn push_thinned(points: &mut Vec<OperatingPoint>, offer: &LayerOffer, next: Option<&LayerOffer>, was: &Points) {
-    let top = offer.temporal.highest();
+/// Adds the points of `tier` with fewer temporal layers that lie between it and `next`.
+fn push_thinned(points: &mut Vec<OperatingPoint>, tier: &Tier, next: Option<&Tier>, was: &Points) {
+    let (whole, top) = (tier.point, tier.temporal.highest());
     let lowest = if next.is_some() { top.saturating_sub(1) } else { 0 };
     for temporal in (lowest..top).rev() {
-        let bits_per_second = offer.temporal.part_of(offer.bits_per_second, temporal);
-        let choice = Choice { layer: offer.layer, temporal };
+        let bits_per_second = tier.temporal.part_of(whole.bits_per_second, temporal);
+        let choice = Choice { highest: Highest { temporal, ..whole.choice.highest }, ..whole.choice };
         let before = points.last().map_or(0, |point| point.bits_per_second);
-        let wavers = if was.all.iter().any(|point| point.choice == choice) { WAVERS } else { 0 };
-        let is_more_than_next = next.is_none_or(|next| bits_per_second > next.bits_per_second * (100 - wavers) / 100);
-        if bits_per_second < before * (WORTHWHILE + wavers) / 100 && is_more_than_next {
+        let next = next.map(|next| next.point.bits_per_second);
+        let is_more_than_next = next.is_none_or(|next| bits_per_second > next * (100 - was.wavers(choice)) / 100);
+        if bits_per_second < before * was.worthwhile(choice) / 100 && is_more_than_next {
             points.push(OperatingPoint { choice, bits_per_second });
         }
     }
 }
 
-/// Whether what a track's packets say of temporal layers is good for leaving some out.
+/// Whether what a track's packets say of layers is good for leaving some out.
 #[derive(Debug, Default)]
 pub(super) struct Layering {
     epoch: u32,
@@ -107,18 +149,20 @@ pub(super) struct Layering {
 impl Layering {
     /// What a packet says, without what is not good for that: then it is of every layer, as one that names none.
     ///
-    /// Of frames that have one timestamp, spatial layers that is, all or none can be left out: where they are of
-    /// several temporal layers (`L2T2_KEY_SHIFT`), nothing is. And but for VP8 and VP9, only a dependency descriptor
-    /// says when more layers can be given again, and that a receiver misses nothing.
+    /// Of frames that have one timestamp, spatial layers that is, the temporal layer has to be one: where they are of several
+    /// (`L2T2_KEY_SHIFT`), the larger picture would come and go with it, and no temporal layer is left out. And but for VP8
+    /// and VP9, only a dependency descriptor says when more layers can be given again, and that a receiver misses nothing.
     pub(super) fn check(&mut self, codec: Codec, at: Position, is_described: bool, said: PayloadFacts) -> PayloadFacts {
         if self.epoch != at.epoch {
             *self = Self { epoch: at.epoch, ..Self::default() };
         }
+        if !is_described && !matches!(codec, Codec::Vp8 | Codec::Vp9) {
+            return PayloadFacts { temporal_layer: None, spatial_layer: None, climb: None, ..said };
+        }
         let Some(layer) = said.temporal_layer else { return said };
         let last = self.last.replace((at.timestamp, layer));
         self.is_mixed |= last.is_some_and(|(timestamp, other)| timestamp == at.timestamp && other != layer);
-        let is_enough = is_described || matches!(codec, Codec::Vp8 | Codec::Vp9);
-        if is_enough && !self.is_mixed { said } else { PayloadFacts { temporal_layer: None, climb: None, ..said } }
+        if self.is_mixed { PayloadFacts { temporal_layer: None, climb: None, ..said } } else { said }
     }
 }
 
@@ -128,27 +172,32 @@ const MARKS: Duration = Duration::from_secs(1);
 /// In less time nothing is known.
 const LEAST_MEASURED: Duration = Duration::from_millis(200);
 
-/// What the temporal layers of a track take, over the last one to two seconds: counted at each packet, looked at now and then.
+/// What the layers of a track take, over the last one to two seconds: counted at each packet, looked at now and then.
 #[derive(Debug, Default)]
-pub(super) struct TemporalRates {
-    bytes: [u64; TEMPORAL_LAYERS],
+pub(super) struct LayerRates {
+    bytes: Counts,
     /// What it was some time ago, the older first.
     marks: [Option<Mark>; 2],
 }
 
+/// By spatial and temporal layer.
+type Counts = [[u64; TEMPORAL_LAYERS]; SPATIAL_LAYERS];
+
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
-    bytes: [u64; TEMPORAL_LAYERS],
+    bytes: Counts,
 }
 
-impl TemporalRates {
+impl LayerRates {
     /// A packet with so many bytes of payload came.
-    pub(super) fn add(&mut self, now: Instant, layer: Option<u8>, bytes: usize) {
+    pub(super) fn add(&mut self, now: Instant, facts: &PayloadFacts, bytes: usize) {
         if self.marks[1].is_none() {
             self.mark(now);
         }
-        self.bytes[usize::from(layer.unwrap_or(0)).min(TEMPORAL_LAYERS - 1)] += bytes as u64;
+        let place = |layer: Option<u8>, most: usize| usize::from(layer.unwrap_or(0)).min(most - 1);
+        let spatial = place(facts.spatial_layer, SPATIAL_LAYERS);
+        self.bytes[spatial][place(facts.temporal_layer, TEMPORAL_LAYERS)] += bytes as u64;
     }
 
     /// Looked at now and then: what is longer ago is forgotten.
@@ -159,12 +208,14 @@ impl TemporalRates {
     }
 
     /// Bits per second of each layer; all 0 before enough has come.
-    pub(super) fn shares(&self, now: Instant) -> TemporalShares {
+    pub(super) fn shares(&self, now: Instant) -> LayerShares {
         let since = self.marks[0].or(self.marks[1]);
         let elapsed = since.map(|mark| now.saturating_duration_since(mark.at)).unwrap_or_default();
-        let Some(mark) = since.filter(|_| elapsed >= LEAST_MEASURED) else { return TemporalShares::default() };
-        let bits_per_second = |at: usize| (self.bytes[at] - mark.bytes[at]) * 8_000 / elapsed.as_millis() as u64;
-        TemporalShares(std::array::from_fn(bits_per_second))
+        let Some(mark) = since.filter(|_| elapsed >= LEAST_MEASURED) else { return LayerShares::default() };
+        let grown = |spatial: usize, at: usize| self.bytes[spatial][at] - mark.bytes[spatial][at];
+        let bits_per_second = |spatial, at| grown(spatial, at) * 8_000 / elapsed.as_millis() as u64;
+        let of_one = |spatial| TemporalShares(std::array::from_fn(|at| bits_per_second(spatial, at)));
+        LayerShares(std::array::from_fn(of_one))
     }
 }
 
@@ -176,18 +227,24 @@ mod tests {
     use crate::media::facts;
 
     fn offer(layer: usize, shares: [u64; TEMPORAL_LAYERS]) -> LayerOffer {
-        let temporal = TemporalShares(shares);
-        LayerOffer { layer: LayerIndex(layer), bits_per_second: temporal.total(), temporal }
+        spatial_offer(layer, &[shares])
+    }
+
+    /// A layer whose spatial layers take this.
+    fn spatial_offer(layer: usize, spatial: &[[u64; TEMPORAL_LAYERS]]) -> LayerOffer {
+        let of_one = |at: usize| TemporalShares(spatial.get(at).copied().unwrap_or_default());
+        let shares = LayerShares(std::array::from_fn(of_one));
+        LayerOffer { layer: LayerIndex(layer), bits_per_second: shares.total(), shares }
     }
 
     fn listed(points: &[OperatingPoint]) -> Vec<(usize, u8, u64)> {
-        points.iter().map(|p| (p.choice.layer.0, p.choice.temporal, p.bits_per_second)).collect()
+        points.iter().map(|p| (p.choice.layer.0, p.choice.highest.temporal, p.bits_per_second)).collect()
     }
 
-    const ALL: u8 = ALL_TEMPORAL_LAYERS;
+    const ALL: u8 = u8::MAX;
 
     fn points_of(offers: &[LayerOffer]) -> Points {
-        Points::of(offers, &Points::default())
+        Points::of(offers, ALL, &Points::default())
     }
 
     #[test]
@@ -208,6 +265,31 @@ mod tests {
         assert_eq!(listed(&points.all), [(2, ALL, 2000), (0, ALL, 1300)]);
     }
 
+    fn tiers(points: &[OperatingPoint]) -> Vec<(u8, u8, u64)> {
+        let highest = |p: &OperatingPoint| (p.choice.highest.spatial, p.choice.highest.temporal, p.bits_per_second);
+        points.iter().map(highest).collect()
+    }
+
+    #[test]
+    fn spatial_layers_are_given_up_one_by_one_and_temporal_ones_before_them() {
+        let l3t2 = spatial_offer(0, &[[60, 40, 0, 0], [180, 120, 0, 0], [600, 1000, 0, 0]]);
+        let points = points_of(&[l3t2]);
+        let expected = [(ALL, ALL, 2000), (ALL, 0, 840), (1, ALL, 400), (1, 0, 240), (0, ALL, 100), (0, 0, 60)];
+        assert_eq!(tiers(&points.all), expected);
+        assert_eq!(tiers(&points.whole), [(ALL, ALL, 2000)]);
+        // Up to a highest one, whether there are more or not.
+        assert_eq!(
+            tiers(&Points::of(&[l3t2], 1, &points).all),
+            [(1, ALL, 400), (1, 0, 240), (0, ALL, 100), (0, 0, 60)]
+        );
+        assert_eq!(tiers(&Points::of(&[l3t2], 0, &points).all), [(0, ALL, 100), (0, 0, 60)]);
+        assert_eq!(tiers(&Points::of(&[offer(0, [100, 0, 0, 0])], 4, &points).all), [(4, ALL, 100)]);
+        assert_eq!(tiers(&Points::of(&[LayerOffer::unmeasured(LayerIndex(0))], 1, &points).all), [(1, ALL, 0)]);
+        // One that takes next to nothing is none, nor one that does not come.
+        let uneven = spatial_offer(0, &[[0; 4], [100, 0, 0, 0], [2, 0, 0, 0], [1000, 0, 0, 0]]);
+        assert_eq!(tiers(&points_of(&[uneven]).all), [(ALL, ALL, 1102), (2, ALL, 102)]);
+    }
+
     #[test]
     fn a_layer_that_takes_hardly_anything_is_not_worth_a_point() {
         let points = points_of(&[offer(0, [500, 470, 30, 0])]);
@@ -217,8 +299,15 @@ mod tests {
     #[test]
     fn a_point_does_not_come_and_go_with_what_wavers() {
         let listed = |temporal: u64, next: u64, before: &Points| {
-            let points = Points::of(&[offer(1, [temporal, 1000 - temporal, 0, 0]), offer(0, [next, 0, 0, 0])], before);
-            (points.all.iter().any(|point| point.choice == Choice { layer: LayerIndex(1), temporal: 0 }), points)
+            let points =
+                Points::of(&[offer(1, [temporal, 1000 - temporal, 0, 0]), offer(0, [next, 0, 0, 0])], ALL, before);
+            (
+                points
+                    .all
+                    .iter()
+                    .any(|point| point.choice == Choice { layer: LayerIndex(1), highest: Highest::temporal(0) }),
+                points,
+            )
         };
         let none = Points::default();
         let (is_there, points) = listed(600, 500, &none);
@@ -231,7 +320,11 @@ mod tests {
 
     #[test]
     fn layers_are_believed_where_they_are_enough_to_go_by() {
-        let said = PayloadFacts { temporal_layer: Some(2), ..facts(Codec::Vp8, &[0x90, 0x20, 0xa0, 0x51]) };
+        let said = PayloadFacts {
+            temporal_layer: Some(2),
+            spatial_layer: Some(1),
+            ..facts(Codec::Vp8, &[0x90, 0x20, 0xa0, 0x51])
+        };
         let at = |epoch, timestamp| Position { epoch, index: 0, timestamp };
         let mut layering = Layering::default();
         for (codec, is_described, believed) in [
@@ -244,40 +337,48 @@ mod tests {
         ] {
             let checked = layering.check(codec, at(0, 7), is_described, said);
             assert_eq!(checked.temporal_layer.is_some() && checked.climb.is_some(), believed, "{codec}");
-            assert_eq!(PayloadFacts { temporal_layer: said.temporal_layer, climb: said.climb, ..checked }, said);
+            assert_eq!(checked.spatial_layer.is_some(), believed, "{codec}");
+            let PayloadFacts { temporal_layer, spatial_layer, climb, .. } = said;
+            assert_eq!(PayloadFacts { temporal_layer, spatial_layer, climb, ..checked }, said);
         }
         let lower = PayloadFacts { temporal_layer: Some(1), ..said };
         assert_eq!(layering.check(Codec::Vp9, at(0, 8), false, lower), lower, "another frame");
         let none = PayloadFacts { temporal_layer: None, ..said };
         assert_eq!(layering.check(Codec::Vp9, at(0, 8), false, none), none);
-        let layers = [8, 9].map(|time| layering.check(Codec::Vp9, at(0, time), false, said).temporal_layer);
-        assert_eq!(layers, [None; 2], "two of one time, and from then on");
+        let mixed = [8, 9].map(|time| layering.check(Codec::Vp9, at(0, time), false, said));
+        assert_eq!(mixed.map(|said| said.temporal_layer), [None; 2], "two of one time, and from then on");
+        assert_eq!(mixed.map(|said| said.spatial_layer), [Some(1); 2]);
         assert_eq!(layering.check(Codec::Vp9, at(1, 9), false, said), said, "another publisher");
     }
 
     #[test]
     fn shares_are_of_the_last_one_to_two_seconds() {
-        let (mut rates, start) = (TemporalRates::default(), Instant::now());
-        assert_eq!(rates.shares(start), TemporalShares::default());
+        let (mut rates, start) = (LayerRates::default(), Instant::now());
+        let none = LayerShares::default();
+        assert_eq!(rates.shares(start), none);
         // A hundred packets a second, half of them of the base layer; the highest comes for four seconds.
         for n in 0..1000_u64 {
             let now = start + Duration::from_millis(10 * n);
             rates.mark(now);
             let layer = [Some(0), Some(1), None, Some(9)][n as usize % 4].filter(|layer| *layer < 9 || n < 400);
             if layer.is_some() || n % 4 == 2 {
-                rates.add(now, layer, 1000);
+                rates.add(now, &PayloadFacts { temporal_layer: layer, ..PayloadFacts::default() }, 1000);
             }
             if n == 10 {
-                assert_eq!(rates.shares(now), TemporalShares::default(), "too early");
+                assert_eq!(rates.shares(now), none, "too early");
             }
-            let shares = rates.shares(now).0.map(|share| share / 10_000);
+            let shares = rates.shares(now).0[0].0.map(|share| share / 10_000);
             match n {
                 399 => assert_eq!(shares, [40, 20, 0, 20]),
                 700 => assert_eq!(shares, [40, 20, 0, 0]),
                 _ => {}
             }
         }
-        assert_eq!(rates.shares(start + Duration::from_secs(3600)).highest(), 1, "and of longer if nobody looks");
+        assert_eq!(
+            rates.shares(start + Duration::from_secs(3600)).up_to(0).highest(),
+            1,
+            "and of longer if nobody looks"
+        );
     }
 
     proptest! {
@@ -287,9 +388,9 @@ mod tests {
         ) {
             let offers: Vec<LayerOffer> = shares.iter().enumerate().map(|(n, shares)| offer(n, *shares)).collect();
             let points = points_of(&offers);
-            let whole: Vec<_> = points.all.iter().filter(|p| p.choice.temporal == ALL).copied().collect();
+            let whole: Vec<_> = points.all.iter().filter(|p| p.choice.highest.temporal == ALL).copied().collect();
             prop_assert_eq!(&whole, &points.whole);
-            for pair in points.all.windows(2).filter(|pair| pair[1].choice.temporal != ALL) {
+            for pair in points.all.windows(2).filter(|pair| pair[1].choice.highest.temporal != ALL) {
                 prop_assert!(pair[1].bits_per_second < pair[0].bits_per_second);
                 prop_assert_eq!(pair[1].choice.layer, pair[0].choice.layer);
             }

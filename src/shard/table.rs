@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fanout::{HeaderClass, Layout, Stamps};
+use crate::fanout::{ALL_SPATIAL_LAYERS, HeaderClass, Highest, Layout, Stamps};
 use crate::media::{
     AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, DescriptorReader, FrameCounts, FrameTracker, Inserted,
     MediaKind, Packet, PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
@@ -19,7 +19,7 @@ use super::capture_times::CaptureTimes;
 use super::ledger::LostBefore;
 use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
-use super::points::{Layering, OperatingPoint, TemporalRates};
+use super::points::{Choice, LayerRates, Layering, OperatingPoint, may_be_thinned};
 use super::report::TableReport;
 use super::session::Player;
 
@@ -88,6 +88,16 @@ impl Table {
     pub(super) fn points_for(&self, class: usize, bound: BoundId) -> &[OperatingPoint] {
         let codec = self.codec(MediaKind::Video).unwrap_or(Codec::H264);
         self.bounds.points(bound).for_class(codec, &self.video_classes.classes[class])
+    }
+
+    /// What a player of this class and this bound gets where the path is no reason to give it less.
+    pub(super) fn best_for(&self, class: usize, bound: BoundId) -> Choice {
+        let codec = self.codec(MediaKind::Video).unwrap_or(Codec::H264);
+        let spatial = match may_be_thinned(codec, &self.video_classes.classes[class]) {
+            true => self.bounds.highest_spatial(bound),
+            false => ALL_SPATIAL_LAYERS,
+        };
+        Choice { layer: self.bounds.best(bound), highest: Highest { spatial, ..Highest::ALL } }
     }
 
     /// A connected player joins its tracks.
@@ -160,6 +170,7 @@ impl Table {
             }
             TrackId::Audio => {}
             TrackId::Video(LayerIndex(layer)) => {
+                self.bounds.expect_spatial_layers(codec.has_spatial_layers());
                 if self.codec(MediaKind::Video).is_some_and(|present| present != codec) {
                     self.video.clear();
                 }
@@ -248,8 +259,8 @@ pub(super) struct Source {
     pub(super) descriptors: DescriptorNumbers,
     pub(super) descriptor_reader: DescriptorReader,
     pub(super) layering: Layering,
-    /// What its temporal layers take.
-    pub(super) rates: TemporalRates,
+    /// What its spatial and temporal layers take.
+    pub(super) rates: LayerRates,
     pub(super) capture_times: CaptureTimes,
     ring_packets: usize,
 }
@@ -263,7 +274,7 @@ impl Source {
             descriptors: DescriptorNumbers::default(),
             descriptor_reader: DescriptorReader::default(),
             layering: Layering::default(),
-            rates: TemporalRates::default(),
+            rates: LayerRates::default(),
             capture_times: CaptureTimes::default(),
             ring_packets,
         }

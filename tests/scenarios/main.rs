@@ -30,6 +30,7 @@ mod red;
 mod repair;
 mod reports;
 mod simulcast;
+mod svc;
 mod table_ends;
 mod takeover;
 mod thinning;

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tableside::media::MediaKind;
+use tableside::media::{Codec, MediaKind};
 
 use crate::world::layered::{Layered, Means};
+use crate::world::svc::{Mode, Svc};
 use crate::world::{Dice, Side, Studio, VIDEO_SSRC, World, stream_mut};
 
 #[test]
@@ -143,6 +144,43 @@ fn ask_for_repairs(world: &mut World, players: &[usize], dice: &mut Dice) {
             let lost: Vec<u16> = (0..6).map(|i| newest.wrapping_sub(i * 3)).collect();
             world.peers[*player].send_rtcp(|w| w.nack(1, VIDEO_SSRC, lost).unwrap());
         }
+    }
+}
+
+/// The end of a picture stands where a player's spatial layers end: it is in what is authenticated, and the same in each repetition.
+#[test]
+fn no_nonce_is_used_twice_where_spatial_layers_come_and_go() {
+    let modes = [Mode::L3T3, Mode::L3T3Key, Mode::S3T3, Mode::L2T2KeyShift];
+    for (seed, mode) in (0..8).zip(modes.into_iter().cycle()) {
+        let codec = if seed < 4 { Codec::Vp9 } else { Codec::Av1 };
+        let mut world = World::new(2);
+        if seed % 2 == 1 {
+            world.batch_size = Some((40_000, 6));
+        }
+        let mut dice = Dice::new(seed);
+        let mut publisher = Svc::connect(&mut world, mode, codec);
+        harm_media(&mut world, seed);
+        let mut players = Vec::new();
+        for n in 0..600 {
+            if n % 120 == 5 {
+                players.push(world.add_player_with((n / 120) % 2, |negotiated| {
+                    let stream = stream_mut(negotiated, MediaKind::Video);
+                    stream.codec = codec;
+                    stream.feedback.transport_cc = false;
+                    stream.extensions.dependency_descriptor = Some(17);
+                }));
+            }
+            publisher.send(&mut world, 1);
+            for player in players.iter().filter(|_| n % 15 == 0) {
+                let bits_per_second = [330_000, 850_000, 450_000, 5_000_000][dice.below(4)];
+                if world.peers[*player].is_connected() {
+                    world.peers[*player].send_rtcp(|w| w.remb(1, bits_per_second, &[VIDEO_SSRC]).unwrap());
+                }
+            }
+            ask_for_repairs(&mut world, &players, &mut dice);
+        }
+        world.run(Duration::from_secs(1));
+        assert_no_nonce_repeats(&world, &players, seed);
     }
 }
 

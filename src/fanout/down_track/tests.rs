@@ -22,6 +22,7 @@ const CLASS: HeaderClass = HeaderClass {
 };
 const STAMPS: Stamps =
     Stamps { playout_delay: PlayoutDelay { min_ms: 0, max_ms: 0 }, clock_offset: None, send_time: AbsSendTime(0) };
+const ALL: u8 = u8::MAX;
 /// The highest first number: 16 bits are used up soonest.
 const LATEST_START: u32 = FIRST_SEQUENCE_LIMIT as u32 - 1;
 
@@ -33,6 +34,7 @@ struct Received {
     /// The number that never wraps, by SRTP.
     number: u64,
     transport_number: u16,
+    marker: bool,
     payload: Vec<u8>,
 }
 
@@ -113,6 +115,7 @@ impl Player {
             payload_type: header.payload_type,
             number: opened.index,
             transport_number: u16::from_be_bytes(transport_number),
+            marker: header.marker,
             payload: header.payload(clear).to_vec(),
         })
     }
@@ -294,7 +297,7 @@ fn thinned(highest: u8) -> (Player, Vec<Received>) {
     let mut player = Player::new(Some(RTX), 5000);
     player.down.join_at(0);
     (0..48).for_each(|index| drop(player.next(&layered(0, index))));
-    player.down.thin(Codec::Vp8, highest);
+    player.down.thin(Codec::Vp8, Highest::temporal(highest));
     let received = (48..96).filter_map(|index| player.next_if_given(&layered(0, index))).collect();
     (player, received)
 }
@@ -318,7 +321,7 @@ fn a_frame_that_has_begun_is_given_to_its_end() {
     player.down.join_at(0);
     // The second frame is of the highest layer.
     (0..4).for_each(|index| drop(player.next(&layered(0, index))));
-    player.down.thin(Codec::Vp8, 0);
+    player.down.thin(Codec::Vp8, Highest::temporal(0));
     let given = (4..24).filter(|index| player.next_if_given(&layered(0, *index)).is_some());
     assert_eq!(given.collect::<Vec<_>>(), [4, 5, 12, 13, 14]);
 }
@@ -326,7 +329,7 @@ fn a_frame_that_has_begun_is_given_to_its_end() {
 #[test]
 fn more_layers_come_one_by_one_at_their_sync_frames() {
     let (mut player, _) = thinned(0);
-    player.down.thin(Codec::Vp8, ALL_TEMPORAL_LAYERS);
+    player.down.thin(Codec::Vp8, Highest::ALL);
     let given = (96..192).filter(|index| player.next_if_given(&layered(0, *index)).is_some());
     let mut frames: Vec<u64> = given.map(|index| index / 3 - 32).collect();
     frames.dedup();
@@ -396,11 +399,11 @@ fn a_frame_is_given_whole_or_not_at_all_whatever_its_packets_name() {
 #[test]
 fn who_gets_more_layers_climbs_until_nothing_is_left_out() {
     let (mut player, _) = thinned(0);
-    assert!(!player.down.is_climbing(), "it gets what it is to get");
-    player.down.thin(Codec::Vp8, ALL_TEMPORAL_LAYERS);
-    assert!(player.down.is_climbing());
+    assert_eq!(player.down.lacks(), None, "it gets what it is to get");
+    player.down.thin(Codec::Vp8, Highest::ALL);
+    assert_eq!(player.down.lacks(), Some(Lacked::TemporalLayers));
     (96..192).for_each(|index| drop(player.next_if_given(&layered(0, index))));
-    assert!(!player.down.is_climbing(), "there is no higher layer");
+    assert_eq!(player.down.lacks(), None, "there is no higher layer");
 }
 
 #[test]
@@ -436,7 +439,7 @@ fn picture_ids_go_on_over_a_switch_of_a_thinned_player() {
 #[test]
 fn who_gets_all_again_is_as_others_from_the_next_line_on() {
     let (mut player, _) = thinned(0);
-    player.down.thin(Codec::Vp8, ALL_TEMPORAL_LAYERS);
+    player.down.thin(Codec::Vp8, Highest::ALL);
     assert!(player.down.thinned().is_some());
     player.next(&layered(1, 4000));
     assert!(player.down.thinned().is_none());
@@ -469,7 +472,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1_u64..5).prop_map(Step::Skip),
         1 => Just(Step::Change),
         1 => (0_u64..1 << 40).prop_map(Step::Layer),
-        2 => prop_oneof![0_u8..3, Just(ALL_TEMPORAL_LAYERS)].prop_map(Step::Thin),
+        2 => prop_oneof![0_u8..3, Just(u8::MAX)].prop_map(Step::Thin),
     ]
 }
 
@@ -599,8 +602,8 @@ proptest! {
                     continue;
                 }
                 Step::Thin(highest) => {
-                    player.down.thin(Codec::Vp8, highest);
-                    prop_assert_eq!(player.down.highest_temporal_layer(), highest);
+                    player.down.thin(Codec::Vp8, Highest::temporal(highest));
+                    prop_assert_eq!(player.down.highest(), Highest::temporal(highest));
                     continue;
                 }
                 Step::Late(_) | Step::Again(_) | Step::Skip(_) => continue,
@@ -614,5 +617,162 @@ proptest! {
         }
         let sent = &model.sent;
         prop_assert!(sent.windows(2).all(|w| (w[0].0 < w[1].0) == (w[0].1 < w[1].1)));
+    }
+}
+
+/// A packet of VP9 in three spatial and three temporal layers, by its index: two packets a layer frame, a key picture every eight.
+fn spatial(epoch: u32, index: u64) -> Packet {
+    let (picture, spatial, at) = (index / 6, (index / 2 % 3) as u8, index % 2);
+    let is_key = picture % 8 == 0;
+    let temporal = [0, 2, 1, 2][picture as usize % 4];
+    let bounds = if at == 0 { 0x08 } else { 0x04 } | if is_key { 0 } else { 0x40 };
+    let layers = temporal << 5 | if temporal == 0 { 0x10 } else { 0 } | spatial << 1 | u8::from(spatial > 0);
+    let [high, low] = (picture as u16 & 0x7fff | 0x8000).to_be_bytes();
+    let header = if is_key && spatial == 0 { 0x82 } else { 0x86 };
+    let payload = [&[0xa0 | bounds, high, low, layers, 0, header][..], &index.to_be_bytes()].concat();
+    let clear = ClearPacket {
+        position: Position { epoch, index, timestamp: (picture as u32).wrapping_mul(3000) },
+        marker: index % 6 == 5,
+        facts: facts(Codec::Vp9, &payload),
+        arrival: Instant::now(),
+        capture: None,
+        dependency_descriptor: &[],
+        payload: &payload,
+    };
+    Packet::new(&clear).expect("short")
+}
+
+fn up_to(spatial: u8, temporal: u8) -> Highest {
+    Highest { spatial, temporal }
+}
+
+/// The indices that a player gets of those, and which of them end its pictures.
+fn given(player: &mut Player, indices: std::ops::Range<u64>) -> Vec<(u64, bool)> {
+    let received = indices.filter_map(|index| player.next_if_given(&spatial(0, index)));
+    received.map(|packet| (said(&packet.payload).1, packet.marker)).collect()
+}
+
+#[test]
+fn the_last_packet_of_the_highest_spatial_layer_that_is_given_ends_the_picture() {
+    let mut player = Player::new(Some(RTX), 0);
+    player.down.join_at(0);
+    // The second picture has begun.
+    assert_eq!(given(&mut player, 0..7).len(), 7);
+    player.down.thin(Codec::Vp9, up_to(1, ALL));
+    let ends = |picture: u64, last: u64| (0..=last).map(move |at| (picture * 6 + at, at == last));
+    assert_eq!(given(&mut player, 7..12), ends(1, 5).skip(1).collect::<Vec<_>>(), "and is given to its end");
+    assert_eq!(given(&mut player, 12..24), ends(2, 3).chain(ends(3, 3)).collect::<Vec<_>>());
+    player.down.thin(Codec::Vp9, up_to(0, 1));
+    // Of the highest temporal layer nothing is given.
+    assert_eq!(given(&mut player, 24..48), ends(4, 1).chain(ends(6, 1)).collect::<Vec<_>>());
+    player.down.thin(Codec::Vp9, Highest::ALL);
+    assert_eq!(given(&mut player, 48..60), ends(8, 5).chain(ends(9, 5)).collect::<Vec<_>>(), "a key picture");
+    for (index, marker) in [(11, true), (13, false), (15, true), (25, true), (53, true)] {
+        assert_eq!(player.again(&spatial(0, index)).marker, marker, "a repetition of {index}");
+    }
+}
+
+#[test]
+fn spatial_layers_come_back_with_a_key_picture_alone_and_temporal_ones_before() {
+    let mut player = Player::new(None, 0);
+    player.down.join_at(0);
+    player.down.thin(Codec::Vp9, up_to(0, 0));
+    let layers = |given: Vec<(u64, bool)>| {
+        let mut all: Vec<(u64, u64)> = given.into_iter().map(|(index, _)| (index / 6, index / 2 % 3)).collect();
+        all.dedup();
+        all
+    };
+    assert_eq!(layers(given(&mut player, 0..30)), [(0, 0), (4, 0)], "a bound holds from the first packet on");
+    player.down.thin(Codec::Vp9, Highest::ALL);
+    assert_eq!(player.down.lacks(), Some(Lacked::SpatialLayers));
+    assert_eq!(layers(given(&mut player, 30..54)), [(8, 0), (8, 1), (8, 2)]);
+    assert_eq!(layers(given(&mut player, 54..60)), [(9, 0), (9, 1), (9, 2)]);
+    assert!(player.down.is_between_frames());
+    player.down.thin(Codec::Vp9, up_to(1, ALL));
+    given(&mut player, 60..64);
+    assert!(player.down.is_between_frames(), "the picture has ended for the player");
+}
+
+#[test]
+fn what_comes_late_of_a_picture_goes_by_what_was_given_of_it() {
+    let mut player = Player::new(Some(RTX), 0);
+    player.down.join_at(0);
+    player.down.thin(Codec::Vp9, up_to(1, ALL));
+    given(&mut player, 0..9);
+    // The end of the picture is missing, and the begin of what is left out of it.
+    player.down.skip_to(11);
+    assert_eq!(given(&mut player, 11..15).len(), 3);
+    let end = player.late(&spatial(0, 9));
+    assert!(end.marker && said(&end.payload).1 == 9);
+    let hollow = player.late(&spatial(0, 10));
+    assert!(!hollow.marker && hollow.payload.is_empty());
+    assert!(player.again(&spatial(0, 9)).marker && !player.again(&spatial(0, 10)).marker);
+    assert!(!player.down.has_left_out_picture(11), "a part of it was given");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever is missing, late and changed: no layer frame is torn, none is given without those below it, a picture has one end at
+    /// most, on the last packet of the highest frame that is given, and a repetition says what was said before.
+    #[test]
+    fn no_picture_of_several_spatial_layers_is_torn(
+        steps in prop::collection::vec((0_usize..12, 0_usize..1000, 0_u8..4, 0_u8..4), 1..400),
+    ) {
+        let mut player = Player::new(Some(RTX), 0);
+        let (mut index, mut missing) = (0, Vec::new());
+        // What became of each packet: nothing of it, or its payload and marker.
+        let mut fates: HashMap<u64, Option<(bool, bool)>> = HashMap::new();
+        player.down.join_at(0);
+        for (kind, n, most_spatial, most_temporal) in steps {
+            match kind {
+                0 if !fates.is_empty() => {
+                    missing.push(index);
+                    index += 1;
+                }
+                1 if !missing.is_empty() => {
+                    let late = missing.swap_remove(n % missing.len());
+                    if late < player.down.cursor().unwrap_or(0) && player.down.wants_late(&spatial(0, late)) {
+                        let received = player.late(&spatial(0, late));
+                        fates.insert(late, Some((!received.payload.is_empty(), received.marker)));
+                    }
+                }
+                2 => {
+                    let of = |most: u8| if most == 3 { ALL } else { most };
+                    player.down.thin(Codec::Vp9, up_to(of(most_spatial), of(most_temporal)));
+                }
+                3 => {
+                    let sent: Vec<u64> = fates.iter().filter_map(|(index, fate)| fate.map(|_| *index)).collect();
+                    let Some(again) = sent.get(n % sent.len().max(1)) else { continue };
+                    if player.down.has_given(&spatial(0, *again)) {
+                        let received = player.again(&spatial(0, *again));
+                        prop_assert_eq!(fates[again], Some((received.payload.len() > 2, received.marker)), "{}", again);
+                    }
+                }
+                _ => {
+                    let received = player.next_if_given(&spatial(0, index));
+                    fates.insert(index, received.map(|packet| (!packet.payload.is_empty(), packet.marker)));
+                    index += 1;
+                }
+            }
+        }
+        for picture in 0..index / 6 {
+            let fate = |spatial: u64, at: u64| fates.get(&(picture * 6 + spatial * 2 + at)).copied();
+            let is_given = |fate: Option<(bool, bool)>| fate.is_some_and(|(is_given, _)| is_given);
+            let frames: Vec<Vec<Option<(bool, bool)>>> =
+                (0..3).map(|spatial| (0..2).filter_map(|at| fate(spatial, at)).collect()).collect();
+            for frame in &frames {
+                let torn = frame.iter().any(|fate| is_given(*fate)) && frame.iter().any(|fate| !is_given(*fate));
+                prop_assert!(!torn, "{}: {:?}", picture, frames);
+            }
+            let known: Vec<bool> = frames.iter().filter_map(|frame| Some(is_given(*frame.first()?))).collect();
+            prop_assert!(known.windows(2).all(|pair| pair[0] || !pair[1]), "{}: {:?}", picture, frames);
+            let flat: Vec<(bool, bool)> = frames.iter().flatten().flatten().copied().collect();
+            let ends = flat.iter().filter(|(_, marker)| *marker).count();
+            prop_assert!(ends <= 1 && flat.iter().all(|(is_given, marker)| *is_given || !marker), "{:?}", frames);
+            let is_whole = frames.iter().all(|frame| frame.len() == 2);
+            let last = flat.iter().rposition(|(is_given, _)| *is_given);
+            prop_assert!(!is_whole || last.is_none_or(|last| flat[last].1), "{}: {:?}", picture, frames);
+        }
     }
 }

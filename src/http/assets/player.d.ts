@@ -29,8 +29,8 @@ export interface PlayerOptions {
   /** Who plays, where the table knows no tokens: the demo. An id that the page keeps, so that a repeated bet is known after a reload. */
   playerId?: string;
   /**
-   * The highest layer of a simulcast to be given, 0 to 5, where 0 is the least (docs/whip-whep.md): of a small picture on the page, or
-   * where data is dear. The table may have a lower one; without it, it is the table's alone. Refused with `invalid-max-layer` where it is
+   * The highest layer to be given, of a simulcast or of one encoding's spatial layers, 0 to 5, where 0 is the least
+   * (docs/whip-whep.md): of a small picture on the page, or where data is dear. The table may have a lower one; without it, it is the table's alone. Refused with `invalid-max-layer` where it is
    * none of these.
    */
   maxLayer?: number;

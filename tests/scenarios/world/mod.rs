@@ -7,6 +7,7 @@ mod dealer;
 pub mod layered;
 mod peer;
 pub mod studio;
+pub mod svc;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

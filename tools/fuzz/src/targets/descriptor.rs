@@ -22,7 +22,10 @@ pub(crate) fn run(data: &[u8]) {
         let Some(read) = reader.read(epoch, value) else { continue };
         assert!(value.len() >= 3, "{read:?} of {value:?}");
         assert!(read.temporal_layer <= 7 && read.spatial_layer <= 3, "{read:?}");
-        assert!(read.climb.is_none_or(|climb| climb.needs <= read.temporal_layer && climb.reaches <= 7), "{read:?}");
+        assert_eq!(read.ends_layer_frame, value[0] & 0x40 != 0, "{read:?} of {value:?}");
+        let reaches = read.climb.iter().flat_map(|climb| climb.reaches).flatten();
+        assert!(read.climb.is_none_or(|climb| climb.needs <= read.temporal_layer), "{read:?}");
+        assert!(reaches.max() <= Some(7), "{read:?}");
     }
 }
 

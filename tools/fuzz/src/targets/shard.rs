@@ -12,7 +12,7 @@ use tableside::config::MaxLayer;
 use tableside::media::{HeaderFields, MediaKind, write_header};
 use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::sdp::{DataSection, ExtensionIds, Negotiated, Red, Section};
-use tableside::shard::{EndCause, LayerIndex, LayerOffer, PeerMessage, ShardId, TableId, TemporalShares};
+use tableside::shard::{EndCause, LayerIndex, LayerOffer, LayerShares, PeerMessage, ShardId, TableId, TemporalShares};
 
 use super::channels::{Client, open};
 use crate::checksums;
@@ -364,7 +364,7 @@ impl Node {
                 let offers = (0..input.byte() % 5).map(|_| {
                     let (layer, bits_per_second) = (layer(input.byte()), u64::from(input.byte()) << 14);
                     let temporal = TemporalShares([bits_per_second / 2, bits_per_second / 4, bits_per_second / 4, 0]);
-                    LayerOffer { layer, bits_per_second, temporal }
+                    LayerOffer { layer, bits_per_second, shares: LayerShares::of_one(temporal) }
                 });
                 let offers: Arc<[LayerOffer]> = offers.collect();
                 let order = offers.iter().rev().map(|offer| offer.layer).collect();
