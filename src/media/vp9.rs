@@ -15,7 +15,7 @@ mod flag {
     pub const FLEXIBLE: u8 = 0x10;
     /// B: the first packet of a layer frame.
     pub const BEGINS: u8 = 0x08;
-    /// E: "MUST be set to 1 for the final RTP packet of a VP9 frame", which is one of the layer frames of a picture.
+    /// E: the last packet of a frame, which is one of the layer frames of a picture.
     pub const ENDS: u8 = 0x04;
     /// V: a scalability structure follows.
     pub const STRUCTURE: u8 = 0x02;
