@@ -741,6 +741,24 @@ mod tests {
     }
 
     #[test]
+    fn what_players_say_is_read_while_much_is_sent() {
+        let mut turn = turn();
+        let to = turn.socket.local_address();
+        let ice = publisher(&mut turn);
+        let bind = |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+        let paths: Vec<UdpSocket> = (0..LARGE_SLICE).map(bind).collect();
+        for path in &paths {
+            path.send_to(&check(&ice.ufrag, &ice.pwd)[2..], to).expect("loopback");
+        }
+        paths[0].send_to(&[23, 254, 253], to).expect("loopback");
+        // Each check has an answer, and after so many the other socket is looked at.
+        turn.take_datagrams();
+        let report = turn.shard.report(now());
+        assert_eq!(report.datagrams_received, LARGE_SLICE as u64 + 1);
+        assert_eq!(report.datagrams_sent, LARGE_SLICE as u64);
+    }
+
+    #[test]
     fn rtcp_wakes_the_thread_where_it_is_rare_and_waits_for_its_time_where_it_is_dense() {
         let player = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
         for (lane, packet_type, latest) in [(RtcpLane::Requests, 205, RTCP_PACE), (RtcpLane::Reports, 201, SLACK)] {
