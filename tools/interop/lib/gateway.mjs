@@ -28,9 +28,14 @@ export class Gateway {
     return gateway;
   }
 
-  /** `tableside gateway --config FILE`, ready; `ports` are those the file names, with `scheme: 'https'` if it names a certificate. */
-  static async configured(binary, folder, file, ports) {
-    return new Gateway(new Child(binary, ['gateway', '--config', file], join(folder, `${basename(file, '.toml')}.log`)), ports).ready();
+  /**
+   * `tableside gateway --config FILE`, ready; `ports` are those the file names, with `scheme: 'https'` if it names a certificate. `env`
+   * is added to its environment.
+   */
+  static async configured(binary, folder, file, ports, env = {}) {
+    const log = join(folder, `${basename(file, '.toml')}.log`);
+    const child = new Child(binary, ['gateway', '--config', file], log, undefined, { ...process.env, ...env });
+    return new Gateway(child, ports).ready();
   }
 
   constructor(child, ports) {

@@ -45,9 +45,9 @@ export class Scenario {
     return this.#started(await Gateway.demo(this.binary, this.folder));
   }
 
-  /** `tableside gateway` with this configuration file, ready. */
-  async configured(file, ports) {
-    return this.#started(await Gateway.configured(this.binary, this.folder, file, ports));
+  /** `tableside gateway` with this configuration file, ready; `env` is added to its environment. */
+  async configured(file, ports, env = {}) {
+    return this.#started(await Gateway.configured(this.binary, this.folder, file, ports, env));
   }
 
   #started(gateway) {

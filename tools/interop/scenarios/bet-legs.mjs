@@ -1,43 +1,59 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 
 import { percentile } from '../lib/statistics.mjs';
 import { studioBehindNetsim } from '../lib/studio.mjs';
+import { SLOW_DISK } from '../lib/tools.mjs';
 import { until } from '../lib/until.mjs';
 
-export const about = 'what is added to one leg of a bet is seen on that leg and on the whole, and on no other: 0, 50 and 200 ms on the last mile and at the service';
-export const timeLimitSeconds = 240;
+export const about = 'what is added to one leg of a bet is seen on that leg and on the whole, and on no other: 0, 50 and 200 ms on the last mile, on the edge and at the service';
+export const timeLimitSeconds = 360;
 
 const PLAYERS = 5;
 const BETS = 40;
+const ALL_BETS = PLAYERS * BETS;
 /** Slower than the edge takes from one player for good. */
 const PAUSE_MS = 120;
-/** Added to a leg, in milliseconds. The first time is for whatever has to warm up. */
+const NOTHING = { lastMile: 0, edge: 0, upstream: 0 };
+/**
+ * Added to a leg, in milliseconds. The first time is for whatever has to warm up. On the edge an outcome waits for the disk: bets
+ * are placed one after the other then, as those that come during a sync wait for the next one.
+ */
 const ADDED = [
-  { lastMile: 0, upstream: 0 },
-  { lastMile: 0, upstream: 0 },
-  { lastMile: 0, upstream: 50 },
-  { lastMile: 0, upstream: 200 },
-  { lastMile: 50, upstream: 0 },
-  { lastMile: 200, upstream: 0 },
+  NOTHING,
+  NOTHING,
+  { ...NOTHING, upstream: 50 },
+  { ...NOTHING, upstream: 200 },
+  { ...NOTHING, lastMile: 50 },
+  { ...NOTHING, lastMile: 200 },
+  { ...NOTHING, edge: 50 },
+  { ...NOTHING, edge: 200 },
 ];
 
 export async function run(t) {
   const service = await startService(t);
-  const sections = [`[bet_service]\nkind = "http"\nhttp.url = "http://127.0.0.1:${service.port}/bets"`];
-  const { gateway, netsim } = await studioBehindNetsim(t, { sections });
+  const disk = slowDisk(t);
+  const sections = [
+    `[bet_service]\nkind = "http"\nhttp.url = "http://127.0.0.1:${service.port}/bets"`,
+    '[audit]\ndirectory = "trail"\nnode = "edge"\nsigning_key_file = "audit.key"\nfsync = "always"',
+  ];
+  const { gateway, netsim } = await studioBehindNetsim(t, { sections, env: disk.env });
   const browser = await t.chromium();
   let before;
   for (const [turn, added] of ADDED.entries()) {
     service.delayMs = added.upstream;
     service.took = [];
+    disk.takes(added.edge);
     await netsim.command(`both delay=${added.lastMile / 2}ms`);
     const page = await browser.openPeers(gateway.url('/'));
     const tokens = Array.from({ length: PLAYERS }, (_, n) => gateway.issuer.player(`player-${n}`));
-    const acks = await page.evaluate(bet, { tokens, bets: BETS, pauseMs: PAUSE_MS });
+    const acks = await page.evaluate(bet, { tokens, bets: BETS, pauseMs: PAUSE_MS, inTurn: added.edge > 0 });
     await browser.shut(page);
-    assert.equal(acks.length, PLAYERS * BETS);
+    assert.equal(acks.length, ALL_BETS);
     assert.deepEqual([...new Set(acks.map(({ status }) => status))], ['accepted']);
 
     const median = (values) => percentile(values, 50);
@@ -49,24 +65,37 @@ export async function run(t) {
       total: of(({ totalMs }) => totalMs),
     };
     const values = Object.values(legs).map((value) => value.toFixed(1)).join(', ');
-    t.measure(`${added.lastMile} ms on the last mile, ${added.upstream} at the service: last mile, edge, upstream, total`, values, 'ms');
+    const where = `${added.lastMile} ms on the last mile, ${added.edge} on the edge, ${added.upstream} at the service`;
+    t.measure(`${where}: last mile, edge, upstream, total`, values, 'ms');
     // By its own clock: a timer of its runtime may be late.
     const took = median(service.took);
     if (turn <= 1) before = { ...legs, took };
-    const injected = { lastMile: added.lastMile, edge: 0, upstream: took - before.took };
-    injected.total = injected.lastMile + injected.upstream;
+    const injected = { lastMile: added.lastMile, edge: added.edge, upstream: took - before.took };
+    injected.total = injected.lastMile + injected.edge + injected.upstream;
     for (const [leg, wanted] of Object.entries(injected)) {
       const moved = legs[leg] - before[leg];
       assert(Math.abs(moved - wanted) <= Math.max(2, 0.02 * wanted), `${leg} moved by ${moved} ms, not by ${wanted}`);
     }
   }
   const counted = async (leg) => (await gateway.metrics()).sum('tableside_bet_signal_rtt_seconds_count', { leg });
-  const all = ADDED.length * PLAYERS * BETS;
+  const all = ADDED.length * ALL_BETS;
   for (const leg of ['last_mile', 'edge', 'upstream']) {
     await until(`the histogram of ${leg} has all`, 10, async () => (await counted(leg)) === all);
   }
   // Players tell it once, and not again if that is lost; who leaves may not have told the last.
   assert(await counted('total') >= 0.95 * all, `${await counted('total')} of ${all} in the histogram of total`);
+}
+
+/** A disk that takes the gateway as long to write to as is said, and the key of an audit trail on it. */
+function slowDisk(t) {
+  const [file, key] = ['disk-ms', 'audit.key'].map((name) => join(t.folder, name));
+  const takes = (ms) => writeFileSync(file, String(ms));
+  mkdirSync(t.folder, { recursive: true });
+  // Of an earlier run.
+  for (const left of ['trail', 'audit.key', 'audit.key.pub']) rmSync(join(t.folder, left), { recursive: true, force: true });
+  execFileSync(t.binary, ['audit', 'keygen', key], { stdio: 'ignore' });
+  takes(0);
+  return { env: { LD_PRELOAD: SLOW_DISK, SLOW_DISK_MS: file }, takes };
 }
 
 /** A bet service that takes its time and every bet. `took` are the milliseconds from each request to its answer. */
@@ -90,8 +119,13 @@ async function startService(t) {
   return service;
 }
 
-/** In the page: players of the SDK that bet, once the round trip to each has been measured. @returns what became of each bet */
-async function bet({ tokens, bets, pauseMs }) {
+/**
+ * In the page: players of the SDK that bet, once the round trip to each has been measured: all at their own pace, or one after
+ * the other, each when the one before has its outcome.
+ *
+ * @returns what became of each bet
+ */
+async function bet({ tokens, bets, pauseMs, inTurn }) {
   const { TablesidePlayer } = await import('/sdk/player.js');
   const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const players = await Promise.all(tokens.map(async (token) => {
@@ -105,15 +139,19 @@ async function bet({ tokens, bets, pauseMs }) {
     await measured;
     return player;
   }));
-  const placed = players.map(async (player) => {
+  const place = (player, n) => player.bet({ roundId: 'a-round', payload: n });
+  const atTheirPace = async (player) => {
     const outcomes = [];
     for (let n = 0; n < bets; n += 1) {
-      outcomes.push(player.bet({ roundId: 'a-round', payload: n }));
+      outcomes.push(place(player, n));
       await later(pauseMs);
     }
     return Promise.all(outcomes);
-  });
-  const outcomes = (await Promise.all(placed)).flat();
+  };
+  const outcomes = inTurn ? [] : (await Promise.all(players.map(atTheirPace))).flat();
+  for (let n = 0; inTurn && n < bets; n += 1) {
+    for (const player of players) outcomes.push(await place(player, n));
+  }
   await Promise.all(players.map((player) => player.stop()));
   return outcomes;
 }
