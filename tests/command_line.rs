@@ -181,7 +181,8 @@ fn threads_and_cores(process: u32) -> Vec<(String, String)> {
 
 #[test]
 fn pinned_shards_have_cores_of_their_own_and_all_else_keeps_off_them() {
-    let cores = std::thread::available_parallelism().unwrap().get();
+    // As many as the mask says, of which a control group may let a process use less at a time.
+    let cores = tableside::net::allowed_cores().unwrap().len();
     let config = |shards: usize| {
         let first_port = free_ports(shards as u16);
         Files::new(&format!(

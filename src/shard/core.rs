@@ -525,7 +525,7 @@ impl Shard {
     fn handle_dtls(&mut self, now: Instant, source: TransportAddress, datagram: &[u8]) -> Result<(), DropReason> {
         let slot = self.session_at(source)?;
         let session = self.sessions[slot as usize].session.as_mut().ok_or(DropReason::UnknownSource)?;
-        // Nor does a player come into the midst of a flush, or its second step before the first.
+        // Who joins comes into the lists of players, and that only after the flush that goes through them.
         let joins = !session.endpoint.is_connected() || session.steps_waiting > 0;
         if session.endpoint.is_keyed() && !(self.is_sending && joins) {
             self.take_dtls(now, slot, source, datagram)

@@ -11,6 +11,25 @@ use crate::world::{Dealer, Dice, Side, VIDEO_SSRC, World};
 
 const FRAME: Duration = Duration::from_millis(33);
 
+/// Players who have had a keyframe, and a shard that has the next frame for them, of so many packets.
+fn about_to_send(players: usize, packets: u16) -> (World, Vec<usize>) {
+    let mut world = World::new(1);
+    let (now, table) = (world.now, world.table.clone());
+    world.shards[0].add_local_publisher(now, &table, Dealer::media());
+    let players = (0..players).map(|_| world.add_player(0)).collect();
+    world.connect_all();
+    let mut dealer = Dealer::new(packets, 1000);
+    for keyframe in [true, false] {
+        for packet in dealer.next_frame(keyframe) {
+            world.shards[0].handle_local(world.now, table.id, packet);
+        }
+        if keyframe {
+            world.run(FRAME);
+        }
+    }
+    (world, players)
+}
+
 /// Every packet is smaller than the next, so none can share a message with the one before it.
 #[test]
 fn a_burst_of_joiners_fits_however_few_messages_there_are() {
@@ -35,20 +54,7 @@ fn a_burst_of_joiners_fits_however_few_messages_there_are() {
 #[test]
 fn a_frame_to_a_player_is_one_run_wherever_a_batch_ends() {
     const PACKETS: usize = 9;
-    let mut world = World::new(1);
-    let (now, table) = (world.now, world.table.clone());
-    world.shards[0].add_local_publisher(now, &table, Dealer::media());
-    (0..5).for_each(|_| _ = world.add_player(0));
-    world.connect_all();
-    let mut dealer = Dealer::new(PACKETS as u16, 1000);
-    for keyframe in [true, false] {
-        for packet in dealer.next_frame(keyframe) {
-            world.shards[0].handle_local(world.now, table.id, packet);
-        }
-        if keyframe {
-            world.run(FRAME);
-        }
-    }
+    let (mut world, _) = about_to_send(5, PACKETS as u16);
     // Room for two and a half players.
     let mut batch = SendBatch::with_capacity(5 * PACKETS * MAX_DATAGRAM / 2, 100);
     let mut runs = Vec::new();
@@ -62,20 +68,7 @@ fn a_frame_to_a_player_is_one_run_wherever_a_batch_ends() {
 #[test]
 fn control_goes_out_in_the_midst_of_a_frame() {
     const PLAYERS: usize = 150;
-    let mut world = World::new(1);
-    let (now, table) = (world.now, world.table.clone());
-    world.shards[0].add_local_publisher(now, &table, Dealer::media());
-    let players: Vec<usize> = (0..PLAYERS).map(|_| world.add_player(0)).collect();
-    world.connect_all();
-    let mut dealer = Dealer::new(2, 1000);
-    for keyframe in [true, false] {
-        for packet in dealer.next_frame(keyframe) {
-            world.shards[0].handle_local(world.now, table.id, packet);
-        }
-        if keyframe {
-            world.run(FRAME);
-        }
-    }
+    let (mut world, players) = about_to_send(PLAYERS, 2);
     let shard = &mut world.shards[0];
     let mut batch = SendBatch::with_capacity(512 * 1024, 512);
     assert!(shard.poll_transmit(world.now, &mut batch));
@@ -100,20 +93,7 @@ fn control_goes_out_in_the_midst_of_a_frame() {
 fn who_leaves_in_the_midst_of_a_frame_leaves_after_it() {
     const PLAYERS: usize = 150;
     for leaver in [0, 20, PLAYERS - 1] {
-        let mut world = World::new(1);
-        let (now, table) = (world.now, world.table.clone());
-        world.shards[0].add_local_publisher(now, &table, Dealer::media());
-        let players: Vec<usize> = (0..PLAYERS).map(|_| world.add_player(0)).collect();
-        world.connect_all();
-        let mut dealer = Dealer::new(2, 1000);
-        for keyframe in [true, false] {
-            for packet in dealer.next_frame(keyframe) {
-                world.shards[0].handle_local(world.now, table.id, packet);
-            }
-            if keyframe {
-                world.run(FRAME);
-            }
-        }
+        let (mut world, players) = about_to_send(PLAYERS, 2);
         let peer = &mut world.peers[players[leaver]];
         peer.close();
         let goodbye = peer.take_outgoing();

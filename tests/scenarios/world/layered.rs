@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tableside::media::{Codec, MediaKind};
 
+use super::bits::Bits;
 use super::peer::{Elements, stream_mut};
 use super::{Side, World};
 
@@ -168,22 +169,6 @@ impl Layered {
             bits.put(0, 2).put(0, 1);
         }
         bits.bytes()
-    }
-}
-
-/// Bits, the first the highest.
-#[derive(Default)]
-struct Bits(Vec<bool>);
-
-impl Bits {
-    fn put(&mut self, value: u64, count: u32) -> &mut Self {
-        self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
-        self
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << (7 - at));
-        self.0.chunks(8).map(byte).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 // Other tests and the benches borrow the world, and use a part of it.
 #![allow(dead_code)]
 
+mod bits;
 mod dealer;
 pub mod layered;
 mod peer;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tableside::media::{Codec, MediaKind};
 
+use super::bits::Bits;
 use super::peer::{Elements, Received, stream_mut};
 use super::{Datagram, Side, VIDEO_RTX_SSRC, VIDEO_SSRC, World};
 
@@ -253,22 +254,6 @@ impl Svc {
         // No chains, as one of so many values and one more: as many bits as that takes, less one where it is short. No resolutions.
         let width = u64::BITS - (targets.len() as u64 + 1).leading_zeros();
         bits.put(0, width - 1).put(0, 1);
-    }
-}
-
-/// Bits, the first the highest.
-#[derive(Default)]
-struct Bits(Vec<bool>);
-
-impl Bits {
-    fn put(&mut self, value: u64, count: u32) -> &mut Self {
-        self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
-        self
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << (7 - at));
-        self.0.chunks(8).map(byte).collect()
     }
 }
 
