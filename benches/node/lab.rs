@@ -185,6 +185,22 @@ impl Drop for Lab {
     }
 }
 
+/// Has the threads of `process` whose names begin so run before all that is not of real-time priority.
+///
+/// # Errors
+/// There is none, or the kernel refuses.
+pub fn put_first(process: u32, name: &str) -> io::Result<()> {
+    let mut any = false;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        if fs::read_to_string(thread.join("comm"))?.starts_with(name) {
+            run(Command::new("chrt").args(["-r", "-p", "1"]).args(thread.file_name()))?;
+            any = true;
+        }
+    }
+    if any { Ok(()) } else { Err(io::Error::other(format!("process {process} has no thread {name}*"))) }
+}
+
 /// # Errors
 /// It cannot be run, or failed; with what it printed.
 fn run(command: &mut Command) -> io::Result<()> {

@@ -114,12 +114,16 @@ impl Reference {
     ///
     /// # Errors
     /// One does not start.
-    pub fn start(lab: &Lab, players: u32, load: Load) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, players: u32, load: Load, own_core: bool) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
         let sink = lab.far(&program).args(["sink", &players.to_string()]).spawn()?;
         let arguments = ["reference", &players.to_string(), &format!("{load:?}").to_lowercase()];
         let mut command = lab.near(&program);
         let mut process = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        if own_core {
+            // Threads that it starts, and the program that it becomes, are as it is.
+            lab::put_first(process.id(), "")?;
+        }
         let answers = BufReader::new(process.stdout.take().expect("piped"));
         Ok(Self { process, answers, sink })
     }

@@ -81,6 +81,14 @@ struct Options {
     /// Players report how they play over data channels as well, every two seconds, as pages with tableside's player SDK do.
     #[arg(long)]
     reports: bool,
+    /// Keep the node's CPU for its shards and for the loop, as where a Kubernetes node gives the pod whole cores of its own (`static` CPU manager): nothing
+    /// else runs there while they have anything to do.
+    #[arg(long)]
+    own_core: bool,
+    /// Have tables leave out frames that would be sent more than a millisecond late, because the generator was held up: else
+    /// the late frames of all tables come at once, and the delay is that of a burst.
+    #[arg(long)]
+    punctual: bool,
     /// A bottleneck behind the node, in Mbit/s and kB that may wait: what does not fit is lost. The reference loop's as well,
     /// whose figures then say nothing.
     #[arg(long, value_name = "MBIT,KB")]
@@ -154,6 +162,7 @@ fn main() -> ExitCode {
 fn measure(options: Options) -> anyhow::Result<()> {
     let is_node = options.server == Kind::Node;
     anyhow::ensure!(is_node || !options.reports, "--reports is for the node: Janus reads none");
+    anyhow::ensure!(is_node || !options.own_core, "--own-core is for the node: it is by the names of its threads");
     anyhow::ensure!(is_node || options.shards == 1, "--shards is for the node: Janus has one event loop here");
     let plan = Plan {
         server: options.server,
@@ -168,6 +177,8 @@ fn measure(options: Options) -> anyhow::Result<()> {
         max_utilisation: options.max_utilisation,
         pacing: !options.no_pacing,
         reports: options.reports,
+        own_core: options.own_core,
+        punctual: options.punctual,
         link: options.link,
     };
     let rows = plan.run()?;
@@ -176,13 +187,14 @@ fn measure(options: Options) -> anyhow::Result<()> {
         curve::draw(&rows, options.tables, file)?;
     }
     // The accepted rows are the node's, of one table and one shard, as it is by itself.
-    let as_usual = options.link.is_none() && !options.no_pacing && !options.reports;
+    let as_usual =
+        options.link.is_none() && !(options.no_pacing || options.reports || options.own_core || options.punctual);
     let usual = is_node && (options.tables, options.shards) == (1, 1) && as_usual;
     match options.accept {
         _ if !usual => {
             anyhow::ensure!(
                 !options.accept,
-                "--accept is for the node with one table, one shard, pacing, and neither --link nor --reports"
+                "--accept is for the node with one table, one shard, pacing, and none of --link, --reports, --own-core and --punctual"
             );
             Ok(())
         }

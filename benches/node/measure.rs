@@ -50,6 +50,10 @@ pub struct Plan {
     pub pacing: bool,
     /// Whether players report how they play over data channels.
     pub reports: bool,
+    /// Whether nothing else runs on the node's CPU while a shard could.
+    pub own_core: bool,
+    /// Whether tables leave out what they would send late.
+    pub punctual: bool,
     /// What is between the node and the players.
     pub link: Option<Link>,
 }
@@ -92,7 +96,7 @@ impl Plan {
     }
 
     fn row(&self, lab: &Lab, generator: &Path, folder: &Path, load: Load, players: u32) -> anyhow::Result<Row> {
-        let mut reference = Reference::start(lab, players, load)?;
+        let mut reference = Reference::start(lab, players, load, self.own_core)?;
         let server = Server::start(self, lab, folder)?;
         let (mut loops, mut turns) = (vec![reference.turn(REFERENCE_TURN)?], Vec::new());
         for _ in 0..self.rounds {
@@ -120,7 +124,8 @@ impl Plan {
             .args(["--verify", &(CHECKING_PLAYERS / f64::from(players)).min(1.0).to_string()])
             .args(["--server-pid", &server.pid().to_string(), "--json", "-"])
             .args(load.arguments())
-            .args(self.reports.then_some("--reports"));
+            .args(self.reports.then_some("--reports"))
+            .args(self.punctual.then_some("--leave-out-late=1"));
         let sampler = server.allocations().map(Sampler::start);
         let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output()?;
         let samples = sampler.map(Sampler::stop).transpose()?;
@@ -159,6 +164,8 @@ pub struct ServerTurn {
     pub broken: u64,
     /// Times that the generator itself lost some.
     pub overflowed: u64,
+    /// Frames of the publishers that were left out because the generator was late.
+    pub left_out: u64,
     /// Memory of the server.
     pub resident_bytes: u64,
     /// Allocations for each packet, where the server counts them.
@@ -178,6 +185,7 @@ impl ServerTurn {
             lost: players["lost"].as_u64()? + players["recovered"].as_u64()?,
             broken: players["undecryptable"].as_u64()? + players["changed"].as_u64()?,
             overflowed: players["overflowed"].as_u64()?,
+            left_out: report["publishers"]["left_out"].as_u64()?,
             resident_bytes: server["resident_bytes"].as_u64()?,
             allocations: match samples {
                 Some(samples) => Some(allocations(report, samples)?),

@@ -120,6 +120,9 @@ impl Node {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+        if plan.own_core {
+            lab::put_first(node.pid(), "shard-")?;
+        }
         Ok(node)
     }
 

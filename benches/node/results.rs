@@ -45,6 +45,9 @@ pub struct Row {
     #[serde(default)]
     broken: u64,
     overflowed: u64,
+    /// Frames of the publishers.
+    #[serde(default)]
+    left_out: u64,
 }
 
 impl Row {
@@ -82,6 +85,7 @@ impl Row {
             lost: sum(|turn| turn.lost),
             broken: sum(|turn| turn.broken),
             overflowed: sum(|turn| turn.overflowed),
+            left_out: sum(|turn| turn.left_out),
         }
     }
 
@@ -140,6 +144,9 @@ impl fmt::Display for Row {
         )?;
         if self.refused > 0 {
             write!(f, "   refused {}", self.refused)?;
+        }
+        if self.left_out > 0 {
+            write!(f, "   the generator left out {} frames", self.left_out)?;
         }
         if self.silent > 0 {
             write!(f, "   RECEIVED NOTHING {}", self.silent)?;

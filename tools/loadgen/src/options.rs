@@ -99,6 +99,11 @@ pub struct Options {
     #[arg(long)]
     pub in_phase: bool,
 
+    /// Leave a frame out that would be sent so much too late, because this generator was held up: sent all the same, the late
+    /// frames of all tables come at once, as those of independent publishers never do. By default they are sent.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub leave_out_late: Option<u64>,
+
     /// The share of players that open and check every packet; at least one of each group does unless it is 0.
     #[arg(long, default_value_t = 0.05, value_name = "0..1", value_parser = share)]
     pub verify: f64,
@@ -209,6 +214,7 @@ impl Options {
             keyframe_interval: Duration::from_secs_f64(self.keyframe_interval),
             layers: self.simulcast.into(),
             audio: !self.no_audio,
+            latest: self.leave_out_late.map(Duration::from_millis),
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Programme {
     pub layers: usize,
     /// Also sound.
     pub audio: bool,
+    /// How late a frame is sent at most; later it is left out.
+    pub latest: Option<Duration>,
 }
 
 /// See the module's text.
@@ -237,12 +239,13 @@ impl Publisher {
             self.send_audio(unix, send);
         }
         if now >= due {
-            let late = now.saturating_duration_since(due);
-            self.sent.late_frames += u64::from(late > interval);
-            // Who has fallen behind does not catch up in a burst, and keeps its phase.
-            let missed = late.as_nanos() / interval.as_nanos();
-            self.next_frame = Some(due + interval * (1 + missed as u32));
-            self.send_frame(now, unix, send);
+            let turn = FrameTurn::at(now, due, interval, self.programme.latest);
+            self.next_frame = Some(turn.next);
+            self.sent.late_frames += u64::from(turn.is_late);
+            self.sent.left_out += u64::from(turn.is_left_out);
+            if !turn.is_left_out {
+                self.send_frame(now, unix, send);
+            }
         }
         if now >= self.next_report {
             self.next_report = now + REPORT_INTERVAL;
@@ -372,6 +375,30 @@ impl Packet<'_> {
     }
 }
 
+/// The turn of a frame that is due.
+#[derive(Debug, PartialEq)]
+struct FrameTurn {
+    /// When the next is due.
+    next: Instant,
+    /// By more than a frame interval.
+    is_late: bool,
+    /// It would be sent too late.
+    is_left_out: bool,
+}
+
+impl FrameTurn {
+    /// Who has fallen behind does not catch up in a burst, and keeps its phase.
+    fn at(now: Instant, due: Instant, interval: Duration, latest: Option<Duration>) -> Self {
+        let late = now.saturating_duration_since(due);
+        let missed = late.as_nanos() / interval.as_nanos();
+        Self {
+            next: due + interval * (1 + missed as u32),
+            is_late: late > interval,
+            is_left_out: latest.is_some_and(|latest| late > latest),
+        }
+    }
+}
+
 /// How long it is from `unix` until a frame is due: by the wall clock, so that the phases of publishers that connect one
 /// after the other lie as they should to each other.
 fn until_phase(unix: u64, interval: Duration, phase: Duration) -> Duration {
@@ -395,6 +422,18 @@ mod tests {
             prop_assert!(wait < interval);
             let at = Duration::from_nanos((unix + wait.as_nanos() as u64) % interval.as_nanos() as u64);
             prop_assert_eq!(at.as_nanos(), phase.as_nanos() % interval.as_nanos());
+        }
+
+        #[test]
+        fn who_has_fallen_behind_goes_on_in_its_phase(frames in 1..240u32, behind in 0..5_000_000u64, latest in 0..5_000_000u64) {
+            let (interval, behind) = (Duration::from_secs(1) / frames, Duration::from_micros(behind));
+            let latest = Duration::from_micros(latest);
+            let due = crate::clock::now();
+            let turn = FrameTurn::at(due + behind, due, interval, Some(latest));
+            prop_assert_eq!((turn.is_late, turn.is_left_out), (behind > interval, behind > latest));
+            prop_assert!(turn.next > due + behind && turn.next <= due + behind + interval);
+            prop_assert_eq!((turn.next - due).as_nanos() % interval.as_nanos(), 0);
+            prop_assert!(!FrameTurn::at(due + behind, due, interval, None).is_left_out);
         }
     }
 }

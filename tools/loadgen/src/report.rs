@@ -166,14 +166,26 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = String::new();
         if let Some(publishers) = &self.publishers {
-            let Sent { frames, keyframes, packets, refused, retransmitted, keyframe_requests, late_frames, .. } =
-                publishers.sent;
+            let Sent {
+                frames,
+                keyframes,
+                packets,
+                refused,
+                retransmitted,
+                keyframe_requests,
+                late_frames,
+                left_out,
+                ..
+            } = publishers.sent;
             heading(&mut text, &format!("publishers: {}", publishers.requested));
             row(&mut text, "frames, keyframes", &format!("{frames}, {keyframes}"));
             row(&mut text, "packets, sent again", &format!("{packets}, {retransmitted}"));
             row(&mut text, "keyframes asked for", &keyframe_requests.to_string());
             if late_frames + refused > 0 {
                 row(&mut text, "frames sent late, packets refused", &format!("{late_frames}, {refused}"));
+            }
+            if left_out > 0 {
+                row(&mut text, "frames left out for being late", &left_out.to_string());
             }
             failures(&mut text, &publishers.failures);
         }

@@ -96,6 +96,8 @@ pub struct Sent {
     pub keyframe_requests: u64,
     /// Frames sent more than a frame interval late: the generator is too slow.
     pub late_frames: u64,
+    /// Frames that were not sent because they would have been late.
+    pub left_out: u64,
 }
 
 impl AddAssign for Sent {
@@ -108,6 +110,7 @@ impl AddAssign for Sent {
         self.retransmitted += other.retransmitted;
         self.keyframe_requests += other.keyframe_requests;
         self.late_frames += other.late_frames;
+        self.left_out += other.left_out;
     }
 }
 

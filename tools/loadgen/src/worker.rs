@@ -409,7 +409,7 @@ impl Worker {
                     }
                     Peer::Publisher(publisher) => {
                         // Read here, so that the stamp is the send call's time even where others were served before.
-                        let unix = clock::unix_nanoseconds();
+                        let (now, unix) = (clock::now(), clock::unix_nanoseconds());
                         publisher.handle_timeout(now, unix, &mut self.shared, &mut |bytes| socket.send(bytes));
                     }
                 }
