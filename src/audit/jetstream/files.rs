@@ -89,6 +89,37 @@ impl Progress {
     }
 }
 
+/// A file as its messages come, in the order of the stream.
+pub struct Assembly {
+    progress: Progress,
+    is_whole: bool,
+}
+
+impl Assembly {
+    /// Before the first message.
+    pub fn new() -> Self {
+        Self { progress: Progress::new(), is_whole: false }
+    }
+
+    /// Whether `message` is what follows. Where it is not, the file is damaged, and this is of no use any more.
+    pub fn add(&mut self, message: &Message) -> bool {
+        let followed = self.progress.follow(Part::read(&message.headers), &message.body).filter(|_| !self.is_whole);
+        self.is_whole = followed == Some(true);
+        followed.is_some()
+    }
+
+    /// All of it has come, with the length and the hash that its last message says.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+}
+
+impl Default for Assembly {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What is to be kept.
 pub(super) enum Source<'a> {
     Bytes(&'a [u8]),
@@ -139,20 +170,17 @@ async fn go_on(
     length: u64,
     most: usize,
 ) -> io::Result<Option<Put>> {
-    let mut progress = Progress::new();
-    let (mut after, mut is_whole) = (0, false);
+    let mut there = Assembly::new();
+    let mut after = 0;
     while let Some(message) = stream.next(subject, after + 1).await? {
         let same = read_up_to(file, message.body.len())? == message.body;
-        let followed = if same { progress.follow(Part::read(&message.headers), &message.body) } else { None };
-        match followed {
-            Some(is_last) if !is_whole && (!is_last || progress.bytes == length) => is_whole = is_last,
-            _ => {
-                let what = format!("{} is there with other content, and is not written after", stream.place(&message));
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-            }
+        if !(same && there.add(&message) && (!there.is_whole || there.progress.bytes == length)) {
+            let what = format!("{} is there with other content, and is not written after", stream.place(&message));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         after = message.sequence;
     }
+    let Assembly { mut progress, is_whole } = there;
     if is_whole {
         return Ok(Some(Put::Already));
     }
@@ -199,17 +227,16 @@ pub(super) enum Back {
 /// # Errors
 /// The stream does not tell, or it cannot be written.
 pub(super) async fn fetch(stream: &Stream, subject: &str, into: &mut impl io::Write) -> io::Result<Back> {
-    let mut progress = Progress::new();
-    let (mut from, mut is_whole) = (1, false);
+    let mut file = Assembly::new();
+    let mut from = 1;
     while let Some(message) = stream.next(subject, from).await? {
-        match progress.follow(Part::read(&message.headers), &message.body) {
-            Some(is_last) if !is_whole => is_whole = is_last,
-            _ => return Ok(Back::Damaged(unlike(stream, &message))),
+        if !file.add(&message) {
+            return Ok(Back::Damaged(unlike(stream, &message)));
         }
         into.write_all(&message.body)?;
         from = message.sequence + 1;
     }
-    Ok(if is_whole { Back::Whole } else { Back::Unfinished })
+    Ok(if file.is_whole { Back::Whole } else { Back::Unfinished })
 }
 
 fn unlike(stream: &Stream, message: &Message) -> String {

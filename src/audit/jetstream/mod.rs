@@ -26,6 +26,8 @@ use stream::Stream;
 use subject::{Named, Subjects, named};
 
 pub use fetch::{Fetched, fetch};
+pub use files::Assembly;
+pub use stream::Message;
 
 /// Bytes of a segment in a message. With Base64 around it an answer stays below the 1 MiB that a server allows by default.
 const CHUNK: usize = 512 << 10;

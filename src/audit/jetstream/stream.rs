@@ -33,7 +33,7 @@ const AROUND: usize = 4 << 10;
 
 /// A message that a stream has.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Message {
+pub struct Message {
     pub(super) subject: String,
     /// Its number in the stream.
     pub(super) sequence: u64,
@@ -41,6 +41,24 @@ pub(super) struct Message {
     pub(super) time: Timestamp,
     pub(super) headers: Headers,
     pub(super) body: Vec<u8>,
+}
+
+impl Message {
+    /// Reads the server's answer to `MSG.GET`; `None` where it is a refusal, or no such answer.
+    pub fn read(answer: &[u8]) -> Option<Self> {
+        let found: Found = read(answer)?.ok()?;
+        Self::try_from(found.message).ok()
+    }
+
+    /// The value of the first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.find(name)
+    }
+
+    /// What was published.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 impl fmt::Debug for Message {
@@ -433,8 +451,7 @@ mod tests {
     use super::*;
 
     fn stored(answer: &str) -> Option<Message> {
-        let found: Found = read(answer.as_bytes())?.ok()?;
-        Message::try_from(found.message).ok()
+        Message::read(answer.as_bytes())
     }
 
     #[test]

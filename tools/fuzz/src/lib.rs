@@ -51,6 +51,7 @@ targets! {
     descriptor: "dependency descriptors of one stream, with and without their structures",
     dtls: "a DTLS handshake whose flights are damaged, lost, doubled",
     frames: "the byte stream of an ICE-TCP connection",
+    jetstream: "messages of a file, as a NATS server answers them",
     media: "a publisher's clear RTP, through timeline, ring and frame counting",
     payload: "RTP payloads of every codec",
     rtcp: "RTCP compound packets",

@@ -10,6 +10,7 @@ pub(crate) mod demux;
 pub(crate) mod descriptor;
 pub(crate) mod dtls;
 pub(crate) mod frames;
+pub(crate) mod jetstream;
 pub(crate) mod media;
 pub(crate) mod payload;
 pub(crate) mod rtcp;
