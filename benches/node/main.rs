@@ -81,8 +81,8 @@ struct Options {
     /// Players report how they play over data channels as well, every two seconds, as pages with tableside's player SDK do.
     #[arg(long)]
     reports: bool,
-    /// Keep the node's CPU for its shards and for the loop, as where a Kubernetes node gives the pod whole cores of its own (`static` CPU manager): nothing
-    /// else runs there while they have anything to do.
+    /// Keep the node's CPU for its shards and for the loop, as where a Kubernetes node gives the pod whole cores of its own
+    /// (`static` CPU manager): nothing else runs there while they have anything to do.
     #[arg(long)]
     own_core: bool,
     /// Have tables leave out frames that would be sent more than a millisecond late, because the generator was held up: else

@@ -248,6 +248,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bets::audit::Timestamp;
 
     fn raw(headers: &HeaderMap) -> Headers {
         let fields = headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
@@ -275,6 +276,32 @@ mod tests {
         assert_eq!(progress.follow(Some(written[1]), b""), Some(false));
         assert_eq!(progress.follow(Some(written[2]), b"three"), None, "its hash is another");
         assert_eq!(Progress::new().follow(None, b""), None);
+    }
+
+    #[test]
+    fn a_file_is_whole_with_its_last_part_and_none_follows_that() {
+        let all = b"one";
+        let part = |number: u64, end| {
+            let headers = raw(&Part { number, end }.headers());
+            Message {
+                subject: "a".into(),
+                sequence: number + 1,
+                time: Timestamp(0),
+                headers,
+                body: all[..3 - 3 * number as usize].to_vec(),
+            }
+        };
+        let (first, last) = (part(0, None), part(1, Some((3, Digest::of(all)))));
+        let mut file = Assembly::new();
+        assert!(file.add(&first) && !file.is_whole());
+        assert!(file.add(&last) && file.is_whole());
+        for more in [None, Some((3, Digest::of(all)))] {
+            let mut file = Assembly::new();
+            assert!(file.add(&first) && file.add(&last));
+            let after =
+                Message { body: Vec::new(), headers: raw(&Part { number: 2, end: more }.headers()), ..last.clone() };
+            assert!(!file.add(&after), "{more:?}");
+        }
     }
 
     proptest! {

@@ -242,8 +242,9 @@ impl Publisher {
             let turn = FrameTurn::at(now, due, interval, self.programme.latest);
             self.next_frame = Some(turn.next);
             self.sent.late_frames += u64::from(turn.is_late);
-            self.sent.left_out += u64::from(turn.is_left_out);
-            if !turn.is_left_out {
+            if turn.is_left_out {
+                self.sent.left_out += self.layers.len() as u64;
+            } else {
                 self.send_frame(now, unix, send);
             }
         }

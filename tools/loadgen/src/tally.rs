@@ -96,7 +96,7 @@ pub struct Sent {
     pub keyframe_requests: u64,
     /// Frames sent more than a frame interval late: the generator is too slow.
     pub late_frames: u64,
-    /// Frames that were not sent because they would have been late.
+    /// Frames that were not sent because they would have been late, over all layers.
     pub left_out: u64,
 }
 
