@@ -9,13 +9,15 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 
-/// What the process in the near namespace finds in its environment.
+/// What the process in the near namespace finds in its environment: where the load generator is.
 const INSIDE: &str = "TABLESIDE_BENCH_LAB";
 
 /// How often the players' end looks for packets while some come.
@@ -29,26 +31,21 @@ pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 /// The address of the players' end.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
 
-/// Runs this program again in a network namespace of its own. `None` if this is that other run.
-pub fn enter() -> Option<ExitCode> {
-    if env::var_os(INSIDE).is_some() {
-        return None;
-    }
-    let again = || {
-        let program = env::current_exe()?;
-        let mut command = Command::new("unshare");
-        // Of its own too: `/sys` shows the devices of the namespace that it was mounted in.
-        command.args(["--net", "--mount"]).arg(program).args(env::args_os().skip(1)).env(INSIDE, "1");
-        command.status()
-    };
-    match again() {
-        Ok(status) if status.success() => Some(ExitCode::SUCCESS),
-        Ok(_) => Some(ExitCode::FAILURE),
-        Err(error) => {
-            eprintln!("cannot run unshare (of Debian's util-linux): {error}");
-            Some(ExitCode::FAILURE)
-        }
-    }
+/// The load generator, if this process is in the near namespace.
+pub fn inside() -> Option<PathBuf> {
+    env::var_os(INSIDE).map(PathBuf::from)
+}
+
+/// Runs this program again in a network namespace of its own, from which nothing can be reached but the far one.
+///
+/// # Errors
+/// It cannot be run.
+pub fn enter(generator: &Path) -> anyhow::Result<ExitCode> {
+    let mut command = Command::new("unshare");
+    // Of its own too: `/sys` shows the devices of the namespace that it was mounted in.
+    command.args(["--net", "--mount"]).arg(env::current_exe()?).args(env::args_os().skip(1)).env(INSIDE, generator);
+    let status = command.status().context("cannot run unshare (of Debian's util-linux)")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the kernel handles what players send.

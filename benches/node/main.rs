@@ -22,7 +22,7 @@ mod source;
 #[allow(dead_code, unused_imports, reason = "as above")]
 mod stamp;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -139,27 +139,28 @@ enum Part {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let outcome = match options.role {
-        Some(Part::Node { config, allocations }) => node::run(&config, &allocations),
-        Some(Part::Bridge { folder }) => janus::bridge(&folder),
-        Some(Part::Reference { players, load }) => loop_process::run(players, load),
-        Some(Part::Sink { players }) => loop_process::sink(players),
-        None => match lab::enter() {
-            Some(code) => return code,
-            None => measure(options),
-        },
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("node bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Options::parse()).unwrap_or_else(|error| {
+        eprintln!("node bench: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn measure(options: Options) -> anyhow::Result<()> {
+fn run(options: Options) -> anyhow::Result<ExitCode> {
+    match options.role {
+        Some(Part::Node { config, allocations }) => node::run(&config, &allocations)?,
+        Some(Part::Bridge { folder }) => janus::bridge(&folder)?,
+        Some(Part::Reference { players, load }) => loop_process::run(players, load)?,
+        Some(Part::Sink { players }) => loop_process::sink(players)?,
+        None => match lab::inside() {
+            Some(generator) => measure(options, &generator)?,
+            // Cargo may have to fetch what the generator is made of, which it cannot from in there.
+            None => return lab::enter(&measure::build_generator()?),
+        },
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(options: Options, generator: &Path) -> anyhow::Result<()> {
     let is_node = options.server == Kind::Node;
     anyhow::ensure!(is_node || !options.reports, "--reports is for the node: Janus reads none");
     anyhow::ensure!(is_node || !options.own_core, "--own-core is for the node: it is by the names of its threads");
@@ -181,7 +182,7 @@ fn measure(options: Options) -> anyhow::Result<()> {
         punctual: options.punctual,
         link: options.link,
     };
-    let rows = plan.run()?;
+    let rows = plan.run(generator)?;
     results::print(&rows, options.server);
     if let Some(file) = &options.curve {
         curve::draw(&rows, options.tables, file)?;

@@ -63,14 +63,13 @@ impl Plan {
     ///
     /// # Errors
     /// Something does not start or fails; packets that are lost are a result and no error.
-    pub fn run(&self) -> anyhow::Result<Vec<Row>> {
+    pub fn run(&self, generator: &Path) -> anyhow::Result<Vec<Row>> {
         self.server.is_installed()?;
-        let generator = build_generator()?;
         let lab = Lab::new(self.cpus[0], self.cpus[1], self.arrivals)?;
         self.link.map_or(Ok(()), |link| lab.throttle(link))?;
         let folder = std::env::temp_dir().join(format!("tableside-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
-        let rows = self.rows(&lab, &generator, &folder);
+        let rows = self.rows(&lab, generator, &folder);
         std::fs::remove_dir_all(&folder)?;
         rows
     }
@@ -238,7 +237,10 @@ impl Sampler {
 }
 
 /// The load generator in its newest state.
-fn build_generator() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// It does not build.
+pub fn build_generator() -> anyhow::Result<PathBuf> {
     let root = env!("CARGO_MANIFEST_DIR");
     let arguments = ["build", "--release", "--locked", "-p", "tableside-load", "--message-format=json"];
     let output = Command::new(env!("CARGO")).current_dir(root).args(arguments).stderr(Stdio::inherit()).output()?;
