@@ -404,12 +404,17 @@ impl Endpoint {
         if self.connected && self.ice.consent_expired(now) {
             return self.fail(CloseCause::ConsentExpired);
         }
-        if let Some(dtls) = &mut self.dtls
-            && dtls.handle_timeout(now).is_err()
-        {
+        // A session wakes for its RTCP most of the time: what the libraries keep has left the caches, and stays where it is.
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        let dtls = self.dtls.as_mut().filter(|dtls| is_due(dtls.poll_timeout()));
+        let channels = self.channels.as_mut().filter(|channels| is_due(channels.poll_timeout()));
+        if dtls.is_none() && channels.is_none() {
+            return;
+        }
+        if dtls.is_some_and(|dtls| dtls.handle_timeout(now).is_err()) {
             return self.fail(CloseCause::DtlsFailed);
         }
-        if let Some(channels) = &mut self.channels {
+        if let Some(channels) = channels {
             channels.handle_timeout(now);
         }
         self.drive(now, scratch, out);

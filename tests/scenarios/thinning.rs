@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tableside::media::{Codec, MediaKind};
 use tableside::rtc::rtcp::{ReportBlock, TwccRecorder};
+use tableside::shard::TableReport;
 
 use crate::world::layered::{FRAME, Layer, Layered, Means};
-use crate::world::{AUDIO_SSRC, Received, VIDEO_RTX_SSRC, VIDEO_SSRC, World, stream_mut};
+use crate::world::reporter::{Reporter, Totals};
+use crate::world::{AUDIO_SSRC, Received, VIDEO_RTX_SSRC, VIDEO_SSRC, World, offer_data, stream_mut};
 
 /// How often the player reports what arrived: as Chromium does with little bandwidth for feedback.
 const FEEDBACK: Duration = Duration::from_millis(250);
@@ -15,6 +17,9 @@ const FEEDBACK: Duration = Duration::from_millis(250);
 /// How often it asks for what is missing, and how many times: as Chromium does.
 const NACKS: Duration = Duration::from_millis(100);
 const MOST_NACKS: usize = 10;
+
+/// How often a page says how it plays (`docs/qos.md`).
+const STATISTICS: Duration = Duration::from_secs(2);
 
 const WIDE: &str = "delay=20ms rate=4mbit/120kB";
 
@@ -55,6 +60,7 @@ impl Table {
         let mut world = World::new(2);
         let mut publisher = Layered::connect(&mut world, means);
         let player = world.add_player_with(shard, |negotiated| {
+            offer_data(negotiated);
             let stream = stream_mut(negotiated, MediaKind::Video);
             stream.extensions.dependency_descriptor = is_described.then_some(17);
             stream.codec = if means == Means::Vp9 { Codec::Vp9 } else { Codec::Vp8 };
@@ -92,6 +98,22 @@ impl Table {
             self.publisher.send(&mut self.world, 1);
             self.listen();
         }
+    }
+
+    /// Runs for a number of [`STATISTICS`], after each of which the page says what it has.
+    fn run_reporting(&mut self, reporter: &mut Reporter, times: usize) {
+        for _ in 0..times {
+            self.run(STATISTICS);
+            let frames = self.frames().len();
+            let totals = Totals { frames_received: frames, frames_decoded: frames, frames_dropped: 0 };
+            reporter.report(&mut self.world, totals);
+        }
+    }
+
+    /// What the player's shard has counted, and how many frames the player has whole.
+    fn counts(&mut self) -> (TableReport, u64) {
+        let report = self.world.report(self.shard).tables["roulette"].clone();
+        (report, self.frames().len() as u64)
     }
 
     /// Runs until so many of the temporal layers have come lately, and no more; how long that took.
@@ -422,6 +444,37 @@ fn who_cannot_have_the_only_encoding_gets_whole_stretches_of_it() {
         let since = table.elapsed();
         table.run(20 * SECOND);
         assert!(table.frames_since(since).len() >= 605, "{} of 606 frames", table.frames_since(since).len());
+    }
+}
+
+/// Of a page that reports: frames that it was not sent are missed because of its path, and neither the network nor its decoder
+/// has lost them. What the network has lost of those that were sent, it has.
+#[test]
+fn while_a_player_rests_its_reports_blame_nobody_for_what_it_was_not_sent() {
+    for shard in [0, 1] {
+        let mut table = Table::new(Means::None, shard, WIDE);
+        table.publisher.group = 60;
+        table.run(SECOND);
+        let mut reporter = Reporter::open(&mut table.world, table.player);
+        table.run_reporting(&mut reporter, 3);
+        let (before, whole_before) = table.counts();
+        table.path(NARROWEST);
+        table.run_reporting(&mut reporter, 30);
+        table.path(WIDE);
+        table.run_reporting(&mut reporter, 10);
+        let (after, whole) = table.counts();
+
+        assert!(after.qos.reports >= before.qos.reports + 38, "{:?}", after.qos);
+        let left_out = after.frames_dropped_congestion - before.frames_dropped_congestion;
+        assert!(left_out > 300, "{left_out} frames were left out");
+        let sent = after.frames_forwarded - before.frames_forwarded;
+        let lost = sent - (whole - whole_before);
+        let losses = after.qos.losses;
+        let elsewhere = [losses.ingest_loss, losses.node_overload, losses.node_queue, losses.decoder, losses.unknown];
+        assert_eq!(elsewhere, [0; 5], "{losses:?}");
+        assert!(losses.network.abs_diff(lost) <= 2 + lost / 20, "{lost} of {sent} frames were lost: {losses:?}");
+        let missed = after.qos.frames_missed - before.qos.frames_missed;
+        assert!(missed.abs_diff(left_out + lost) <= 4, "{missed} frames were missed, {left_out} left out, {lost} lost");
     }
 }
 

@@ -7,6 +7,7 @@ mod bits;
 mod dealer;
 pub mod layered;
 mod peer;
+pub mod reporter;
 pub mod studio;
 pub mod svc;
 
@@ -36,7 +37,7 @@ pub use peer::{Peer, Side};
 #[allow(unused_imports, reason = "as above")]
 pub use peer::{Received, Rewrite};
 #[allow(unused_imports, reason = "likewise, by the scenarios")]
-pub use peer::{stream_mut, vp8_payload};
+pub use peer::{offer_data, stream_mut, vp8_payload};
 #[allow(unused_imports, reason = "for the scenarios with simulcast")]
 pub use studio::Studio;
 

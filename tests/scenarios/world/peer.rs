@@ -11,8 +11,8 @@ use tableside::rtc::demux::{PacketKind, classify};
 use tableside::rtc::dtls::{DtlsIdentity, DtlsOutput, DtlsScratch, DtlsTransport, DtlsVersion};
 use tableside::rtc::rtcp::{self, RtcpWriter};
 use tableside::rtc::sdp::{
-    DtlsRole, ExtensionIds, Feedback, Fingerprint, FingerprintHash, IceCredentials, MediaDirection, MediaSection,
-    Negotiated, Section, SimulcastLayer, StreamParameters,
+    DataSection, DtlsRole, ExtensionIds, Feedback, Fingerprint, FingerprintHash, IceCredentials, MediaDirection,
+    MediaSection, Negotiated, Section, SimulcastLayer, StreamParameters,
 };
 use tableside::rtc::srtp::{RtcpOpener, RtcpSealer, RtpOpener, RtpSealer};
 use tableside::rtc::stun::{BindingResponse, IceRole, IntegrityKey, RequestParameters, write_request};
@@ -500,6 +500,12 @@ pub fn stream_mut(negotiated: &mut Negotiated, kind: MediaKind) -> &mut StreamPa
 
 fn fingerprint_line(digest: [u8; 32]) -> Fingerprint {
     Fingerprint { hash: FingerprintHash::Sha256, digest: digest.to_vec() }
+}
+
+/// Negotiates data channels as well.
+pub fn offer_data(negotiated: &mut Negotiated) {
+    let data = DataSection { mid: "2".into(), remote_sctp_port: 5000, remote_max_message_size: 65_536 };
+    negotiated.sections.push(Section::Data(data));
 }
 
 /// Negotiates video in layers, told apart by rid; the SSRCs are for the gateway to learn.
