@@ -72,9 +72,12 @@ const MOST_WAIT_AFTER_RELAPSE: Duration = Duration::from_secs(60);
 /// The path has carried less than the only encoding for so long …
 const STARVED: Duration = Duration::from_secs(3);
 
-/// … that the player gets none of it for so long, and for longer each time that was not enough.
+/// … that the player gets none of it for so long, and again as soon as it is too much after that.
 const REST: Duration = Duration::from_secs(2);
-const MOST_REST: Duration = Duration::from_secs(8);
+
+/// A publisher's own keyframe is waited for so long after a rest, and twice as long after the next, before one is asked for: that
+/// takes from the picture of everybody.
+const OWN_KEYFRAME: Duration = Duration::from_secs(2);
 
 /// A frame that lets a player in to more temporal layers is waited for so long before a keyframe is asked for.
 const CLIMB: Duration = Duration::from_secs(3);
@@ -88,6 +91,14 @@ pub(super) enum Padding {
     NotNow,
     /// It takes no repetitions, or does not say which packets arrive.
     Impossible,
+}
+
+/// A time without the only encoding, after which a keyframe lets the player in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) ends: Instant,
+    /// No keyframe is asked for on its account before.
+    pub(super) asks_from: Instant,
 }
 
 /// The adaptation of one player.
@@ -107,8 +118,8 @@ pub(super) struct Adaptation {
     starved_since: Option<Instant>,
     /// Since when it lacks layers that it is to get.
     climbing_since: Option<Instant>,
-    /// When the last rest ended, and how long it was.
-    rested: Option<(Instant, Duration)>,
+    /// When the last rest ends.
+    rested: Option<Instant>,
     /// When the next probe may begin.
     next_probe: Instant,
     /// Up to when the allowance for repairs is spent, while the path is full.
@@ -261,25 +272,31 @@ impl Adaptation {
             && estimate.zip(point).is_some_and(|(estimate, point)| !fits(point, estimate.bits_per_second))
     }
 
-    /// Whether, and until when, the player is better off without the only encoding that there is, since the path has carried less
-    /// for long. Asked after each [`Adaptation::decide`].
-    pub(super) fn rest(&mut self, now: Instant, points: &[OperatingPoint], current: Choice) -> Option<Instant> {
+    /// Whether, and for how long, the player is better off without the only encoding that there is: since the path has carried less for
+    /// long, or still does after a rest. Asked after each [`Adaptation::decide`].
+    ///
+    /// More than the path carries tears nearly every frame. What a try brings are the first tenths of a second, whose excess the queue
+    /// takes; after that neither picture nor sound gain by it.
+    pub(super) fn rest(&mut self, now: Instant, points: &[OperatingPoint], current: Choice) -> Option<Rest> {
+        let last = self.rested.filter(|ended| now < *ended + RELAPSE);
+        // What was seen before a rest says nothing of what comes after it.
+        let is_seen = last.is_none_or(|ended| self.overused.is_some_and(|overused| overused > ended));
         let is_starved = self.has_feedback && points.len() == 1 && self.is_too_much(now, points, current);
-        if !is_starved {
+        if !(is_starved && is_seen) {
             self.starved_since = None;
             return None;
         }
-        let since = *self.starved_since.get_or_insert(now);
-        if now < since + STARVED {
+        let (patience, own_keyframe) = match last {
+            Some(_) => (Duration::ZERO, 2 * OWN_KEYFRAME),
+            None => (STARVED, OWN_KEYFRAME),
+        };
+        if now < *self.starved_since.get_or_insert(now) + patience {
             return None;
         }
-        let rest = match self.rested {
-            Some((ended, rest)) if now < ended + RELAPSE => (rest * 2).min(MOST_REST),
-            _ => REST,
-        };
+        let ends = now + REST;
         self.starved_since = None;
-        self.rested = Some((now + rest, rest));
-        Some(now + rest)
+        self.rested = Some(ends);
+        Some(Rest { ends, asks_from: ends + own_keyframe })
     }
 
     /// Whether the player still lacks layers that were taken up for it: until it gets them, nothing is known of them. Returns whether a
@@ -529,21 +546,24 @@ mod tests {
     }
 
     #[test]
-    fn the_only_encoding_rests_after_a_while_and_longer_if_that_does_not_help() {
+    fn the_only_encoding_rests_after_a_while_and_at_once_if_it_is_too_much_again() {
         let only = [OFFERS[0]];
         let mut player = Player::new(Padding::Impossible);
         player.adaptation.has_feedback = true;
         let mut rests = Vec::new();
-        for second in 0..60 {
+        for second in 0..7 {
             player.says(&only, 800_000);
+            if !rests.is_empty() {
+                let by_what_was_before = player.adaptation.rest(player.now, &only, LARGE);
+                assert_eq!(by_what_was_before, None, "{second}");
+            }
             player.adaptation.overused = Some(player.now);
-            if let Some(until) = player.adaptation.rest(player.now, &only, LARGE) {
-                rests.push((second, (until - player.now).as_secs()));
-                player.now = until;
+            if let Some(rest) = player.adaptation.rest(player.now, &only, LARGE) {
+                rests.push((second, (rest.ends - player.now).as_secs(), (rest.asks_from - rest.ends).as_secs()));
+                player.now = rest.ends;
             }
         }
-        let lengths: Vec<u64> = rests.iter().map(|(_, length)| *length).collect();
-        assert_eq!((rests[0].0, &lengths[..5]), (3, &[2, 4, 8, 8, 8][..]));
+        assert_eq!(rests, [(3, 2, 2), (4, 2, 4), (5, 2, 4), (6, 2, 4)]);
         player.says(&only, 3_000_000);
         assert_eq!(player.adaptation.rest(player.now, &only, LARGE), None, "it fits");
         assert_eq!(player.adaptation.rest(player.now, &OFFERS, LARGE), None, "there is something less");

@@ -14,7 +14,7 @@ use crate::fanout::Highest;
 use crate::media::{Codec, FrameCounts, MediaKind, Packet, PictureSize, facts, picture_size};
 use crate::rtc::sdp::SimulcastLayer;
 
-use super::adaptation::Padding;
+use super::adaptation::{Padding, Rest};
 use super::core::{Shard, Slot};
 use super::inbound::{Carried, Inbound};
 use super::ladder::{Ladder, Seen};
@@ -52,8 +52,8 @@ pub(super) struct Change {
     left: Option<Missed>,
     /// Up to which it is to get the new layer's spatial and temporal layers.
     highest: Highest,
-    /// It gets nothing before that time: its path carries less than the only layer.
-    rests_until: Option<Instant>,
+    /// It gets nothing for a time: its path carries less than the only layer.
+    rest: Option<Rest>,
 }
 
 /// Frames that a player without a layer was not given.
@@ -64,9 +64,6 @@ struct Missed {
     /// Of those, the whole ones that were decided last and are not booked: it may go on with them.
     last: u64,
 }
-
-/// A publisher's own keyframe is waited for so long after a rest before one is asked for.
-const OWN_KEYFRAME: Duration = Duration::from_secs(2);
 
 impl Change {
     /// The old layer is not sent any more.
@@ -92,7 +89,7 @@ impl Change {
 
     /// No keyframe is to be asked for yet.
     pub(super) fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until + OWN_KEYFRAME)
+        self.rest.is_some_and(|rest| now < rest.asks_from)
     }
 }
 
@@ -293,8 +290,8 @@ impl Shard {
                 None => {
                     let rest = player.adaptation.as_mut().and_then(|a| a.rest(now, points, current));
                     down.thin(codec, highest);
-                    if let (Some(until), true) = (rest, down.newest_timestamp().is_some()) {
-                        self.begin_rest(now, slot, until);
+                    if let (Some(rest), true) = (rest, down.newest_timestamp().is_some()) {
+                        self.begin_rest(now, slot, rest);
                     }
                     return;
                 }
@@ -331,8 +328,8 @@ impl Shard {
         track.waiting_from = track.waiting_from.min(from);
         // One that is no haste waits with others for whom one is asked for now and then.
         let asks = may_ask && !track.has_keyframe_from(from) && (gives_up || left.is_some() || track.is_due_again(now));
-        let (layer, since, whole_since, rests_until) = (wanted, now, None, None);
-        let change = Change { layer, from, since, whole_since, gives_up, is_above, left, highest, rests_until };
+        let (layer, since, whole_since, rest) = (wanted, now, None, None);
+        let change = Change { layer, from, since, whole_since, gives_up, is_above, left, highest, rest };
         player.change = Some(Box::new(change));
         if gives_up && left.is_none() {
             table.leaving.push(slot);
@@ -342,9 +339,9 @@ impl Shard {
         }
     }
 
-    /// A player gets no more of the only layer until then, and goes on with a keyframe after that. Whole frames, or none: what it
+    /// A player gets no more of the only layer until `rest` ends, and goes on with a keyframe after that. Whole frames, or none: what it
     /// would get of them otherwise is what its full queue lets through.
-    fn begin_rest(&mut self, now: Instant, slot: u32, until: Instant) {
+    fn begin_rest(&mut self, now: Instant, slot: u32, rest: Rest) {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let Some(table) = self.tables.get_mut(&session.table) else { return };
         let Some(player) = session.player_mut() else { return };
@@ -363,7 +360,7 @@ impl Shard {
             is_above: false,
             left: None,
             highest,
-            rests_until: Some(until),
+            rest: Some(rest),
         };
         player.change = Some(Box::new(change));
         table.leaving.push(slot);
@@ -461,8 +458,8 @@ impl Shard {
         let session = self.sessions[slot as usize].session.as_deref_mut();
         let Some(player) = session.and_then(|session| session.player_mut()) else { return Settled::Gone };
         let (Some(change), Some(down)) = (&mut player.change, &mut player.video) else { return Settled::Gone };
-        if let (Some(until), Some(track)) = (change.rests_until, table.track(TrackId::Video(change.layer)))
-            && now < until
+        if let (Some(rest), Some(track)) = (change.rest, table.track(TrackId::Video(change.layer)))
+            && now < rest.ends
         {
             change.from = track.ring.head();
         }

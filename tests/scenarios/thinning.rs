@@ -435,6 +435,12 @@ fn who_cannot_have_the_only_encoding_gets_whole_stretches_of_it() {
         let rests = all.windows(2).filter(|pair| pair[1].frame >= pair[0].frame + 45);
         assert!(rests.clone().all(|pair| pair[1].keyframe), "{:?}", rests.clone().collect::<Vec<_>>());
         assert!(rests.count() >= 3);
+        let shown: Vec<u32> = table.frames().iter().map(|frame| frame.frame).filter(|n| *n > frames_before).collect();
+        let stood = shown.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(u32::MAX);
+        let longest = if group == 60 { 6 * 30 } else { 8 * 30 };
+        assert!(stood <= longest, "the picture stood for {stood} frames");
+        let least = if group == 60 { sent / 12 } else { sent / 25 };
+        assert!(shown.len() as u32 >= least, "{} of {sent} frames came whole", shown.len());
         let home = table.world.report(0).tables["roulette"].clone();
         let most = if group == 60 { 0 } else { 40 / 4 };
         assert!(home.keyframe_requests_sent <= most, "{} keyframes were asked for", home.keyframe_requests_sent);
