@@ -72,8 +72,8 @@ const MOST_WAIT_AFTER_RELAPSE: Duration = Duration::from_secs(60);
 /// The path has carried less than the only encoding for so long …
 const STARVED: Duration = Duration::from_secs(3);
 
-/// … that the player gets none of it for so long, and again as soon as it is too much after that.
-const REST: Duration = Duration::from_secs(2);
+/// … that the player gets none of it for so long, and again as soon as it is too much after that: a queue of a second is empty then.
+const REST: Duration = Duration::from_secs(1);
 
 /// A publisher's own keyframe is waited for so long after a rest, and twice as long after the next, before one is asked for: that
 /// takes from the picture of everybody.
@@ -563,7 +563,7 @@ mod tests {
                 player.now = rest.ends;
             }
         }
-        assert_eq!(rests, [(3, 2, 2), (4, 2, 4), (5, 2, 4), (6, 2, 4)]);
+        assert_eq!(rests, [(3, 1, 2), (4, 1, 4), (5, 1, 4), (6, 1, 4)]);
         player.says(&only, 3_000_000);
         assert_eq!(player.adaptation.rest(player.now, &only, LARGE), None, "it fits");
         assert_eq!(player.adaptation.rest(player.now, &OFFERS, LARGE), None, "there is something less");
