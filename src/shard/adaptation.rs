@@ -72,8 +72,12 @@ const MOST_WAIT_AFTER_RELAPSE: Duration = Duration::from_secs(60);
 /// The path has carried less than the only encoding for so long …
 const STARVED: Duration = Duration::from_secs(3);
 
-/// … that the player gets none of it for so long, and again as soon as it is too much after that: a queue of a second is empty then.
-const REST: Duration = Duration::from_secs(1);
+/// … that the player gets none of it for so long, and again as soon as it is too much after that. Each try fills the queue, which loses
+/// sound as well: shorter rests would cost more of that.
+const REST: Duration = Duration::from_millis(1500);
+
+/// The overuse that ends a try may be of a large keyframe alone. So often a try has as long as the first had.
+const LONG_TRY: Duration = Duration::from_secs(15);
 
 /// A publisher's own keyframe is waited for so long after a rest, and twice as long after the next, before one is asked for: that
 /// takes from the picture of everybody.
@@ -101,6 +105,15 @@ pub(super) struct Rest {
     pub(super) asks_from: Instant,
 }
 
+/// The last of them.
+#[derive(Clone, Copy, Debug)]
+struct Rested {
+    /// When it ends.
+    ended: Instant,
+    /// When the path last had all of [`STARVED`] to show what it carries.
+    tried: Instant,
+}
+
 /// The adaptation of one player.
 #[derive(Debug)]
 pub(super) struct Adaptation {
@@ -118,8 +131,7 @@ pub(super) struct Adaptation {
     starved_since: Option<Instant>,
     /// Since when it lacks layers that it is to get.
     climbing_since: Option<Instant>,
-    /// When the last rest ends.
-    rested: Option<Instant>,
+    rested: Option<Rested>,
     /// When the next probe may begin.
     next_probe: Instant,
     /// Up to when the allowance for repairs is spent, while the path is full.
@@ -278,25 +290,24 @@ impl Adaptation {
     /// More than the path carries tears nearly every frame. What a try brings are the first tenths of a second, whose excess the queue
     /// takes; after that neither picture nor sound gain by it.
     pub(super) fn rest(&mut self, now: Instant, points: &[OperatingPoint], current: Choice) -> Option<Rest> {
-        let last = self.rested.filter(|ended| now < *ended + RELAPSE);
+        let last = self.rested.filter(|last| now < last.ended + RELAPSE);
         // What was seen before a rest says nothing of what comes after it.
-        let is_seen = last.is_none_or(|ended| self.overused.is_some_and(|overused| overused > ended));
+        let is_seen = last.is_none_or(|last| self.overused.is_some_and(|overused| overused > last.ended));
         let is_starved = self.has_feedback && points.len() == 1 && self.is_too_much(now, points, current);
         if !(is_starved && is_seen) {
             self.starved_since = None;
             return None;
         }
-        let (patience, own_keyframe) = match last {
-            Some(_) => (Duration::ZERO, 2 * OWN_KEYFRAME),
-            None => (STARVED, OWN_KEYFRAME),
-        };
+        let short_try = last.filter(|last| last.ended < last.tried + LONG_TRY);
+        let patience = if short_try.is_some() { Duration::ZERO } else { STARVED };
         if now < *self.starved_since.get_or_insert(now) + patience {
             return None;
         }
-        let ends = now + REST;
+        let ended = now + REST;
+        let asks_from = ended + if last.is_some() { 2 * OWN_KEYFRAME } else { OWN_KEYFRAME };
         self.starved_since = None;
-        self.rested = Some(ends);
-        Some(Rest { ends, asks_from: ends + own_keyframe })
+        self.rested = Some(Rested { ended, tried: short_try.map_or(now, |last| last.tried) });
+        Some(Rest { ends: ended, asks_from })
     }
 
     /// Whether the player still lacks layers that were taken up for it: until it gets them, nothing is known of them. Returns whether a
@@ -550,20 +561,24 @@ mod tests {
         let only = [OFFERS[0]];
         let mut player = Player::new(Padding::Impossible);
         player.adaptation.has_feedback = true;
-        let mut rests = Vec::new();
-        for second in 0..7 {
+        let (mut rests, mut has_rested) = (Vec::new(), false);
+        for second in 0..14 {
             player.says(&only, 800_000);
-            if !rests.is_empty() {
+            if has_rested {
                 let by_what_was_before = player.adaptation.rest(player.now, &only, LARGE);
                 assert_eq!(by_what_was_before, None, "{second}");
             }
             player.adaptation.overused = Some(player.now);
-            if let Some(rest) = player.adaptation.rest(player.now, &only, LARGE) {
-                rests.push((second, (rest.ends - player.now).as_secs(), (rest.asks_from - rest.ends).as_secs()));
-                player.now = rest.ends;
+            let rest = player.adaptation.rest(player.now, &only, LARGE);
+            has_rested = rest.is_some();
+            if let Some(Rest { ends, asks_from }) = rest {
+                rests.push((second, (ends - player.now).as_millis(), (asks_from - ends).as_secs()));
+                player.now = ends;
             }
         }
-        assert_eq!(rests, [(3, 1, 2), (4, 1, 4), (5, 1, 4), (6, 1, 4)]);
+        assert_eq!(rests[..2], [(3, 1500, 2), (4, 1500, 4)]);
+        let begun: Vec<i32> = rests.iter().map(|rest| rest.0).collect();
+        assert_eq!(begun, [3, 4, 5, 6, 7, 8, 9, 13], "after fifteen seconds it has three again");
         player.says(&only, 3_000_000);
         assert_eq!(player.adaptation.rest(player.now, &only, LARGE), None, "it fits");
         assert_eq!(player.adaptation.rest(player.now, &OFFERS, LARGE), None, "there is something less");

@@ -37,6 +37,8 @@ pub struct Layered {
     pub peer: usize,
     /// Packets of a frame of each temporal layer, 1000 bytes each.
     pub packets: [usize; 3],
+    /// Of a keyframe, if other than of a frame of the base layer.
+    pub keyframe_packets: Option<usize>,
     /// From keyframe to keyframe, if nobody asks for one.
     pub group: u32,
     /// There are frames of upper layers that let in who has the layer below.
@@ -62,7 +64,17 @@ impl Layered {
             }
         });
         world.connect(peer);
-        Self { peer, packets: [14, 7, 7], group: u32::MAX, syncs: true, means, frames: 0, keyframe: 0, plis: 0 }
+        Self {
+            peer,
+            packets: [14, 7, 7],
+            keyframe_packets: None,
+            group: u32::MAX,
+            syncs: true,
+            means,
+            frames: 0,
+            keyframe: 0,
+            plis: 0,
+        }
     }
 
     /// How many frames it has sent.
@@ -93,7 +105,7 @@ impl Layered {
         let layer = PATTERN[nth as usize % PATTERN.len()];
         // The first frames of the upper layers of every eight refer to the base layer alone.
         let sync = layer > 0 && nth % 8 < 3 && self.syncs;
-        let packets = self.packets[usize::from(layer)];
+        let packets = self.keyframe_packets.filter(|_| keyframe).unwrap_or(self.packets[usize::from(layer)]);
         let payloads: Vec<Vec<u8>> = (0..packets).map(|at| self.payload(layer, sync, keyframe, at, packets)).collect();
         let values: Vec<Vec<u8>> = (0..packets).map(|at| self.descriptor(layer, keyframe, at, packets)).collect();
         let elements: Vec<[(u8, &[u8]); 1]> = values.iter().map(|value| [(PUBLISHED, &value[..])]).collect();
