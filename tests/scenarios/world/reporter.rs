@@ -1,4 +1,4 @@
-//! A page's `qos` data channel: SCTP as the side that begins, by a foreign endpoint's hand, and what it reports (RFC 8831, RFC 8832).
+//! A page's `qos` data channel, SCTP as the side that begins (RFC 8831, RFC 8832), and what it reports.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

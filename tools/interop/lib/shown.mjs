@@ -1,5 +1,12 @@
 // What a series of shown frames comes to: `[time, height]` each, the time in milliseconds (see page/shown.js).
 
+import { performance } from 'node:perf_hooks';
+
+/** In milliseconds since 1970, as pages have it: the steps of the wall clock since then left out. */
+export function now() {
+  return performance.timeOrigin + performance.now();
+}
+
 /** Frames of one height, one after the other: `{ height, from, to, frames }`. */
 export function stretches(frames) {
   const all = [];

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
 
 import { SHOWN } from '../lib/chromium.mjs';
 import { startLoad } from '../lib/load.mjs';
 import { between } from '../lib/playback.mjs';
-import { firstAfter, longestGap, shownBetween, stretches } from '../lib/shown.mjs';
+import { firstAfter, longestGap, now, shownBetween, stretches } from '../lib/shown.mjs';
 import { studioBehindNetsim } from '../lib/studio.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
@@ -220,9 +219,4 @@ function frozen(before, after) {
 /** `540 from -5.0 s, 270 from 0.6 s` */
 function told(all, since) {
   return all.map(({ height, from }) => `${height} from ${((from - since) / 1000).toFixed(2)} s`).join(', ');
-}
-
-/** In milliseconds since 1970, as pages have it: the steps of the wall clock since then left out. */
-function now() {
-  return performance.timeOrigin + performance.now();
 }

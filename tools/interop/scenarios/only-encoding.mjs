@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { performance } from 'node:perf_hooks';
 
-import { SHOWN } from '../lib/chromium.mjs';
+import { leftOut, watchLinked } from '../lib/linked.mjs';
 import { between } from '../lib/playback.mjs';
-import { longestGap, shownBetween } from '../lib/shown.mjs';
+import { longestGap, now, shownBetween } from '../lib/shown.mjs';
 import { studioBehindNetsim } from '../lib/studio.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
@@ -25,30 +24,13 @@ const LONGEST_GAP_SECONDS = 6;
 /** Of the frames, while the path carries three quarters of the bits. */
 const LEAST_SHOWN = 0.1;
 /** Of the sound, what the player makes up: the queue that loses it is full until the picture rests. */
-const MOST_CONCEALED = 0.15;
+const MOST_CONCEALED = 0.05;
 
 export async function run(t) {
   const { gateway, netsim } = await studioBehindNetsim(t, { codec: 'none' });
   t.ffmpeg(gateway.url('/whip/one'), { token: gateway.publisherToken, picture: PICTURE });
   await until('the table is live', 15, async () => (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 1);
-  const joined = (await netsim.clients()).length;
-  const browser = await t.chromium();
-  const page = await browser.openPeers(gateway.url('/'));
-  await page.evaluate(SHOWN);
-  const { peer } = await page.evaluate(async (url) => {
-    const watched = await globalThis.interop.watch(url);
-    globalThis.interopShown.keep(watched.peer);
-    return watched;
-  }, gateway.whep('one'));
-  const read = () => page.evaluate((number) => globalThis.interop.stats(number), peer);
-  const frames = () => page.evaluate((number) => globalThis.interopShown.frames(number), peer);
-  const links = (await netsim.clients()).slice(joined).map(({ client }) => client);
-  const set = async (settings) => {
-    for (const link of links) await netsim.command(`client ${link} down ${settings}`);
-    return now();
-  };
-  for (const link of links) await netsim.command(`client ${link} both ${DELAY}`);
-  await set(WIDE);
+  const { read, frames, set } = await watchLinked(gateway, netsim, await t.chromium(), { delay: DELAY, down: WIDE });
   const areAllShown = (since) => async () => {
     const shown = shownBetween(await frames(), now() - 2000, now());
     if (shown.length < 2 * 0.9 * PICTURE.fps) throw new Error(`${shown.length} frames in two seconds`);
@@ -63,7 +45,7 @@ export async function run(t) {
   const during = await read();
   const restoredAt = await set(WIDE);
   const { value: up } = await until('all frames are back', UP_SECONDS, areAllShown(restoredAt));
-  const left = await dropped(gateway);
+  const left = await leftOut(gateway);
 
   const cut = between(before, during);
   const shown = cut.framesPerSecond / PICTURE.fps;
@@ -78,14 +60,4 @@ export async function run(t) {
   assert(gap <= LONGEST_GAP_SECONDS, `${gap} s without a new frame`);
   assert(cut.concealedRatio <= MOST_CONCEALED, `${cut.concealedRatio} of the sound was made up`);
   assert(left > 0, 'no frame is on the ledger as left out');
-}
-
-/** Frames that the ledger has as dropped for want of bandwidth. */
-async function dropped(gateway) {
-  return (await gateway.metrics()).sum('tableside_frames_total', { table: 'one', outcome: 'dropped', cause: 'congestion' });
-}
-
-/** In milliseconds since 1970, as pages have it: the steps of the wall clock since then left out. */
-function now() {
-  return performance.timeOrigin + performance.now();
 }

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
 
-import { SHOWN } from '../lib/chromium.mjs';
+import { watchLinked } from '../lib/linked.mjs';
 import { between } from '../lib/playback.mjs';
-import { firstAfter, longestGap, shownBetween, stretches } from '../lib/shown.mjs';
+import { firstAfter, longestGap, now, shownBetween, stretches } from '../lib/shown.mjs';
 import { studioBehindNetsim } from '../lib/studio.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
@@ -46,27 +45,10 @@ export async function run(t) {
 async function chosen(t, gateway, netsim, { mimeType, scalabilityMode, layers, narrow, extension }) {
   const name = `${mimeType} ${scalabilityMode}`;
   const { studio, sent } = await published(t, gateway, { mimeType, scalabilityMode, name });
-  const joined = (await netsim.clients()).length;
-  const browser = await t.chromium();
-  const page = await browser.openPeers(gateway.url('/'));
-  await page.evaluate(SHOWN);
   const endpoint = gateway.whep('one');
   const smallestOnly = `${endpoint}${endpoint.includes('?') ? '&' : '?'}maxLayer=0`;
-  const watch = async (url) => (await page.evaluate(async ([where, uri]) => {
-    const watched = await globalThis.interop.watch(where, { extension: uri });
-    globalThis.interopShown.keep(watched.peer);
-    return watched;
-  }, [url, extension])).peer;
-  const frames = (peer) => page.evaluate((number) => globalThis.interopShown.frames(number), peer);
-  const peer = await watch(endpoint);
-  const read = () => page.evaluate((number) => globalThis.interop.stats(number), peer);
-  const links = (await netsim.clients()).slice(joined).map(({ client }) => client);
-  const set = async (settings) => {
-    for (const link of links) await netsim.command(`client ${link} down ${settings}`);
-    return now();
-  };
-  for (const link of links) await netsim.command(`client ${link} both ${DELAY}`);
-  await set(WIDE);
+  const conditions = { delay: DELAY, down: WIDE, extension };
+  const { page, read, frames, set, watch } = await watchLinked(gateway, netsim, await t.chromium(), conditions);
   const least = await watch(smallestOnly);
   const largest = SIZE.height;
   const smallest = largest / 2 ** (layers - 1);
@@ -81,14 +63,14 @@ async function chosen(t, gateway, netsim, { mimeType, scalabilityMode, layers, n
   const during = await read();
   const restoredAt = await set(WIDE);
   const { value: up } = await until('the largest picture is back', UP_SECONDS, async () => {
-    const back = firstAfter(await frames(peer), restoredAt, (height) => height === largest);
+    const back = firstAfter(await frames(), restoredAt, (height) => height === largest);
     if (back === undefined) throw new Error(`${(await read()).video?.frameHeight} lines`);
     return back;
   }).catch(() => ({ value: undefined }));
   await measureFor(STEADY_SECONDS);
   const [after, sentAfter] = [await read(), await sent()];
 
-  const [seen, bounded] = [await frames(peer), await frames(least)];
+  const [seen, bounded] = [await frames(), await frames(least)];
   const down = firstAfter(seen, cutAt, (height) => height < largest);
   const lower = shownBetween(seen, cutAt + DOWN_SECONDS * 1000, restoredAt).map(([, height]) => height);
   const gaps = [longestGap(seen, cutAt, restoredAt), longestGap(seen, restoredAt, now())];
@@ -142,9 +124,4 @@ async function published(t, gateway, { mimeType, scalabilityMode, name }) {
   });
   t.measure(`${name}, until the encoding has its bits`, seconds, 's');
   return { studio, sent };
-}
-
-/** In milliseconds since 1970, as pages have it: the steps of the wall clock since then left out. */
-function now() {
-  return performance.timeOrigin + performance.now();
 }

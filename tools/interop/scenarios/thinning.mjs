@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
 
-import { SHOWN } from '../lib/chromium.mjs';
+import { leftOut, watchLinked } from '../lib/linked.mjs';
 import { between } from '../lib/playback.mjs';
-import { longestGap, shownBetween } from '../lib/shown.mjs';
+import { longestGap, now, shownBetween } from '../lib/shown.mjs';
 import { studioBehindNetsim } from '../lib/studio.mjs';
 import { measureFor, until } from '../lib/until.mjs';
 
@@ -39,36 +38,19 @@ export async function run(t) {
 
 async function thinned(t, gateway, netsim, mimeType) {
   const { studio, sent } = await published(t, gateway, mimeType);
-  const joined = (await netsim.clients()).length;
-  const browser = await t.chromium();
-  const page = await browser.openPeers(gateway.url('/'));
-  await page.evaluate(SHOWN);
-  const { peer } = await page.evaluate(async (url) => {
-    const watched = await globalThis.interop.watch(url);
-    globalThis.interopShown.keep(watched.peer);
-    return watched;
-  }, gateway.whep('one'));
-  const read = () => page.evaluate((number) => globalThis.interop.stats(number), peer);
-  const frames = () => page.evaluate((number) => globalThis.interopShown.frames(number), peer);
-  const links = (await netsim.clients()).slice(joined).map(({ client }) => client);
-  const set = async (settings) => {
-    for (const link of links) await netsim.command(`client ${link} down ${settings}`);
-    return now();
-  };
-  for (const link of links) await netsim.command(`client ${link} both ${DELAY}`);
-  await set(WIDE);
+  const { page, read, frames, set } = await watchLinked(gateway, netsim, await t.chromium(), { delay: DELAY, down: WIDE });
   await measureFor(STEADY_SECONDS);
   const begun = [await read(), await sent()];
   await measureFor(STEADY_SECONDS);
   const [before, sentBefore] = [await read(), await sent()];
   const full = between(begun[0], before);
-  const droppedBefore = await dropped(gateway);
+  const droppedBefore = await leftOut(gateway);
 
   const cutAt = await set(NARROW[mimeType]);
   await measureFor(DOWN_SECONDS);
   const down = await read();
   await measureFor(NARROW_SECONDS - DOWN_SECONDS);
-  const [during, droppedDuring] = [await read(), await dropped(gateway)];
+  const [during, droppedDuring] = [await read(), await leftOut(gateway)];
   const restoredAt = await set(WIDE);
   const { value: up } = await until('all frames are back', UP_SECONDS, async () => {
     const shown = shownBetween(await frames(), now() - 2000, now());
@@ -127,14 +109,4 @@ async function published(t, gateway, mimeType) {
   });
   t.measure(`${mimeType}, until the encoding has its bits`, seconds, 's');
   return { studio, sent };
-}
-
-/** Frames that the ledger has as dropped for want of bandwidth. */
-async function dropped(gateway) {
-  return (await gateway.metrics()).sum('tableside_frames_total', { table: 'one', outcome: 'dropped', cause: 'congestion' });
-}
-
-/** In milliseconds since 1970, as pages have it: the steps of the wall clock since then left out. */
-function now() {
-  return performance.timeOrigin + performance.now();
 }
