@@ -16,12 +16,12 @@ export const timeLimitSeconds = 360;
 const PLAYERS = 5;
 const BETS = 40;
 const ALL_BETS = PLAYERS * BETS;
-/** Slower than the edge takes from one player for good. */
-const PAUSE_MS = 120;
+/** From one bet to the next one of another player: slower than the edge takes from one player for good, and none waits for the one before. */
+const PAUSE_MS = 24;
 const NOTHING = { lastMile: 0, edge: 0, upstream: 0 };
 /**
  * Added to a leg, in milliseconds. The first time is for whatever has to warm up. On the edge an outcome waits for the disk: bets
- * are placed one after the other then, as those that come during a sync wait for the next one.
+ * are placed only once the one before has its outcome then, as those that come during a sync wait for the next one.
  */
 const ADDED = [
   NOTHING,
@@ -120,14 +120,13 @@ async function startService(t) {
 }
 
 /**
- * In the page: players of the SDK that bet, once the round trip to each has been measured: all at their own pace, or one after
- * the other, each when the one before has its outcome.
+ * In the page: players of the SDK that bet by turns, once the round trip to each has been measured: after a pause each, and, in
+ * turn, not before the outcome of the one before.
  *
  * @returns what became of each bet
  */
 async function bet({ tokens, bets, pauseMs, inTurn }) {
   const { TablesidePlayer } = await import('/sdk/player.js');
-  const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const players = await Promise.all(tokens.map(async (token) => {
     const video = document.createElement('video');
     video.muted = true;
@@ -139,19 +138,16 @@ async function bet({ tokens, bets, pauseMs, inTurn }) {
     await measured;
     return player;
   }));
-  const place = (player, n) => player.bet({ roundId: 'a-round', payload: n });
-  const atTheirPace = async (player) => {
-    const outcomes = [];
-    for (let n = 0; n < bets; n += 1) {
-      outcomes.push(place(player, n));
-      await later(pauseMs);
+  const outcomes = [];
+  for (let n = 0; n < bets; n += 1) {
+    for (const player of players) {
+      const pause = new Promise((resolve) => setTimeout(resolve, pauseMs));
+      const outcome = player.bet({ roundId: 'a-round', payload: n });
+      outcomes.push(outcome);
+      await Promise.all(inTurn ? [pause, outcome] : [pause]);
     }
-    return Promise.all(outcomes);
-  };
-  const outcomes = inTurn ? [] : (await Promise.all(players.map(atTheirPace))).flat();
-  for (let n = 0; inTurn && n < bets; n += 1) {
-    for (const player of players) outcomes.push(await place(player, n));
   }
+  const settled = await Promise.all(outcomes);
   await Promise.all(players.map((player) => player.stop()));
-  return outcomes;
+  return settled;
 }
