@@ -154,12 +154,13 @@ fn hold(held_until: &mut Option<Instant>, until: Instant) {
 
 /// Loads what a flush reads first of the next players. Each has left the caches since the last frame, and to wait for all of
 /// them at once takes hardly longer than to wait for one.
-fn touch(sessions: &[Slot], players: &[u32], kind: MediaKind) {
+fn touch(now: Instant, sessions: &[Slot], players: &[u32], kind: MediaKind) {
     for slot in &players[..players.len().min(TOUCHED)] {
-        if let Some(session) = sessions[*slot as usize].session.as_deref() {
-            let cursor = session.player().and_then(|player| player.down(kind)).and_then(DownTrack::cursor);
-            std::hint::black_box((session.endpoint.egress().is_some(), cursor));
-        }
+        let Some(session) = sessions[*slot as usize].session.as_deref() else { continue };
+        let Some(player) = session.player() else { continue };
+        let down = player.down(kind).map(|down| (down.cursor(), down.sent()));
+        let way = (session.endpoint.allowance(now), session.endpoint.egress().is_some());
+        std::hint::black_box((down, way, player.transport_number, player.catching_up));
     }
 }
 
@@ -316,7 +317,7 @@ impl Shard {
         let kind = flush.track.kind();
         while let Some(&slot) = players.get(flush.next_player) {
             if flush.next_player.is_multiple_of(TOUCHED) {
-                touch(&self.sessions, &players[flush.next_player..], kind);
+                touch(now, &self.sessions, &players[flush.next_player..], kind);
             }
             if let Some(mut recipient) = Recipient::of(now, &mut self.sessions, slot, kind) {
                 let layout = &classes.layouts[recipient.down.class];

@@ -46,6 +46,13 @@ const RECENT_US: i32 = 150_000;
 const STANDING_MS: f32 = 60.0;
 const STANDING_US: i32 = 500_000;
 
+/// A queue that is so much longer is one, however it came: in each of the last four such pieces of the time of arrival
+/// something arrived, and nothing that was faster. A slope through groups takes longer to see that, where frames are large
+/// and all there is: on a path that is cut to a quarter each of them arrives for as long as four take to leave.
+const LONG_MS: f32 = 60.0;
+const PIECE_US: i32 = 50_000;
+const PIECES: usize = 4;
+
 /// The shortest delay is that of the last one to two such times: clocks drift and routes change.
 const BASE_US: i32 = 10_000_000;
 
@@ -93,12 +100,48 @@ impl Least {
     }
 }
 
+/// The delay of the fastest packet in each of the last pieces of time; infinite where none arrived.
+#[derive(Debug)]
+struct Fastest {
+    /// The newest first.
+    pieces: [f32; PIECES],
+    /// When the newest began.
+    began: Option<u32>,
+}
+
+impl Fastest {
+    const fn new() -> Self {
+        Self { pieces: [f32::INFINITY; PIECES], began: None }
+    }
+
+    fn add(&mut self, arrival: u32, delay_ms: f32) {
+        match self.began.map(|began| (began, since(arrival, began) / PIECE_US)) {
+            Some((began, passed)) if (passed.unsigned_abs() as usize) < PIECES => {
+                // What was overtaken is of the same time as what it was overtaken by.
+                let passed = passed.max(0);
+                self.pieces.rotate_right(passed as usize);
+                self.pieces[..passed as usize].fill(f32::INFINITY);
+                self.began = Some(began.wrapping_add_signed(passed * PIECE_US));
+            }
+            _ => *self = Self { began: Some(arrival), ..Self::new() },
+        }
+        self.pieces[0] = self.pieces[0].min(delay_ms);
+    }
+
+    /// The least that no packet fell short of; `None` unless something arrived all the time.
+    fn all_above(&self) -> Option<f32> {
+        let is_all_known = self.pieces.iter().all(|piece| piece.is_finite());
+        is_all_known.then(|| self.pieces.iter().copied().fold(f32::INFINITY, f32::min))
+    }
+}
+
 /// The delay half of congestion control. Times are microseconds that wrap.
 #[derive(Debug)]
 pub(super) struct Delay {
     current: Option<Group>,
+    /// The last group that is complete.
     previous: Option<Group>,
-    /// One-way delay against that of the first group, in milliseconds.
+    /// Its one-way delay against that of the first group, in milliseconds.
     delay_ms: f32,
     smoothed_ms: f32,
     /// Arrival of the last group since the first, in milliseconds.
@@ -110,6 +153,9 @@ pub(super) struct Delay {
     base: Least,
     standing: Least,
     recent: Least,
+    fastest: Fastest,
+    /// That the queue is long was said, and it is since.
+    is_long: bool,
     usage: Usage,
 }
 
@@ -128,6 +174,8 @@ impl Delay {
             base: Least::new(),
             standing: Least::new(),
             recent: Least::new(),
+            fastest: Fastest::new(),
+            is_long: false,
             usage: Usage::Normal,
         }
     }
@@ -147,12 +195,32 @@ impl Delay {
     pub(super) fn forgive(&mut self) {
         self.base = Least { now: self.recent.get().max(self.delay_ms), ..Least::new() };
         (self.standing, self.recent) = (Least::new(), Least::new());
+        (self.fastest, self.is_long) = (Fastest::new(), false);
         (self.groups, self.smoothed_ms) = (0, self.delay_ms);
         self.usage = Usage::Normal;
     }
 
-    /// A packet arrived. `true` if this completed a group that shows overuse.
+    /// A packet arrived. `true` if this shows overuse.
     pub(super) fn handle_arrival(&mut self, sent: u32, arrival: u32) -> bool {
+        let lengthens = self.lengthens(sent, arrival);
+        if lengthens {
+            self.usage = Usage::Overuse;
+        }
+        self.completes_overuse(sent, arrival) || lengthens
+    }
+
+    /// A packet arrived. Whether the queue is long by now, and was not before.
+    fn lengthens(&mut self, sent: u32, arrival: u32) -> bool {
+        let Some(previous) = &self.previous else { return false };
+        let later = since(arrival, previous.last_arrival).saturating_sub(since(sent, previous.last_sent));
+        self.fastest.add(arrival, self.delay_ms + later as f32 / 1000.0);
+        let Some(all_above) = self.fastest.all_above() else { return false };
+        let was_long = std::mem::replace(&mut self.is_long, all_above - self.base.get() > LONG_MS);
+        self.is_long && !was_long
+    }
+
+    /// A packet arrived. `true` if this completed a group that shows overuse.
+    fn completes_overuse(&mut self, sent: u32, arrival: u32) -> bool {
         let Some(group) = &mut self.current else {
             self.current = Some(Group::of(sent, arrival));
             return false;
@@ -165,9 +233,8 @@ impl Delay {
             group.add(sent, arrival);
             return false;
         }
-        let (complete, previous) = (*group, self.previous);
-        (self.previous, self.current) = (Some(complete), Some(Group::of(sent, arrival)));
-        let Some(previous) = previous else { return false };
+        let complete = std::mem::replace(group, Group::of(sent, arrival));
+        let Some(previous) = self.previous.replace(complete) else { return false };
         let step = Step {
             sent: since(complete.last_sent, previous.last_sent),
             arrived: since(complete.last_arrival, previous.last_arrival),
@@ -259,6 +326,9 @@ impl Delay {
         for least in [&mut self.base, &mut self.standing, &mut self.recent] {
             (least.now, least.before) = (least.now - delay, least.before - delay);
         }
+        for piece in &mut self.fastest.pieces {
+            *piece -= delay;
+        }
         (self.at_ms, self.delay_ms, self.smoothed_ms) = (0.0, 0.0, self.smoothed_ms - delay);
     }
 }
@@ -315,6 +385,57 @@ mod tests {
         assert!((5..=20).contains(&first), "{first}");
         let falls = feed(&mut delay, 250, (0..50).map(|n| 340_000 - n * 6_000));
         assert!(falls.contains(&Usage::Underuse));
+    }
+
+    /// Packets of frames that leave at once, 20 frames a second, as a link of so many packets a second lets them through. Returns for each
+    /// how long after the first frame's leaving it arrived, in microseconds, and whether it showed overuse.
+    fn feed_frames(delay: &mut Delay, frames: std::ops::Range<u32>, packets: u32, rate: u32) -> Vec<(u32, bool)> {
+        let begun = frames.start.wrapping_mul(50_000);
+        let (mut free, mut all) = (0, Vec::new());
+        for frame in 0..frames.len() as u32 {
+            let sent = frame * 50_000;
+            for _ in 0..packets {
+                free = free.max(sent) + 1_000_000 / rate;
+                let overuse = delay.handle_arrival(begun.wrapping_add(sent), begun.wrapping_add(free + 20_000));
+                all.push((free, overuse));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn frames_that_take_longer_to_arrive_than_to_come_are_a_long_queue_before_the_second_is_complete() {
+        // Also where the clock is about to wrap, and beyond the middle of its circle.
+        for start in [0, 43_000, 85_700] {
+            let mut delay = Delay::new();
+            let before = feed_frames(&mut delay, start..start + 200, 10, 300);
+            assert!(before.iter().all(|(_, overuse)| !overuse));
+            // 10 packets take 167 ms.
+            let cut = feed_frames(&mut delay, start + 200..start + 240, 10, 60);
+            let (after_us, _) = *cut.iter().find(|(_, overuse)| *overuse).expect("overuse");
+            assert!((150_000..=300_000).contains(&after_us), "{after_us}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_became_longer_is_a_long_queue_once() {
+        let mut delay = Delay::new();
+        feed(&mut delay, 0, (0..200).map(|_| 40_000));
+        delay.fastest = Fastest::new();
+        let long = (200..600_u32).filter(|n| delay.lengthens(n * 20_000, n * 20_000 + 140_000)).count();
+        assert_eq!(long, 1);
+    }
+
+    #[test]
+    fn what_was_held_up_and_comes_at_once_is_no_long_queue() {
+        let mut delay = Delay::new();
+        feed(&mut delay, 0, (0..200).map(|_| 40_000));
+        // For 400 ms nothing arrives, and again a second later.
+        for from in [200, 270] {
+            let held = feed(&mut delay, from, (0..20).map(|n| 40_000 + 400_000 - n * 20_000));
+            let then = feed(&mut delay, from + 20, (0..50).map(|_| 40_000));
+            assert!(held.iter().chain(&then).all(|usage| *usage != Usage::Overuse), "{held:?} {then:?}");
+        }
     }
 
     #[test]

@@ -42,8 +42,9 @@ const MOST_ABOVE: f64 = 10_000.0;
 
 /// What was sent up to so much later than overuse was seen is still of the same overuse. It brings the estimate further
 /// down as long as more is sent than that: the first look still had better times in it. But it is no overuse of its
-/// own.
-const SETTLING: Duration = Duration::from_millis(500);
+/// own. The queue goes on to grow until overuse is seen, and what leaves while it drains waits for as long: less, and that looked
+/// like a path that carries what little is sent by then.
+const SETTLING: Duration = Duration::from_millis(750);
 
 /// Without feedback for so long although something was sent, half of it is believed, and again half as often as that
 /// passes.
