@@ -42,8 +42,8 @@ const MOST_ABOVE: f64 = 10_000.0;
 
 /// What was sent up to so much later than overuse was seen is still of the same overuse. It brings the estimate further
 /// down as long as more is sent than that: the first look still had better times in it. But it is no overuse of its
-/// own. The queue goes on to grow until overuse is seen, and what leaves while it drains waits for as long: less, and that looked
-/// like a path that carries what little is sent by then.
+/// own. What is sent while a queue of three quarters of a second drains still waits in it: with less than this, overuse was seen
+/// again there, and the path taken to carry no more than the little that was sent by then.
 const SETTLING: Duration = Duration::from_millis(750);
 
 /// Without feedback for so long although something was sent, half of it is believed, and again half as often as that
