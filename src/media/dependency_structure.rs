@@ -3,6 +3,8 @@
 //! A structure comes with the first packet of a coded video sequence: templates, of which each frame names one. Of that is
 //! read which layers a frame is of, and whether it lets in who lacked some of them.
 
+mod reference;
+
 use super::codec::{Climb, PayloadFacts, SPATIAL_LAYERS};
 
 /// Appendix A: template ids have six bits, and decode targets are counted in five.
@@ -30,6 +32,8 @@ pub struct Described {
     pub temporal_layer: u8,
     /// `FrameSpatialId`
     pub spatial_layer: u8,
+    /// `start_of_frame`: "MUST be set to 1 for the first RTP packet of a frame".
+    pub begins_layer_frame: bool,
     /// `end_of_frame`: "MUST be set to 1 for the final RTP packet of a frame", more of the same temporal unit may follow.
     pub ends_layer_frame: bool,
     /// See [`PayloadFacts::climb`].
@@ -69,6 +73,8 @@ struct Known {
     structure: Structure,
     /// The frame number, and whether it is of the base layer in time, of each frame at its number modulo [`REMEMBERED`].
     recent: [Option<(u16, bool)>; REMEMBERED],
+    /// The frames of a picture are numbered one after the other, by the last that was looked at.
+    are_numbered_on: bool,
 }
 
 /// `template_dependency_structure`
@@ -111,6 +117,17 @@ impl References {
             None => self.is_cut = true,
         }
     }
+
+    /// `frame_fdiffs`
+    fn read(bits: &mut Bits<'_>) -> Option<Self> {
+        let mut references = Self::default();
+        loop {
+            match bits.take(2)? as u32 {
+                0 => return Some(references),
+                size => references.push(bits.take(4 * size)? as u16 + 1),
+            }
+        }
+    }
 }
 
 impl DescriptorReader {
@@ -120,7 +137,7 @@ impl DescriptorReader {
         self.is_over |= std::mem::replace(&mut self.epoch, epoch) != epoch;
         let mut bits = Bits::new(value);
         // mandatory_descriptor_fields: start_of_frame, end_of_frame, frame_dependency_template_id, frame_number
-        let ends_layer_frame = bits.take(2)? & 1 == 1;
+        let (begins_layer_frame, ends_layer_frame) = (bits.take(1)? == 1, bits.take(1)? == 1);
         let template_id = bits.take(6)? as u8;
         let number = bits.take(16)? as u16;
         // "if (sz > 3)": extended_descriptor_fields
@@ -139,7 +156,10 @@ impl DescriptorReader {
                     known.structure = structure;
                     known.recent = [None; REMEMBERED];
                 }
-                None => self.known = Some(Box::new(Known { structure, recent: [None; REMEMBERED] })),
+                None => {
+                    let known = Known { structure, recent: [None; REMEMBERED], are_numbered_on: false };
+                    self.known = Some(Box::new(known));
+                }
             }
         }
         let known = self.known.as_mut().filter(|_| !self.is_over)?;
@@ -147,7 +167,7 @@ impl DescriptorReader {
             bits.take(u32::from(known.structure.targets))?;
         }
         let custom = (has(flag::CUSTOM_INDICATIONS), has(flag::CUSTOM_REFERENCES));
-        Some(Described { ends_layer_frame, ..known.frame(&mut bits, template_id, number, custom)? })
+        Some(Described { begins_layer_frame, ends_layer_frame, ..known.frame(&mut bits, template_id, number, custom)? })
     }
 }
 
@@ -157,6 +177,7 @@ mod flag {
     pub const ACTIVE_TARGETS: u64 = 0x08;
     pub const CUSTOM_INDICATIONS: u64 = 0x04;
     pub const CUSTOM_REFERENCES: u64 = 0x02;
+    pub const CUSTOM_CHAINS: u64 = 0x01;
 }
 
 impl Known {
@@ -169,22 +190,27 @@ impl Known {
         (custom_indications, custom_references): (bool, bool),
     ) -> Option<Described> {
         let structure = &self.structure;
-        let index = usize::from((template_id + MOST_TEMPLATES as u8 - structure.id_offset) % MOST_TEMPLATES as u8);
-        let mut template = *structure.templates[..usize::from(structure.count)].get(index)?;
+        let mut template = *structure.template(template_id)?;
         if custom_indications {
             template.indications = read_indications(bits, structure.targets)?;
         }
         if custom_references {
-            template.references = read_frame_references(bits)?;
+            template.references = References::read(bits)?;
         }
         self.recent[usize::from(number) % REMEMBERED] = Some((number, template.temporal == 0));
         Some(Described {
             temporal_layer: template.temporal,
             spatial_layer: template.spatial,
+            begins_layer_frame: false,
             ends_layer_frame: false,
             climb: self.climb(&template, number),
             spatial_switch: self.structure.spatial_switch(&template),
         })
+    }
+
+    /// Whether a packet of the frame with this number has come, lately.
+    fn has_seen(&self, number: u16) -> bool {
+        self.recent[usize::from(number) % REMEMBERED].is_some_and(|(seen, _)| seen == number)
     }
 
     /// "Switch indication: An indication associated with a specific Decode target that all subsequent frames for that Decode
@@ -205,6 +231,12 @@ impl Known {
 }
 
 impl Structure {
+    /// The template that a frame names.
+    fn template(&self, id: u8) -> Option<&Template> {
+        let index = (id + MOST_TEMPLATES as u8 - self.id_offset) % MOST_TEMPLATES as u8;
+        self.templates[..usize::from(self.count)].get(usize::from(index))
+    }
+
     /// The decode targets whose highest spatial layer is this one, each with its temporal layer and what the frame is to it. Above
     /// all that there are, those of the highest.
     fn targets_of(&self, spatial: u8, template: &Template) -> impl Iterator<Item = (u8, u64)> {
@@ -291,17 +323,6 @@ fn read_indications(bits: &mut Bits<'_>, targets: u8) -> Option<u64> {
     Some(all)
 }
 
-/// `frame_fdiffs`
-fn read_frame_references(bits: &mut Bits<'_>) -> Option<References> {
-    let mut references = References::default();
-    loop {
-        match bits.take(2)? as u32 {
-            0 => return Some(references),
-            size => references.push(bits.take(4 * size)? as u16 + 1),
-        }
-    }
-}
-
 /// `template_chains`
 fn skip_chains(bits: &mut Bits<'_>, targets: u8, templates: usize) -> Option<()> {
     let chains = bits.take_non_symmetric(u64::from(targets) + 1)?;
@@ -358,15 +379,15 @@ mod tests {
 
     /// Writes what [`Bits`] reads.
     #[derive(Default)]
-    struct Writer(Vec<bool>);
+    pub(super) struct Writer(Vec<bool>);
 
     impl Writer {
-        fn put(&mut self, value: u64, count: u32) -> &mut Self {
+        pub(super) fn put(&mut self, value: u64, count: u32) -> &mut Self {
             self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
             self
         }
 
-        fn put_non_symmetric(&mut self, value: u64, values: u64) -> &mut Self {
+        pub(super) fn put_non_symmetric(&mut self, value: u64, values: u64) -> &mut Self {
             let width = u64::BITS - values.leading_zeros();
             let short = (1 << width) - values;
             match value < short {
@@ -375,7 +396,7 @@ mod tests {
             }
         }
 
-        fn bytes(&self) -> Vec<u8> {
+        pub(super) fn bytes(&self) -> Vec<u8> {
             let byte =
                 |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << (7 - at));
             self.0.chunks(8).map(byte).collect()
@@ -383,7 +404,7 @@ mod tests {
     }
 
     /// A template: `(spatial, temporal)`, what it is to each target as the standard's tables write it, and its references.
-    type Row = ((u8, u8), &'static str, &'static [u64]);
+    pub(super) type Row = ((u8, u8), &'static str, &'static [u64]);
 
     /// Chromium's L1T3: the key frame, the base layer, the middle one and the upper, twice.
     const L1T3: [Row; 5] = [
@@ -409,18 +430,25 @@ mod tests {
     const L2T2: [Row; 4] =
         [((0, 0), "SSSS", &[]), ((0, 1), "-D-R", &[2]), ((1, 0), "--SS", &[1]), ((1, 1), "---D", &[2, 1])];
 
-    fn indication(letter: char) -> u64 {
+    pub(super) fn indication(letter: char) -> u64 {
         "-DSR".find(letter).expect("one of the four") as u64
     }
 
     /// The head of a descriptor with these flags.
-    fn head(template: u64, number: u16, flags: u64) -> Writer {
+    pub(super) fn head(template: u64, number: u16, flags: u64) -> Writer {
         let mut writer = Writer::default();
         writer.put(3, 2).put(template, 6).put(number.into(), 16).put(flags, 5);
         writer
     }
 
-    fn with_structure(rows: &[Row], offset: u64, template: u64, number: u16, chains: u64, resolutions: bool) -> Writer {
+    pub(super) fn with_structure(
+        rows: &[Row],
+        offset: u64,
+        template: u64,
+        number: u16,
+        chains: u64,
+        resolutions: bool,
+    ) -> Writer {
         let mut writer = head(template, number, flag::STRUCTURE);
         let targets = rows[0].1.len() as u64;
         writer.put(offset, 6).put(targets - 1, 5);
@@ -459,7 +487,7 @@ mod tests {
     }
 
     /// A descriptor of three bytes.
-    fn plain(template: u64, number: u16) -> Vec<u8> {
+    pub(super) fn plain(template: u64, number: u16) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.put(3, 2).put(template, 6).put(number.into(), 16).bytes()
     }

@@ -80,6 +80,28 @@ fn read(payload: &[u8]) -> Option<PayloadFacts> {
     })
 }
 
+/// Where TID, U, SID and D stand.
+fn layers_at(payload: &[u8]) -> Option<usize> {
+    let flags = *payload.first()?;
+    let at = match flags & flag::PICTURE_ID != 0 {
+        true => 2 + usize::from(payload.get(1)? >> 7),
+        false => 1,
+    };
+    Some(at).filter(|at| flags & flag::LAYERS != 0 && *at < payload.len())
+}
+
+/// D: whether the layer frame depends on the one below it in the same picture.
+pub(super) fn rests_on_lower(payload: &[u8]) -> bool {
+    layers_at(payload).is_some_and(|at| payload[at] & 1 == 1)
+}
+
+/// Sets D.
+pub(super) fn rest_on_lower(payload: &mut [u8]) {
+    if let Some(at) = layers_at(payload) {
+        payload[at] |= 1;
+    }
+}
+
 fn layers(rest: &mut &[u8], flexible: bool) -> Option<Layers> {
     let indices = take(rest)?;
     if !flexible {

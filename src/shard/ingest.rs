@@ -211,23 +211,42 @@ impl Shard {
         };
         if position.epoch != track.ring.epoch() {
             source.parameter_sets.restart();
+            source.ties.restart();
             // The old source's clock says nothing about the new one's timestamps.
             track.clock = None;
         }
-        let mut is_described = false;
+        let (mut is_described, mut begins_layer_frame) = (false, false);
         // A repetition must not bring a structure back that is over.
         if !arrival.dependency_descriptor.is_empty()
             && track.ring.get(position.index).is_none()
             && let Some(said) = source.descriptor_reader.read(position.epoch, arrival.dependency_descriptor)
         {
             facts = said.correct(facts);
-            is_described = true;
+            (is_described, begins_layer_frame) = (true, said.begins_layer_frame);
         }
         if let TrackId::Video(_) = arrival.track {
             facts = source.layering.check(track.codec, position, is_described, facts);
         }
         let capture = source.capture_time(now, track, &arrival, &facts, position);
         let leading = source.lead_in(now, track, &arrival, &facts, &mut position);
+        let (mut payload, mut dependency_descriptor) = (arrival.payload, arrival.dependency_descriptor);
+        let mut tied = [0; MAX_DESCRIPTOR];
+        if let (TrackId::Video(_), Some(spatial @ 1..)) = (arrival.track, facts.spatial_layer) {
+            let before =
+                position.index.checked_sub(1).and_then(|before| track.ring.get(before)).map(|before| &**before);
+            if source.ties.has_lower(before, position.timestamp, spatial) {
+                // It is not the first of its picture.
+                facts.starts_frame = false;
+                if track.codec == Codec::Vp9 {
+                    payload = source.ties.tie_vp9(payload);
+                }
+                if begins_layer_frame {
+                    let reader = &mut source.descriptor_reader;
+                    let len = reader.refer_to_lower(dependency_descriptor, before.is_some(), &mut tied);
+                    dependency_descriptor = len.map_or(dependency_descriptor, |len| &tied[..len]);
+                }
+            }
+        }
         let mut descriptor = [0; MAX_DESCRIPTOR];
         let clear = ClearPacket {
             position,
@@ -235,11 +254,11 @@ impl Shard {
             facts,
             arrival: now,
             capture,
-            dependency_descriptor: match arrival.dependency_descriptor {
+            dependency_descriptor: match dependency_descriptor {
                 [] => &[],
                 value => source.descriptors.rewrite(position.epoch, value, &mut descriptor),
             },
-            payload: arrival.payload,
+            payload,
         };
         let packet = source.pool.store(&clear).map_err(|_| DropReason::RtpMalformed)?;
         let mut fresh = Fresh::default();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::fanout::{ALL_SPATIAL_LAYERS, HeaderClass, Highest, Layout, Stamps};
 use crate::media::{
     AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, DescriptorReader, FrameCounts, FrameTracker, Inserted,
-    MediaKind, Packet, PacketPool, PacketRing, ParameterSets, RateWindow, Timeline,
+    MediaKind, Packet, PacketPool, PacketRing, ParameterSets, RateWindow, SpatialTies, Timeline,
 };
 use crate::qos::{Breach, TableQos};
 use crate::rtc::rtcp::NtpTime;
@@ -258,6 +258,7 @@ pub(super) struct Source {
     pub(super) parameter_sets: ParameterSets,
     pub(super) descriptors: DescriptorNumbers,
     pub(super) descriptor_reader: DescriptorReader,
+    pub(super) ties: SpatialTies,
     pub(super) layering: Layering,
     /// What its spatial and temporal layers take.
     pub(super) rates: LayerRates,
@@ -273,6 +274,7 @@ impl Source {
             parameter_sets: ParameterSets::new(codec),
             descriptors: DescriptorNumbers::default(),
             descriptor_reader: DescriptorReader::default(),
+            ties: SpatialTies::default(),
             layering: Layering::default(),
             rates: LayerRates::default(),
             capture_times: CaptureTimes::default(),

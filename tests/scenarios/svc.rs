@@ -7,7 +7,7 @@ use tableside::config::MaxLayer;
 use tableside::media::{Codec, MediaKind};
 use tableside::shard::TableReport;
 
-use crate::world::svc::{Mode, Shown, Svc, Viewer};
+use crate::world::svc::{Label, Mode, Shown, Svc, Viewer, refers_to_lower};
 use crate::world::{Dice, Peer, VIDEO_SSRC, World, stream_mut};
 
 /// What carries the least spatial layer, the two lower ones, and all.
@@ -17,6 +17,9 @@ const ALL_LAYERS: u64 = 5_000_000;
 
 /// What carries two spatial layers at half the frame rate.
 const HALF_OF_TWO: u64 = 450_000;
+
+/// The player's dependency descriptors.
+const PLAYED: u8 = 17;
 
 const ALL_MODES: [(Mode, Codec); 9] = [
     (Mode::L3T3, Codec::Vp9),
@@ -35,7 +38,7 @@ fn join(world: &mut World, shard: usize, codec: Codec, max_layer: Option<u8>) ->
         peer.max_layer = max_layer.and_then(MaxLayer::new);
         let stream = stream_mut(&mut peer.negotiated, MediaKind::Video);
         stream.codec = codec;
-        stream.extensions.dependency_descriptor = (codec == Codec::Av1).then_some(17);
+        stream.extensions.dependency_descriptor = (codec == Codec::Av1).then_some(PLAYED);
         // Who says nothing of single packets is believed what it says of its path.
         stream.feedback.transport_cc = false;
     });
@@ -143,6 +146,37 @@ fn a_player_gets_the_spatial_layers_that_its_path_carries_and_all_again_from_a_k
         // Who cannot be probed tries what its path may not carry.
         assert!((rises.len()..=rises.len() + 1).contains(&plis), "{mode:?}, {codec}: {plis} for {rises:?}");
         assert_eq!(table.world.peers[table.player].undecryptable, 0);
+    }
+}
+
+/// Chromium shows a frame of an upper layer that does not refer to the one below it while that is still being repaired, and then nothing
+/// any more for three seconds.
+#[test]
+fn a_frame_of_an_upper_layer_refers_to_the_one_below_whatever_its_encoder_does_and_what_is_lost_before() {
+    for (n, (mode, codec)) in ALL_MODES.into_iter().enumerate() {
+        let mut table = Table::new(mode, codec, n % 2);
+        let mut losses = Dice::new(n as u64);
+        for _ in 0..100 {
+            for (at, datagram) in table.publisher.picture(&mut table.world).into_iter().enumerate() {
+                // The lowest layer's packet, or one of the next.
+                if at > 2 || losses.below(6) > 0 {
+                    table.world.send(datagram);
+                }
+            }
+            table.world.deliver();
+            table.world.run(crate::world::svc::PICTURE);
+        }
+        let video = table.world.peers[table.player].received_on(VIDEO_SSRC);
+        let of = |spatial: fn(u8) -> bool| {
+            // In a key picture of a simulcast in one stream each layer has a structure of its own, and stays as it is.
+            let counts = |label: Label| spatial(label.spatial) && !(label.is_key && codec == Codec::Av1);
+            let counted = video.iter().filter(|packet| Label::of(&packet.payload).is_some_and(counts));
+            counted.filter_map(|packet| refers_to_lower(packet, codec, PLAYED)).collect::<Vec<_>>()
+        };
+        let (lowest, upper) = (of(|spatial| spatial == 0), of(|spatial| spatial > 0));
+        assert!(lowest.len() > 100 && lowest.iter().all(|refers| !refers), "{mode:?}, {codec}");
+        let untied = upper.iter().filter(|refers| !**refers).count();
+        assert!(upper.len() > 150 && untied == 0, "{mode:?}, {codec}: {untied} of {}", upper.len());
     }
 }
 
@@ -261,8 +295,7 @@ fn a_highest_layer_holds_for_every_publisher() {
     let from = world.peers[player].received_on(VIDEO_SSRC).len();
     again.send(&mut world, 30);
     let received = world.peers[player].received_on(VIDEO_SSRC);
-    let labels: Vec<u8> =
-        received.iter().filter_map(|p| crate::world::svc::Label::of(&p.payload)).map(|l| l.spatial).collect();
+    let labels: Vec<u8> = received.iter().filter_map(|p| Label::of(&p.payload)).map(|l| l.spatial).collect();
     assert!(from > 0 && labels[from..].len() == 30 * 3 && labels.iter().all(|spatial| *spatial < 2), "{labels:?}");
 }
 

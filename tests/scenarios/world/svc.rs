@@ -209,6 +209,7 @@ impl Svc {
             is_inter_layer,
             at: at as u8,
             of: of as u8,
+            layers: self.mode.spatial_layers(),
         };
         payload.extend(label.bytes());
         payload
@@ -270,24 +271,55 @@ pub struct Label {
     is_inter_layer: bool,
     at: u8,
     of: u8,
+    /// How many spatial layers there are.
+    layers: u8,
 }
 
 impl Label {
-    const LEN: usize = 11;
+    const LEN: usize = 12;
 
     fn bytes(self) -> [u8; Self::LEN] {
         let [a, b, c, d] = self.picture.to_be_bytes();
         let (key, below) = (u8::from(self.is_key), u8::from(self.is_inter_layer));
-        [a, b, c, d, self.spatial, self.temporal, key, self.distance, below, self.at, self.of]
+        [a, b, c, d, self.spatial, self.temporal, key, self.distance, below, self.at, self.of, self.layers]
     }
 
     /// Of a payload that a player got; `None` of one with nothing in it.
     pub fn of(payload: &[u8]) -> Option<Self> {
-        let &[a, b, c, d, spatial, temporal, key, distance, below, at, of] = payload.last_chunk()?;
+        let &[a, b, c, d, spatial, temporal, key, distance, below, at, of, layers] = payload.last_chunk()?;
         let (is_key, is_inter_layer) = (key == 1, below == 1);
         let picture = u32::from_be_bytes([a, b, c, d]);
-        Some(Self { picture, spatial, temporal, is_key, distance, is_inter_layer, at, of })
+        Some(Self { picture, spatial, temporal, is_key, distance, is_inter_layer, at, of, layers })
     }
+}
+
+/// Whether a packet that a player got says of its frame that it refers to the one below it: by VP9's D, or by the dependency descriptor of the
+/// first packet of a frame that refers to it always, as its template says, or in this picture. `None` where it says nothing.
+pub fn refers_to_lower(packet: &Received, codec: Codec, played: u8) -> Option<bool> {
+    let label = Label::of(&packet.payload)?;
+    if codec == Codec::Vp9 {
+        return Some(packet.payload[3] & 1 == 1);
+    }
+    if label.at > 0 {
+        return None;
+    }
+    let value = packet.extension(played)?;
+    let mut bits = value.iter().flat_map(|byte| (0..8).rev().map(move |bit| u64::from(byte >> bit & 1))).skip(24);
+    let mut take = |count: u64| (0..count).fold(0, |value, _| value << 1 | bits.next().expect("cut off"));
+    // Of custom fields there are references alone.
+    if value.len() == 3 || take(5) != 0b0_0010 {
+        return Some(label.is_inter_layer);
+    }
+    let mut distances = Vec::new();
+    loop {
+        match take(2) {
+            0 => break,
+            size => distances.push(take(4 * size) + 1),
+        }
+    }
+    let own = u64::from(label.distance) * u64::from(label.layers);
+    assert_eq!(distances, [own, 1], "{label:?}");
+    Some(true)
 }
 
 /// What a player has under one number.

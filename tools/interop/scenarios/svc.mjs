@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 
+import { DESCRIPTOR, endStudio, publishLayered, SIZE } from '../lib/layered.mjs';
 import { watchLinked } from '../lib/linked.mjs';
 import { between } from '../lib/playback.mjs';
 import { firstAfter, longestGap, now, shownBetween, stretches } from '../lib/shown.mjs';
@@ -12,14 +12,6 @@ export const about = 'one encoding in several spatial layers, of VP9 and AV1: a 
 export const byNameOnly = 'a picture is encoded and decoded on time';
 export const timeLimitSeconds = 400;
 
-const DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
-const WHEEL = readFileSync(new URL('../page/wheel.js', import.meta.url), 'utf8');
-const SIMULCAST = readFileSync(new URL('../page/simulcast.js', import.meta.url), 'utf8');
-/** Small enough for two cores that encode it, and decode it again. */
-const SIZE = { width: 640, height: 360, frameRate: 20 };
-const BITS = 1_000_000;
-/** With both layers. */
-const LEAST_BITS = 380_000;
 /** Queues of a quarter and of half a second. `extension` is what the player asks for: nothing else says of AV1 what may be left out. */
 const WIDE = 'rate=3mbit/94kB';
 const ENCODINGS = [
@@ -44,7 +36,7 @@ export async function run(t) {
 
 async function chosen(t, gateway, netsim, { mimeType, scalabilityMode, layers, narrow, extension }) {
   const name = `${mimeType} ${scalabilityMode}`;
-  const { studio, sent } = await published(t, gateway, { mimeType, scalabilityMode, name });
+  const { studio, sent } = await publishLayered(t, gateway, { mimeType, scalabilityMode, name });
   const endpoint = gateway.whep('one');
   const smallestOnly = `${endpoint}${endpoint.includes('?') ? '&' : '?'}maxLayer=0`;
   const conditions = { delay: DELAY, down: WIDE, extension };
@@ -95,33 +87,6 @@ async function chosen(t, gateway, netsim, { mimeType, scalabilityMode, layers, n
   expect(up !== undefined, `the largest picture is not back within ${UP_SECONDS} s`);
   expect(bounded.length > 0 && bounded.every(([, height]) => height === smallest), `not ${smallest} lines alone with ?maxLayer=0`);
   await page.close();
-  await studio.close();
-  await until('the publisher is gone', 15, async () => (await gateway.metrics()).sum('tableside_table_live', { table: 'one' }) === 0);
+  await endStudio(gateway, studio);
   assert(wrong.length === 0, wrong.join('; '));
-}
-
-/** Publishes one encoding of several spatial layers and waits until it has its bits. */
-async function published(t, gateway, { mimeType, scalabilityMode, name }) {
-  const browser = await t.chromium({ camera: true });
-  const studio = await browser.open(gateway.url('/'));
-  await studio.evaluate(WHEEL);
-  await studio.evaluate(SIMULCAST);
-  const encodings = [{ scalabilityMode, maxBitrate: BITS }];
-  await studio.evaluate(([endpoint, options]) => globalThis.interopSimulcast.publish(endpoint, options), [
-    gateway.url('/whip/one'),
-    { mimeType, ...SIZE, token: gateway.publisherToken, wheel: true, encodings },
-  ]);
-  const sent = async () => (await studio.evaluate(() => globalThis.interopSimulcast.layers())).single;
-  // VP9 gets less than it may have, by the size of its pictures, and the statistics name what the least layer is to have.
-  let before = 0;
-  const { seconds } = await until('the encoding has its bits', 60, async () => {
-    await measureFor(2);
-    const single = await sent();
-    const grown = (single?.bytesSent ?? 0) - before;
-    before = single?.bytesSent ?? 0;
-    if (single?.frameHeight !== SIZE.height || grown * 4 < LEAST_BITS) throw new Error(JSON.stringify({ ...single, grown }));
-    return true;
-  });
-  t.measure(`${name}, until the encoding has its bits`, seconds, 's');
-  return { studio, sent };
 }

@@ -1,6 +1,6 @@
 //! Dependency descriptors of one stream: one byte says of which epoch each is, and one how long it is.
 
-use tableside::media::DescriptorReader;
+use tableside::media::{Described, DescriptorReader, MAX_DESCRIPTOR};
 
 use crate::input::Input;
 
@@ -19,7 +19,9 @@ pub(crate) fn run(data: &[u8]) {
     while !input.is_empty() {
         let epoch = u32::from(input.byte());
         let value = input.short();
-        let Some(read) = reader.read(epoch, value) else { continue };
+        let read = reader.read(epoch, value);
+        check_tie(&mut reader, epoch, value, read);
+        let Some(read) = read else { continue };
         assert!(value.len() >= 3, "{read:?} of {value:?}");
         assert!(read.temporal_layer <= 7 && read.spatial_layer <= 3, "{read:?}");
         assert_eq!(read.ends_layer_frame, value[0] & 0x40 != 0, "{read:?} of {value:?}");
@@ -27,6 +29,16 @@ pub(crate) fn run(data: &[u8]) {
         assert!(read.climb.is_none_or(|climb| climb.needs <= read.temporal_layer), "{read:?}");
         assert!(reaches.max() <= Some(7), "{read:?}");
     }
+}
+
+/// With a reference to the frame before it, a descriptor says the same of all else, and is not given another.
+fn check_tie(reader: &mut DescriptorReader, epoch: u32, value: &[u8], read: Option<Described>) {
+    let mut buffer = [0; MAX_DESCRIPTOR];
+    let Some(len) = reader.refer_to_lower(value, value.len().is_multiple_of(2), &mut buffer) else { return };
+    let written = &buffer[..len];
+    let plainly = |read: Described| Described { climb: None, ..read };
+    assert_eq!(reader.read(epoch, written).map(plainly), read.map(plainly), "{value:?} as {written:?}");
+    assert_eq!(reader.refer_to_lower(written, false, &mut [0; MAX_DESCRIPTOR]), None, "{value:?} as {written:?}");
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
