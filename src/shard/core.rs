@@ -25,6 +25,7 @@ use super::handshakes::Handshakes;
 use super::message::{
     Added, LayerIndex, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState, TrackId,
 };
+use super::owed::Owed;
 use super::path::Path;
 use super::repairs::Repairs;
 use super::report::{DropReason, EndCause, ShardReport};
@@ -96,6 +97,9 @@ pub struct Shard {
     pub(super) overloaded: Option<Instant>,
     pub(super) probing: Vec<u32>,
     pub(super) probe_due: Option<Instant>,
+    /// Players that are owed repairs, and when these are tried next.
+    pub(super) owing: Vec<u32>,
+    pub(super) owed_due: Option<Instant>,
     pub(super) rounds: Rounds,
     pub(super) scratch: Vec<Arc<Packet>>,
     pub(super) catch_up_layout: crate::fanout::Layout,
@@ -178,6 +182,8 @@ impl Shard {
             overloaded: None,
             probing: Vec::new(),
             probe_due: None,
+            owing: Vec::new(),
+            owed_due: None,
             rounds: Rounds::default(),
             scratch: Vec::new(),
             catch_up_layout: crate::fanout::Layout::default(),
@@ -243,6 +249,7 @@ impl Shard {
             bets: BetLine::new(player),
             path: Path::new(),
             repairs: Repairs::new(),
+            owed: Owed::default(),
             keyframes: Budget::of_keyframes(),
             withheld: Withheld::default(),
             held_up_to: 0,
@@ -357,9 +364,9 @@ impl Shard {
     /// for may be late by [`SLACK`](super::SLACK).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let announce = self.rounds.poll_timeout();
-        let due =
-            [self.next_table_tick, self.catch_up_due, self.probe_due, self.held_until, self.timers.latest(), announce];
-        due.into_iter().flatten().min()
+        let sending = [self.catch_up_due, self.probe_due, self.owed_due, self.held_until];
+        let due = [self.next_table_tick, self.timers.latest(), announce];
+        due.into_iter().chain(sending).flatten().min()
     }
 
     /// Everything that time brings.
@@ -371,6 +378,9 @@ impl Shard {
         }
         if self.next_table_tick.is_some_and(|at| now >= at) {
             self.tick_tables(now);
+        }
+        if self.owed_due.is_some_and(|at| now >= at) {
+            self.repay(now);
         }
         self.announce(now);
     }
@@ -491,6 +501,7 @@ impl Shard {
         session.addresses.iter().for_each(|address| self.unlearn_address(slot, *address));
         self.catching_up.retain(|s| *s != slot);
         self.probing.retain(|s| *s != slot);
+        self.owing.retain(|s| *s != slot);
         self.free.push(slot);
         self.report.ended[role as usize][cause as usize] += 1;
         self.events.push_back(ShardEvent::SessionEnded { key: session.key, role, cause });

@@ -136,23 +136,41 @@ impl Shard {
         }
     }
 
-    /// Answers a NACK from the ring, on RTX only (RFC 4588): a repetition on the media SSRC would reuse a nonce.
+    /// Answers a NACK.
     fn repair(&mut self, now: Instant, slot: u32, lost: impl Iterator<Item = u16>) {
+        let withheld = self.send_again(now, slot, lost);
+        let session = self.sessions[slot as usize].session.as_deref();
+        let Some(table) = session.and_then(|session| self.tables.get_mut(&session.table)) else { return };
+        table.report.retransmissions_withheld += withheld;
+        let owes = session.and_then(Session::player).is_some_and(|player| !player.owed.is_empty());
+        if owes {
+            self.owe(now, slot);
+        }
+    }
+
+    /// Sends what was asked for before, if there is room by now.
+    pub(super) fn repair_owed(&mut self, now: Instant, slot: u32, lost: &[u16]) {
+        self.send_again(now, slot, lost.iter().copied());
+    }
+
+    /// Repairs from the ring, on RTX only (RFC 4588): a repetition on the media SSRC would reuse a nonce. Returns how many packets were
+    /// not sent that the ring has.
+    fn send_again(&mut self, now: Instant, slot: u32, lost: impl Iterator<Item = u16>) -> u64 {
+        let mut withheld = 0;
         let send_time = self.send_time(now);
-        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
-        let Some(table) = self.tables.get_mut(&session.table) else { return };
+        let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return 0 };
+        let Some(table) = self.tables.get_mut(&session.table) else { return 0 };
         let allowance = session.endpoint.allowance(now);
-        let Some(egress) = session.endpoint.egress() else { return };
+        let Some(egress) = session.endpoint.egress() else { return 0 };
         let mut sent = 0;
-        let Part::Player(player) = &mut session.part else { return };
+        let Part::Player(player) = &mut session.part else { return 0 };
         if player.is_between_layers() {
             // What it would be repaired for is over, and its path is full.
-            table.report.retransmissions_withheld += lost.count() as u64;
-            return;
+            return lost.count() as u64;
         }
         let round_trip = player.time_to_miss(now);
         let before = (player.transport_number, self.control.batch.bytes().len());
-        let (Some(track), Some(down)) = (table.video.get(player.layer.0), player.video.as_mut()) else { return };
+        let (Some(track), Some(down)) = (table.video.get(player.layer.0), player.video.as_mut()) else { return 0 };
         let stamps = track.stamps(&table.spec, send_time);
         let layout = &mut self.catch_up_layout;
         let choice = Choice { layer: player.layer, highest: down.highest() };
@@ -163,19 +181,32 @@ impl Shard {
         for sequence_number in lost {
             let packet = down.index_of(sequence_number).and_then(|index| track.ring.get(index));
             let Some(packet) = packet else {
+                player.owed.forget(sequence_number);
                 table.report.retransmissions_missed += 1;
                 continue;
             };
+            // Who has had a keyframe since can do without.
+            let keyframe = track.ring.gop_start().filter(|start| down.cursor().is_some_and(|cursor| *start < cursor));
+            let is_asked_for_once = down.has_rtx()
+                && packet.facts.spatial_layer > Some(0)
+                && packet.facts.temporal_layer.is_none_or(|temporal| temporal == 0)
+                && keyframe.is_none_or(|keyframe| keyframe <= packet.index);
+            if !is_asked_for_once {
+                player.owed.forget(sequence_number);
+            }
             let batch = &mut self.control.batch;
             let len = packet.payload().len();
-            // What is lost of an upper spatial layer is repaired, whatever the player gets now: without it the picture has no end, and
-            // Chromium decodes nothing of that.
+            // What is lost of a spatial layer that the player gets no more is repaired where other pictures rest on it: without it a
+            // picture has no end, and Chromium decodes nothing of that. Of others there is one picture less.
+            let is_of_no_more = packet.facts.spatial_layer > Some(choice.highest.spatial);
             let is_over = packet.facts.temporal_layer > Some(highest)
-                && is_discardable(track.codec, is_described, packet, highest);
+                && is_discardable(track.codec, is_described, packet, highest)
+                || is_of_no_more && packet.facts.temporal_layer > Some(0);
             if is_over || sent >= allowance || player.repairs.is_under_way(now, sequence_number, round_trip) {
-                table.report.retransmissions_withheld += 1;
+                withheld += 1;
                 continue;
             }
+            let first = player.transport_number;
             layout.rebuild(&table.video_classes.classes[down.class], &stamps, std::iter::once(&**packet));
             let mut copies = 0;
             for _ in 0..player.repairs.copies_of(sequence_number, player.path.is_losing()) {
@@ -192,8 +223,15 @@ impl Shard {
                 sent += 1;
             }
             table.report.retransmissions += copies;
+            match player.transport_number.wrapping_sub(first) {
+                _ if !is_asked_for_once => {}
+                _ if copies == 0 => player.owed.put_off(now, sequence_number),
+                // Nobody tells of it.
+                0 => player.owed.forget(sequence_number),
+                numbers => player.owed.sent(now, sequence_number, first, numbers),
+            }
             if copies == 0 {
-                table.report.retransmissions_withheld += 1;
+                withheld += 1;
             } else if now.saturating_duration_since(packet.arrival) >= LATE {
                 player.withheld.late += track.frames_since(packet.index.max(player.held_up_to));
                 player.held_up_to = player.held_up_to.max(track.ring.head());
@@ -202,6 +240,7 @@ impl Shard {
         let bytes = self.control.batch.bytes().len() - before.1;
         player.note_sent(now, before.0, bytes);
         session.endpoint.spend(now, sent);
+        withheld
     }
 
     /// A player needs a keyframe that no ring has. Away from home, home is told.

@@ -29,6 +29,7 @@ impl Shard {
     pub(super) fn handle_transport_feedback(&mut self, now: Instant, slot: u32, feedback: &TwccFeedback<'_>) {
         let Some(adaptation) = self.adaptation(now, slot) else { return };
         adaptation.handle_feedback(now, feedback);
+        self.hear_of_repairs(slot, feedback);
         self.adapt(now, slot);
     }
 

@@ -19,27 +19,33 @@ const MOST: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Repairs {
     budget: Budget,
-    /// Sequence numbers and when they were sent, the oldest overwritten first; made for the first repair.
-    sent: Vec<(u16, Instant)>,
+    /// Made for the first repair: most players never need one.
+    sent: Option<Box<Sent>>,
+}
+
+/// Sequence numbers and when they were sent, the oldest overwritten first.
+#[derive(Debug)]
+struct Sent {
+    numbers: Vec<(u16, Instant)>,
     next: usize,
 }
 
 impl Repairs {
     /// Of a player that has asked for nothing.
     pub(super) const fn new() -> Self {
-        Self { budget: Budget::of_repairs(), sent: Vec::new(), next: 0 }
+        Self { budget: Budget::of_repairs(), sent: None }
     }
 
     /// Whether the packet of this number may still be on its way, where one takes `round_trip` to come and to be missed.
     pub(super) fn is_under_way(&self, now: Instant, number: u16, round_trip: Duration) -> bool {
         let under_way = round_trip.clamp(LEAST, MOST);
-        self.sent.iter().any(|(sent, at)| *sent == number && now < *at + under_way)
+        self.numbers().iter().any(|(sent, at)| *sent == number && now < *at + under_way)
     }
 
     /// How often it is to be sent, if there is room: twice where the repair may well be lost as the packet was, which costs a few
     /// bytes, where another round costs a freeze. A packet that is asked for again has lost a round already.
     pub(super) fn copies_of(&self, number: u16, is_losing: bool) -> usize {
-        1 + usize::from(is_losing || self.sent.iter().any(|(sent, _)| *sent == number))
+        1 + usize::from(is_losing || self.numbers().iter().any(|(sent, _)| *sent == number))
     }
 
     /// Whether there may be another repair. The packet of this number counts as sent then.
@@ -47,18 +53,21 @@ impl Repairs {
         if !self.budget.take(now) {
             return false;
         }
-        match self.sent.iter().position(|(sent, _)| *sent == number) {
-            Some(at) => self.sent[at].1 = now,
-            None if self.sent.len() < REMEMBERED => {
-                self.sent.reserve_exact(REMEMBERED - self.sent.len());
-                self.sent.push((number, now));
-            }
+        let new = || Box::new(Sent { numbers: Vec::with_capacity(REMEMBERED), next: 0 });
+        let Sent { numbers, next } = &mut **self.sent.get_or_insert_with(new);
+        match numbers.iter().position(|(sent, _)| *sent == number) {
+            Some(at) => numbers[at].1 = now,
+            None if numbers.len() < REMEMBERED => numbers.push((number, now)),
             None => {
-                self.sent[self.next] = (number, now);
-                self.next = (self.next + 1) % REMEMBERED;
+                numbers[*next] = (number, now);
+                *next = (*next + 1) % REMEMBERED;
             }
         }
         true
+    }
+
+    fn numbers(&self) -> &[(u16, Instant)] {
+        self.sent.as_ref().map_or(&[], |sent| &sent.numbers)
     }
 }
 
@@ -98,7 +107,8 @@ mod tests {
             now += 10 * MS;
             assert!(asked(&mut repairs, now, number, MOST));
         }
-        assert_eq!((repairs.sent.len(), repairs.sent.capacity()), (REMEMBERED, REMEMBERED));
+        let numbers = &repairs.sent.as_ref().expect("some were sent").numbers;
+        assert_eq!((numbers.len(), numbers.capacity()), (REMEMBERED, REMEMBERED));
         assert!(!asked(&mut repairs, now, 999, MOST) && !asked(&mut repairs, now, 999 - 40, MOST));
         assert!(asked(&mut repairs, now, 999 - REMEMBERED as u16, MOST), "forgotten");
     }

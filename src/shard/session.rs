@@ -17,6 +17,7 @@ use super::channels::Told;
 use super::inbound::Inbound;
 use super::layers::Change;
 use super::message::{LayerIndex, SlotKey, TableId, TrackId};
+use super::owed::Owed;
 use super::path::Path;
 use super::repairs::Repairs;
 use super::report::Role;
@@ -157,6 +158,7 @@ pub(super) struct Player {
     pub(super) bets: BetLine,
     pub(super) path: Path,
     pub(super) repairs: Repairs,
+    pub(super) owed: Owed,
     pub(super) keyframes: Budget,
     /// What the node knows that it did not get.
     pub(super) withheld: Withheld,

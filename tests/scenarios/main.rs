@@ -5,6 +5,7 @@
 mod world;
 
 mod addresses;
+mod asked_once;
 mod bad_input;
 mod bad_networks;
 mod check_floods;
