@@ -32,7 +32,7 @@ pub struct Described {
     pub temporal_layer: u8,
     /// `FrameSpatialId`
     pub spatial_layer: u8,
-    /// `start_of_frame`: "MUST be set to 1 for the first RTP packet of a frame".
+    /// `start_of_frame`: "MUST be set to 1 if the first payload byte of the RTP packet is the beginning of a new frame".
     pub begins_layer_frame: bool,
     /// `end_of_frame`: "MUST be set to 1 for the final RTP packet of a frame", more of the same temporal unit may follow.
     pub ends_layer_frame: bool,

@@ -6,8 +6,8 @@
 //! seconds Chromium asks for a keyframe. A receiver waits for the repair if the upper frame refers to the lower one. It costs nothing
 //! here: who is given a spatial layer is given those below as well.
 //!
-//! RFC 9628 §4.2 says of D that it "MUST be set to 1 if and only if the current spatial-layer frame depends on the" one below. The
-//! receiver is told of a dependency that the encoder has not made; the node makes it, by what it forwards.
+//! By RFC 9628 §4.2, D says that a layer frame depends on the one below it in the same picture. Here the encoder has not made that
+//! dependency: the node makes it, by what it forwards.
 
 use super::{Packet, vp9};
 
@@ -26,7 +26,7 @@ impl SpatialTies {
     pub fn has_lower(&mut self, before: Option<&Packet>, timestamp: u32, spatial: u8) -> bool {
         match before.filter(|before| !before.payload().is_empty()) {
             None => self.comes_behind,
-            // Of the same frame.
+            // Of the same frame, which matters of VP9 alone: there each packet says it.
             Some(before) if before.timestamp == timestamp && before.facts.spatial_layer == Some(spatial) => {
                 vp9::rests_on_lower(before.payload())
             }

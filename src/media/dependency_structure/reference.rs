@@ -8,8 +8,8 @@ const TAKEN: usize = 5;
 
 impl DescriptorReader {
     /// The descriptor `value`, which was [read](Self::read) last and begins a frame of an upper spatial layer, with a reference to
-    /// the frame numbered just before, if it has none; how much was written to `buffer`. The layers of a picture are numbered one
-    /// after the other. `is_known`: a packet of that frame has come just before this one.
+    /// the frame numbered just before, if it has none; how much was written to `buffer`. The number "increases strictly monotonically
+    /// in decode order" (RTP Payload Format For AV1 §A.8), by one in what encoders write. `is_known`: a packet of that frame has come just before this one.
     ///
     /// `None` for one that stays as it is: it refers to that frame, is full, or frames are not numbered so.
     pub fn refer_to_lower(&mut self, value: &[u8], is_known: bool, buffer: &mut [u8; MAX_DESCRIPTOR]) -> Option<usize> {
