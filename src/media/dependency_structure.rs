@@ -430,6 +430,16 @@ mod tests {
     const L2T2: [Row; 4] =
         [((0, 0), "SSSS", &[]), ((0, 1), "-D-R", &[2]), ((1, 0), "--SS", &[1]), ((1, 1), "---D", &[2, 1])];
 
+    /// The same, but the upper refers to the lower in key pictures alone.
+    pub(super) const L2T2_KEY: [Row; 6] = [
+        ((0, 0), "SSSS", &[]),
+        ((0, 0), "SS--", &[4]),
+        ((0, 1), "-D--", &[2]),
+        ((1, 0), "--SS", &[1]),
+        ((1, 0), "--SS", &[4]),
+        ((1, 1), "---D", &[2]),
+    ];
+
     pub(super) fn indication(letter: char) -> u64 {
         "-DSR".find(letter).expect("one of the four") as u64
     }
@@ -560,15 +570,6 @@ mod tests {
             ((1, 0), "-SR", &[3, 1]),
             ((2, 0), "--S", &[1]),
             ((2, 0), "--S", &[3, 1]),
-        ];
-        // To the one below in key pictures alone.
-        const L2T2_KEY: [Row; 6] = [
-            ((0, 0), "SSSS", &[]),
-            ((0, 0), "SS--", &[4]),
-            ((0, 1), "-D--", &[2]),
-            ((1, 0), "--SS", &[1]),
-            ((1, 0), "--SS", &[4]),
-            ((1, 1), "---D", &[2]),
         ];
         // To none: simulcast in one stream.
         const S2T1: [Row; 4] = [((0, 0), "S-", &[]), ((0, 0), "S-", &[2]), ((1, 0), "-S", &[]), ((1, 0), "-S", &[2])];

@@ -10,7 +10,8 @@
 //!    once the payload is unsealed.
 //! 2. [`Timeline::place`] gives it an index that never wraps, and a timestamp that survives the publisher's return.
 //! 3. [`facts`] reads what the payload says about frames.
-//!    What a keyframe lacks for joiners, its [`ParameterSets`], goes before it as a packet of its own.
+//!    What a keyframe lacks for joiners, its [`ParameterSets`], goes before it as a packet of its own; a frame of an upper spatial
+//!    layer is made to rest on the one below ([`SpatialTies`]).
 //! 4. [`PacketPool::store`] copies it into recycled memory; the [`Packet`] is shared from here on, never copied.
 //! 5. [`PacketRing::insert`] keeps it for joiners and for retransmission; [`FrameTracker::observe`] counts frames.
 //!
@@ -50,7 +51,7 @@ pub use rate::RateWindow;
 pub use red::{PrimaryBlock, RedPayload, RedundantBlock, red_facts};
 pub use ring::{Inserted, PacketRing};
 pub use rtp::{ExtensionBlock, FIXED_HEADER_LEN, RtpError, RtpHeader, SEQUENCE_NUMBER, SSRC, TIMESTAMP};
-pub use ties::SpatialTies;
+pub use ties::{Lower, SpatialTies};
 pub(crate) use timeline::is_newer;
 pub use timeline::{Placement, Position, Timeline};
 pub use vp8::Vp8Numbers;

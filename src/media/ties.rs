@@ -9,33 +9,44 @@
 //! By RFC 9628 §4.2, D says that a layer frame depends on the one below it in the same picture. Here the encoder has not made that
 //! dependency: the node makes it, by what it forwards.
 
-use super::{Packet, vp9};
+use super::dependency_descriptor::MAX_DESCRIPTOR;
+use super::{Codec, DescriptorReader, Packet, vp9};
 
-/// Finds out of which frames that may be said: a receiver would wait forever for a frame below that there is not.
+/// That a frame of an upper spatial layer has one of the layer below in its picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lower {
+    /// A packet of it is just before.
+    Known,
+    /// What is just before is missing, and pictures had one there before.
+    Supposed,
+}
+
+/// Finds out of which frames it may be said that they rest on the one below: a receiver would wait forever for one that there is not.
 #[derive(Debug, Default)]
 pub struct SpatialTies {
     /// The last frame of an upper layer whose packet before was there came behind one of the layer below.
     comes_behind: bool,
     /// A payload that says so. Empty until the first.
     payload: Vec<u8>,
+    /// A dependency descriptor that says so.
+    descriptor: Option<Box<[u8; MAX_DESCRIPTOR]>>,
 }
 
 impl SpatialTies {
-    /// Whether a packet of an upper `spatial` layer is of a frame that has one of the layer below in its picture, `timestamp`. `before` is
-    /// the packet just before it in its track. Where that is missing, it is taken to be as it was last.
-    pub fn has_lower(&mut self, before: Option<&Packet>, timestamp: u32, spatial: u8) -> bool {
-        match before.filter(|before| !before.payload().is_empty()) {
-            None => self.comes_behind,
+    /// What is known of the frame below that of a packet of an upper `spatial` layer, in its picture, `timestamp`. `before` is the packet
+    /// just before it in its track.
+    pub fn lower(&mut self, before: Option<&Packet>, timestamp: u32, spatial: u8) -> Option<Lower> {
+        // Padding is of no picture.
+        let Some(before) = before.filter(|before| !before.payload().is_empty()) else {
+            return self.comes_behind.then_some(Lower::Supposed);
+        };
+        let layer = before.facts.spatial_layer.filter(|_| before.timestamp == timestamp);
+        if layer == Some(spatial) {
             // Of the same frame, which matters of VP9 alone: there each packet says it.
-            Some(before) if before.timestamp == timestamp && before.facts.spatial_layer == Some(spatial) => {
-                vp9::rests_on_lower(before.payload())
-            }
-            Some(before) => {
-                let lower = before.facts.spatial_layer.filter(|_| before.timestamp == timestamp);
-                self.comes_behind = lower.is_some_and(|lower| lower + 1 == spatial);
-                self.comes_behind
-            }
+            return vp9::rests_on_lower(before.payload()).then_some(Lower::Known);
         }
+        self.comes_behind = layer.is_some_and(|layer| layer + 1 == spatial);
+        self.comes_behind.then_some(Lower::Known)
     }
 
     /// Another source has come.
@@ -43,12 +54,27 @@ impl SpatialTies {
         self.comes_behind = false;
     }
 
-    /// A VP9 payload of an upper layer with D set.
-    pub fn tie_vp9(&mut self, payload: &[u8]) -> &[u8] {
-        self.payload.clear();
-        self.payload.extend_from_slice(payload);
-        vp9::rest_on_lower(&mut self.payload);
-        &self.payload
+    /// Payload and dependency descriptor of a packet whose frame has that one below it, as they are passed on. `reader` has read the
+    /// descriptor, if the packet is the first of its frame.
+    pub fn tie<'a>(
+        &'a mut self,
+        codec: Codec,
+        lower: Lower,
+        reader: Option<&mut DescriptorReader>,
+        (mut payload, mut descriptor): (&'a [u8], &'a [u8]),
+    ) -> (&'a [u8], &'a [u8]) {
+        if codec == Codec::Vp9 {
+            self.payload.clear();
+            self.payload.extend_from_slice(payload);
+            vp9::rest_on_lower(&mut self.payload);
+            payload = &self.payload;
+        }
+        if let Some(reader) = reader {
+            let buffer = self.descriptor.get_or_insert_with(|| Box::new([0; MAX_DESCRIPTOR]));
+            let len = reader.refer_to_lower(descriptor, lower == Lower::Known, buffer);
+            descriptor = len.map_or(descriptor, |len| &buffer[..len]);
+        }
+        (payload, descriptor)
     }
 }
 
@@ -57,7 +83,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::media::{ClearPacket, Codec, Position, facts};
+    use crate::media::{ClearPacket, Position, facts};
 
     /// Flexible mode: I, P, L, F, B or not, a picture id; the layer; one reference; a byte of the frame.
     fn payload(spatial: u8, begins: bool) -> Vec<u8> {
@@ -77,26 +103,35 @@ mod tests {
         Packet::new(&clear).expect("short")
     }
 
+    fn tied(ties: &mut SpatialTies, payload: &[u8]) -> Vec<u8> {
+        ties.tie(Codec::Vp9, Lower::Known, None, (payload, &[])).0.to_vec()
+    }
+
     #[test]
     fn a_frame_is_tied_to_the_one_before_it_in_its_picture_alone() {
         let mut ties = SpatialTies::default();
-        assert!(!ties.has_lower(None, 7, 1), "nothing is known");
-        assert!(ties.has_lower(Some(&packet(7, &payload(0, true))), 7, 1));
-        assert!(ties.has_lower(None, 8, 1), "as it was last");
-        assert!(!ties.has_lower(Some(&packet(8, &payload(0, true))), 9, 1), "the encoder has left the lower layer out");
-        assert!(!ties.has_lower(None, 10, 1), "as it was last");
-        assert!(!ties.has_lower(Some(&packet(10, &payload(0, true))), 10, 2), "or the one between");
-        assert!(ties.has_lower(Some(&packet(10, &payload(1, true))), 10, 2));
-        assert!(ties.has_lower(Some(&packet(11, &[])), 11, 2), "padding says nothing");
+        assert_eq!(ties.lower(None, 7, 1), None, "nothing is known");
+        assert_eq!(ties.lower(Some(&packet(7, &payload(0, true))), 7, 1), Some(Lower::Known));
+        assert_eq!(ties.lower(None, 8, 1), Some(Lower::Supposed), "as it was last");
+        assert_eq!(
+            ties.lower(Some(&packet(8, &payload(0, true))), 9, 1),
+            None,
+            "the encoder has left the lower layer out"
+        );
+        assert_eq!(ties.lower(None, 10, 1), None, "as it was last");
+        assert_eq!(ties.lower(Some(&packet(10, &payload(0, true))), 10, 2), None, "or the one between");
+        assert_eq!(ties.lower(Some(&packet(10, &payload(1, true))), 10, 2), Some(Lower::Known));
+        assert_eq!(ties.lower(Some(&packet(11, &[])), 11, 2), Some(Lower::Supposed), "padding says nothing");
+        ties.restart();
+        assert_eq!(ties.lower(None, 12, 2), None, "of another source nothing is known");
     }
 
     #[test]
     fn all_packets_of_a_frame_say_the_same() {
         let mut ties = SpatialTies::default();
-        for tied in [true, false] {
-            let first = if tied { ties.tie_vp9(&payload(1, true)).to_vec() } else { payload(1, true) };
-            assert_eq!(ties.has_lower(Some(&packet(7, &first)), 7, 1), tied);
-        }
+        let first = tied(&mut ties, &payload(1, true));
+        assert_eq!(ties.lower(Some(&packet(7, &first)), 7, 1), Some(Lower::Known));
+        assert_eq!(ties.lower(Some(&packet(7, &payload(1, true))), 7, 1), None);
     }
 
     #[test]
@@ -104,11 +139,15 @@ mod tests {
         let mut ties = SpatialTies::default();
         for head in [&[0x28][..], &[0xa8, 0x05], &[0xa8, 0x85, 0x01]] {
             let (before, after) = ([head, &[0x22, 9, 0x86, 1]].concat(), [head, &[0x23, 9, 0x86, 1]].concat());
-            assert_eq!(ties.tie_vp9(&before), after);
-            assert_eq!(ties.tie_vp9(&after), after);
+            assert_eq!(tied(&mut ties, &before), after);
+            assert_eq!(tied(&mut ties, &after), after);
         }
         for cut in [&[][..], &[0x08, 0x82], &[0xa8], &[0xa8, 0x85, 0x01]] {
-            assert_eq!(ties.tie_vp9(cut), cut, "no layer to speak of");
+            assert_eq!(tied(&mut ties, cut), cut, "no layer to speak of");
         }
+        let (other, descriptor) = ([0x28, 0x22, 9, 0x86], [0xc4, 0, 7]);
+        let mut reader = DescriptorReader::default();
+        let passed = ties.tie(Codec::Av1, Lower::Known, Some(&mut reader), (&other, &descriptor));
+        assert_eq!(passed, (&other[..], &descriptor[..]), "of no structure that is known");
     }
 }

@@ -10,7 +10,8 @@ use crate::media::{AbsCaptureTime, MediaKind, PayloadFacts, Position};
 
 use super::ingest::Arrival;
 use super::message::TrackClock;
-use super::table::{Source, Track};
+use super::source::Source;
+use super::table::Track;
 
 /// "It SHOULD still send them at regular intervals (e.g. every second) to help mitigate the impact of clock drift and packet
 /// loss."

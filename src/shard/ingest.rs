@@ -18,7 +18,8 @@ use super::message::{
     TrackClock, TrackId,
 };
 use super::report::{DropReason, EndCause};
-use super::table::{Fresh, Source, Table};
+use super::source::Source;
+use super::table::{Fresh, Table};
 
 use std::sync::Arc;
 
@@ -229,24 +230,17 @@ impl Shard {
         }
         let capture = source.capture_time(now, track, &arrival, &facts, position);
         let leading = source.lead_in(now, track, &arrival, &facts, &mut position);
-        let (mut payload, mut dependency_descriptor) = (arrival.payload, arrival.dependency_descriptor);
-        let mut tied = [0; MAX_DESCRIPTOR];
+        let mut passed_on = (arrival.payload, arrival.dependency_descriptor);
         if let (TrackId::Video(_), Some(spatial @ 1..)) = (arrival.track, facts.spatial_layer) {
-            let before =
-                position.index.checked_sub(1).and_then(|before| track.ring.get(before)).map(|before| &**before);
-            if source.ties.has_lower(before, position.timestamp, spatial) {
+            let before = position.index.checked_sub(1).and_then(|before| track.ring.get(before));
+            if let Some(lower) = source.ties.lower(before.map(|before| &**before), position.timestamp, spatial) {
                 // It is not the first of its picture.
                 facts.starts_frame = false;
-                if track.codec == Codec::Vp9 {
-                    payload = source.ties.tie_vp9(payload);
-                }
-                if begins_layer_frame {
-                    let reader = &mut source.descriptor_reader;
-                    let len = reader.refer_to_lower(dependency_descriptor, before.is_some(), &mut tied);
-                    dependency_descriptor = len.map_or(dependency_descriptor, |len| &tied[..len]);
-                }
+                let reader = begins_layer_frame.then_some(&mut source.descriptor_reader);
+                passed_on = source.ties.tie(track.codec, lower, reader, passed_on);
             }
         }
+        let (payload, dependency_descriptor) = passed_on;
         let mut descriptor = [0; MAX_DESCRIPTOR];
         let clear = ClearPacket {
             position,

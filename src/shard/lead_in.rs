@@ -11,7 +11,8 @@ use std::time::Instant;
 use crate::media::{ClearPacket, MediaKind, Packet, PayloadFacts, Position, RedPayload, facts};
 
 use super::ingest::Arrival;
-use super::table::{Source, Track};
+use super::source::Source;
+use super::table::Track;
 
 /// Lost packets that one RED packet makes good, at most: browsers repeat one or two.
 const MAX_RECOVERED: usize = 4;

@@ -38,6 +38,7 @@ mod probing;
 mod repairs;
 mod report;
 mod session;
+mod source;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,8 +3,8 @@
 //! libwebrtc asks for a packet each 100 ms, but only until a later frame has come that needs nothing of what is missing
 //! (`FrameContinuous`, `ClearUpTo`). Frames of the lowest spatial layer need nothing of the upper ones, so of those a packet is asked
 //! for once. Yet a picture without the end of its highest layer is not shown, and then nothing is that rests on its lowest: the
-//! picture stands for three seconds, after which Chromium asks for a keyframe. So what is asked for of an upper layer, in pictures of the base
-//! layer in time, is remembered here until it has come.
+//! picture stands for three seconds, after which Chromium asks for a keyframe. So what is asked for of an upper layer, in pictures of
+//! the base layer in time, is remembered here until it has come.
 
 use std::time::{Duration, Instant};
 
@@ -132,8 +132,8 @@ impl Shard {
             return false;
         }
         let (mut numbers, mut count) = ([0; MOST], 0);
-        for number in player.owed.waiting() {
-            numbers[count] = number;
+        for (place, number) in numbers.iter_mut().zip(player.owed.waiting()) {
+            *place = number;
             count += 1;
         }
         let is_left = !player.owed.is_empty();

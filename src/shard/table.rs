@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 
 use crate::fanout::{ALL_SPATIAL_LAYERS, HeaderClass, Highest, Layout, Stamps};
 use crate::media::{
-    AbsCaptureTime, AbsSendTime, Codec, DescriptorNumbers, DescriptorReader, FrameCounts, FrameTracker, Inserted,
-    MediaKind, Packet, PacketPool, PacketRing, ParameterSets, RateWindow, SpatialTies, Timeline,
+    AbsCaptureTime, AbsSendTime, Codec, FrameCounts, FrameTracker, Inserted, MediaKind, Packet, PacketRing, RateWindow,
 };
 use crate::qos::{Breach, TableQos};
 use crate::rtc::rtcp::NtpTime;
 use crate::rtc::sdp::{StreamParameters, TableMedia};
 
 use super::bounds::{BoundId, Bounds};
-use super::capture_times::CaptureTimes;
 use super::ledger::LostBefore;
 use super::message::{LayerIndex, LayerOffer, ShardId, TableSpec, TableState, TrackClock, TrackId};
 use super::pacing::{self, Pacer};
-use super::points::{Choice, LayerRates, Layering, OperatingPoint, may_be_thinned};
+use super::points::{Choice, OperatingPoint, may_be_thinned};
 use super::report::TableReport;
 use super::session::Player;
+use super::source::Source;
 
 /// A table on this shard.
 #[derive(Debug)]
@@ -246,51 +245,6 @@ impl Home {
             TrackId::Video(_) => self.video.push(source),
         }
     }
-}
-
-/// How a publisher's numbers become the track's. Outlives the track: a table that begins anew goes on above all numbers it
-/// ever used.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub(super) timeline: Timeline,
-    pub(super) pool: PacketPool,
-    /// For keyframes of H.264 and H.265 that come without them.
-    pub(super) parameter_sets: ParameterSets,
-    pub(super) descriptors: DescriptorNumbers,
-    pub(super) descriptor_reader: DescriptorReader,
-    pub(super) ties: SpatialTies,
-    pub(super) layering: Layering,
-    /// What its spatial and temporal layers take.
-    pub(super) rates: LayerRates,
-    pub(super) capture_times: CaptureTimes,
-    ring_packets: usize,
-}
-
-impl Source {
-    pub(super) fn new(codec: Codec, ring_packets: usize) -> Self {
-        Self {
-            timeline: Timeline::new(codec.clock_rate()),
-            pool: PacketPool::new(pool_size(ring_packets)),
-            parameter_sets: ParameterSets::new(codec),
-            descriptors: DescriptorNumbers::default(),
-            descriptor_reader: DescriptorReader::default(),
-            ties: SpatialTies::default(),
-            layering: Layering::default(),
-            rates: LayerRates::default(),
-            capture_times: CaptureTimes::default(),
-            ring_packets,
-        }
-    }
-
-    /// The track is over: frees its memory.
-    pub(super) fn rest(&mut self) {
-        self.pool = PacketPool::new(pool_size(self.ring_packets));
-    }
-}
-
-/// Rings of other shards hold a packet a little longer than ours.
-fn pool_size(ring_packets: usize) -> usize {
-    ring_packets + ring_packets / 4
 }
 
 /// The time between the frame that begins at `index` and the one before, by their timestamps.

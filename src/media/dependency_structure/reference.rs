@@ -9,7 +9,8 @@ const TAKEN: usize = 5;
 impl DescriptorReader {
     /// The descriptor `value`, which was [read](Self::read) last and begins a frame of an upper spatial layer, with a reference to
     /// the frame numbered just before, if it has none; how much was written to `buffer`. The number "increases strictly monotonically
-    /// in decode order" (RTP Payload Format For AV1 §A.8), by one in what encoders write. `is_known`: a packet of that frame has come just before this one.
+    /// in decode order" (RTP Payload Format For AV1 §A.8), by one in what encoders write. `is_known`: a packet of that frame has
+    /// come just before this one.
     ///
     /// `None` for one that stays as it is: it refers to that frame, is full, or frames are not numbered so.
     pub fn refer_to_lower(&mut self, value: &[u8], is_known: bool, buffer: &mut [u8; MAX_DESCRIPTOR]) -> Option<usize> {
@@ -93,18 +94,8 @@ impl Written<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{Row, Writer, head, indication, plain, with_structure};
+    use super::super::tests::{L2T2_KEY, Writer, head, indication, plain, with_structure};
     use super::*;
-
-    /// The upper layer refers to the lower in key pictures alone.
-    const L2T2_KEY: [Row; 6] = [
-        ((0, 0), "SSSS", &[]),
-        ((0, 0), "SS--", &[4]),
-        ((0, 1), "-D--", &[2]),
-        ((1, 0), "--SS", &[1]),
-        ((1, 0), "--SS", &[4]),
-        ((1, 1), "---D", &[2]),
-    ];
 
     fn reader(number: u16) -> DescriptorReader {
         let mut reader = DescriptorReader::default();

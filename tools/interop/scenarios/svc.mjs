@@ -16,7 +16,7 @@ export const timeLimitSeconds = 400;
 const WIDE = 'rate=3mbit/94kB';
 const ENCODINGS = [
   { mimeType: 'video/VP9', scalabilityMode: 'L2T3_KEY', layers: 2, narrow: 'rate=400kbit/25kB' },
-  // A queue of a quarter of a second, into which half of a large picture fits: what is lost of it is more than there is room to repair at once.
+  // So much is lost before the picture is smaller that there is no room for all repairs at once.
   { mimeType: 'video/VP9', scalabilityMode: 'L2T3_KEY', layers: 2, narrow: 'rate=320kbit/10kB' },
   { mimeType: 'video/VP9', scalabilityMode: 'L2T1', layers: 2, narrow: 'rate=400kbit/25kB' },
   { mimeType: 'video/AV1', scalabilityMode: 'L2T1', layers: 2, narrow: 'rate=400kbit/25kB', extension: DESCRIPTOR },
