@@ -114,6 +114,8 @@ impl Layout {
     }
 
     /// The header of the `n`-th packet of the batch.
+    // Otherwise it is for the way in which the compiler divides the crate to say whether this is a call for each packet.
+    #[inline]
     pub fn get(&self, n: usize) -> LaidOut<'_> {
         let h = self.headers[n];
         let start = h.start as usize;

@@ -89,6 +89,8 @@ impl SendBatch {
     ///
     /// # Panics
     /// If it does not fit, which it does where [`SendBatch::has_room`] says so, or if `fill` returns more than `max_len`.
+    // As `Layout::get`.
+    #[inline]
     pub fn push(
         &mut self,
         destination: TransportAddress,
