@@ -1,5 +1,6 @@
 //! One node: its tables, its sessions, its shards.
 
+mod pause;
 mod start;
 
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +37,7 @@ use super::refusal::Refusal;
 use super::session::{Created, SessionId};
 use super::shard_thread::{Command, ShardHandle};
 use super::utilisation::Load;
+use pause::Changes;
 
 pub use start::StartError;
 
@@ -94,6 +96,7 @@ struct Inner {
     audit: Option<Audit>,
     tracer: Tracer,
     draining: AtomicBool,
+    changes: Changes,
 }
 
 impl Node {
@@ -128,7 +131,7 @@ impl Node {
     }
 
     /// WHEP: takes an offer to watch `table`, from `player`; without a name it is one that never comes again. It is given
-    /// no layer above `max_layer`, nor above the table's.
+    /// no layer above `max_layer`, nor above the table's. While the table is paused the answer waits, for two seconds at most.
     ///
     /// # Errors
     /// Every [`Refusal`] but `AlreadyPublished`.
@@ -140,6 +143,7 @@ impl Node {
         max_layer: Option<MaxLayer>,
         offer: Bytes,
     ) -> Result<Created, Refusal> {
+        self.while_paused(table).await;
         self.admitting(table)?;
         let _turn = self.inner.admission.enter().await?;
         let (node, name) = (self.clone(), table.to_owned());
@@ -313,6 +317,7 @@ impl Node {
     /// Stops admitting; sessions go on.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.changes.tell();
     }
 
     /// Ends every session with an authenticated alert and stops the shards.
@@ -505,6 +510,7 @@ impl Node {
         }
         table.state = state;
         table.media = media;
+        self.inner.changes.tell();
     }
 
     pub(super) fn commands(&self, shard: ShardId) -> &mpsc::Sender<Command> {
@@ -634,21 +640,67 @@ mod tests {
         });
     }
 
+    /// Waits until it is so.
+    async fn until(so: impl Fn() -> bool) {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while !so() {
+            looks.tick().await;
+        }
+    }
+
+    /// The same, while `dealer` sends, from `sequence_number` on.
+    async fn sends_until(dealer: &LocalPublisher, sequence_number: &mut u16, so: impl Fn() -> bool) {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while !so() {
+            let payload = Bytes::from_static(&[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 0, 0, 0, 0]);
+            let timestamp = u32::from(*sequence_number) * 450;
+            let sequence_number = std::mem::replace(sequence_number, *sequence_number + 1);
+            let frame = LocalMedia { kind: MediaKind::Video, sequence_number, timestamp, marker: true, payload };
+            assert!(dealer.send(vec![frame]).await);
+            looks.tick().await;
+        }
+    }
+
+    fn vp8() -> TableMedia {
+        TableMedia { video: Some((Codec::Vp8, String::new())), ..TableMedia::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_comes_during_a_pause_is_let_in_when_it_is_over_and_told_to_ask_again_when_it_lasts() {
+        let node = node(|_| ()).await;
+        let dealer = node.publish_local("watched", vp8()).await.expect("nobody publishes it");
+        let mut number = 1;
+        sends_until(&dealer, &mut number, || node.live("watched").is_ok()).await;
+        let paused = || node.directory().table("watched").is_some_and(|entry| entry.state == TableState::Paused);
+        until(&paused).await;
+
+        let mut player = pin!(node.play(client(), "watched", None, None, PLAYER));
+        assert!(poll_once(player.as_mut()).is_pending());
+        sends_until(&dealer, &mut number, || node.live("watched").is_ok()).await;
+        player.await.expect("it is live again");
+
+        until(&paused).await;
+        let refused = node.play(client(), "watched", None, None, PLAYER).await;
+        assert!(matches!(refused, Err(Refusal::NotLive { .. })), "{refused:?}");
+
+        let mut player = pin!(node.play(client(), "watched", None, None, PLAYER));
+        assert!(paused() && poll_once(player.as_mut()).is_pending());
+        node.drain();
+        assert!(
+            matches!(poll_once(player.as_mut()), Poll::Ready(Err(Refusal::ShuttingDown))),
+            "nobody waits for its end"
+        );
+        node.shutdown().await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_player_that_is_refused_leaves_its_place() {
         let limits = |config: &mut Config| {
             (config.sessions.max_players_per_shard, config.sessions.max_half_open_per_shard) = (1, 0);
         };
         let node = node(limits).await;
-        let media = TableMedia { video: Some((Codec::Vp8, String::new())), ..TableMedia::default() };
-        let dealer = node.publish_local("watched", media).await.expect("nobody publishes it");
-        let mut looks = tokio::time::interval(Duration::from_millis(5));
-        while node.live("watched").is_err() {
-            let payload = Bytes::from_static(&[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 0, 0, 0, 0]);
-            let frame = LocalMedia { kind: MediaKind::Video, sequence_number: 1, timestamp: 1, marker: true, payload };
-            assert!(dealer.send(vec![frame]).await);
-            looks.tick().await;
-        }
+        let dealer = node.publish_local("watched", vp8()).await.expect("nobody publishes it");
+        sends_until(&dealer, &mut 1, || node.live("watched").is_ok()).await;
         for _ in 0..3 {
             let refused = node.play(client(), "watched", None, None, PLAYER).await;
             assert!(matches!(refused, Err(Refusal::HalfOpen { .. })), "{refused:?}");

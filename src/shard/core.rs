@@ -490,7 +490,7 @@ impl Shard {
         }
         self.report.created[session.role() as usize] += 1;
         place.session = Some(session);
-        self.next_table_tick.get_or_insert(now + TABLE_TICK);
+        self.watch_tables(now);
         Added { key, ice }
     }
 
@@ -726,6 +726,11 @@ impl Shard {
             messages.push(PeerMessage::State { table: spec.id, state: table.state.clone() });
         }
         self.events.extend(messages.into_iter().map(|message| ShardEvent::Peer { to: from, message }));
+    }
+
+    /// Begins to look at tables, where there are none yet.
+    pub(super) fn watch_tables(&mut self, now: Instant) {
+        self.next_table_tick.get_or_insert(now + TABLE_TICK);
     }
 
     fn tick_tables(&mut self, now: Instant) {

@@ -105,6 +105,8 @@ impl Shard {
     /// A publisher inside the process begins: the demo's dealer.
     pub fn add_local_publisher(&mut self, now: Instant, spec: &TableSpec, media: TableMedia) {
         self.table(spec);
+        // Nobody need be there yet.
+        self.watch_tables(now);
         self.begin_publication(now, spec.id, media, 1);
     }
 

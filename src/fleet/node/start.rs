@@ -23,7 +23,7 @@ use super::super::admission::Admission;
 use super::super::bet_desk::{self, ShardWays};
 use super::super::bet_ledger::Ledger;
 use super::super::shard_thread::{self, Seat, ShardHandle};
-use super::{Inner, MAX_MESSAGE_SIZE, Node};
+use super::{Changes, Inner, MAX_MESSAGE_SIZE, Node};
 
 /// A publisher that sent nothing for so long has left, as far as players are concerned: they are to know within 2 s,
 /// and shards look every quarter of a second.
@@ -191,6 +191,7 @@ impl Node {
             audit,
             tracer: tracer.clone(),
             draining: AtomicBool::new(false),
+            changes: Changes::default(),
         };
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(node.clone().listen(said));
