@@ -23,6 +23,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A live picture that is said to be older is not: somebody's clock is wrong.
 const OLDEST_PICTURE: Duration = Duration::from_secs(60);
 
+/// Reports from a word of a loss on in which that is found at the latest: it is missing in three in a row, of which the first may be the
+/// next one or the one after.
+const FOUND_WITHIN: u8 = 5;
+
+/// A minute of our reports: frames that have not come by then are lost also to a player that never asks for anything.
+const HELD_REPORTS: u8 = 30;
+
 /// What a table has offered to each of its players since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offered {
@@ -123,6 +130,10 @@ pub struct Playback {
     unsent: Suspects,
     /// What it was sent until each of the two reports before.
     recently: [u64; 2],
+    /// Reports to come in which a loss may be found that it has complained of, or that the node knows a reason for.
+    expecting: u8,
+    /// Reports in a row that found it behind what it was sent without a word of a loss.
+    held: u8,
     /// When the picture may have begun to stand, for all that was reported of it: none stands for longer than there is time.
     unfrozen_since: Option<Instant>,
 }
@@ -140,6 +151,11 @@ impl Playback {
     pub fn is_silent(&self, now: Instant, offered: Offered) -> bool {
         let is_silent = |last: &Last| now.saturating_duration_since(last.at) >= SILENT_AFTER && offered != last.offered;
         self.last.as_ref().is_some_and(is_silent)
+    }
+
+    /// The player has asked for packets or for a keyframe, or said that packets were lost.
+    pub fn note_complaint(&mut self) {
+        self.expecting = FOUND_WITHIN;
     }
 
     /// Takes a report that arrived at `now`, when the table had `offered` so much in all, of which this player was not given
@@ -206,7 +222,11 @@ impl Playback {
         self.broken.iter_mut().zip(withheld.broken).for_each(|(suspects, count)| suspects.add(count));
         self.unsent.add(withheld.runs);
         self.late.add(withheld.late);
-        let mut on_the_way = received.map_or(0, |received| self.sent.last(sent, received));
+        if withheld.runs > 0 || withheld.late > 0 || withheld.broken.iter().any(|count| *count > 0) {
+            self.expecting = FOUND_WITHIN;
+        }
+        let mut on_the_way = received.map_or(0, |received| self.lost_on_the_way(sent, received));
+        self.expecting = self.expecting.saturating_sub(1);
         let at_most = sent.max(self.recently[0]).max(self.recently[1]);
         self.recently = [self.recently[1], sent];
         let mut decoder = received.zip(decoded).map_or(0, |(received, decoded)| self.decoded.last(received, decoded));
@@ -224,6 +244,17 @@ impl Playback {
         let [ingest_loss, node_overload, node_queue] = by_place;
         let network = on_the_way + self.late.explain(&mut decoder);
         Losses { ingest_loss, node_overload, node_queue, network, decoder, unknown }
+    }
+
+    /// Frames of those sent that have not been received for three reports. A player whose processor is taken away receives late, for as
+    /// long as that takes, and has all in the end: without a word of a loss it is waited for.
+    fn lost_on_the_way(&mut self, sent: u64, received: u64) -> u64 {
+        let behind = self.sent.lasting(sent, received);
+        self.held = if behind > self.sent.highest { self.held.saturating_add(1) } else { 0 };
+        if self.expecting == 0 && self.held < HELD_REPORTS {
+            return 0;
+        }
+        self.sent.take(behind, u64::MAX)
     }
 
     /// The picture is said to have stood for so long, which is counted when it moves again: as much of it as has passed since
@@ -258,10 +289,16 @@ impl Shortfall {
     /// The same, of what was missing at the two reports before and still is: what is repaired, or decoded a little later, is
     /// none.
     fn last(&mut self, offered: u64, arrived: u64) -> u64 {
+        let behind = self.lasting(offered, arrived);
+        self.take(behind, u64::MAX)
+    }
+
+    /// How far behind it is and was at the two reports before.
+    fn lasting(&mut self, offered: u64, arrived: u64) -> i64 {
         self.update(offered, arrived);
         let [earlier, before] = self.recent;
         self.recent = [before, self.behind];
-        self.take(self.behind.min(before).min(earlier), u64::MAX)
+        self.behind.min(before).min(earlier)
     }
 
     fn update(&mut self, offered: u64, arrived: u64) {
@@ -360,11 +397,13 @@ mod tests {
         assert_eq!(increment.offered, Offered { frames: 60, bytes: 1000 });
     }
 
-    /// Reports of one player: frames offered and withheld, runs not sent, frames received and decoded, all in total by then.
+    /// Reports of one player: frames offered and withheld, runs not sent, frames received and decoded, all in total by then. It asks
+    /// for what it lacks.
     fn losses(reports: &[(u64, u64, u64, Option<u64>, u64)]) -> Vec<[u64; 4]> {
         let (mut playback, mut now, mut each) = (Playback::default(), Instant::now(), Vec::new());
         for &(offered, withheld, runs, frames_received, frames_decoded) in reports {
             now += INTERVAL;
+            playback.note_complaint();
             let said = PlayerStatistics { frames_received, ..decoded(frames_decoded) };
             let withheld = Withheld { frames: withheld, runs, ..Withheld::default() };
             each.extend(
@@ -406,6 +445,45 @@ mod tests {
         assert_eq!(all.iter().map(|each| each[2]).sum::<u64>(), 10);
     }
 
+    /// Frames found lost on the way, by report: of a player that has received so many of 60 for each report, and whether it complained
+    /// before that.
+    fn on_the_way(received: impl IntoIterator<Item = (u64, bool)>) -> Vec<u64> {
+        let (mut playback, mut now) = (Playback::default(), Instant::now());
+        let each = received.into_iter().zip(1..).filter_map(|((received, complains), n)| {
+            now += INTERVAL;
+            if complains {
+                playback.note_complaint();
+            }
+            let said = PlayerStatistics { frames_received: Some(received), ..decoded(received) };
+            Some(playback.handle_report(now, frames(60 * n), Withheld::default(), &said)?.losses.network)
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn who_receives_late_for_a_while_and_complains_of_nothing_has_lost_nothing() {
+        let slow = |n: u64| (3..18).contains(&n);
+        let late = (1..30).map(|n| (60 * n - if slow(n) { 14 } else { 0 }, false));
+        assert_eq!(on_the_way(late), [0; 28]);
+        // What it loses after that is found as ever, though it had been as far behind before.
+        let lost = |n: u64| if slow(n) { 14 } else { 10 * u64::from(n >= 25) };
+        let found = on_the_way((1..30).map(|n| (60 * n - lost(n), n == 25)));
+        assert_eq!(found.iter().sum::<u64>(), 10);
+        assert_eq!(found[25], 10, "in the third report of it");
+    }
+
+    #[test]
+    fn what_a_player_lacks_is_lost_with_the_first_word_of_it_or_after_a_minute() {
+        let behind = |n: u64| 60 * n - 7 * u64::from(n > 10);
+        let found = on_the_way((1..30).map(|n| (behind(n), n == 20)));
+        assert_eq!((found[18], found.iter().sum()), (7, 7), "with the report after it");
+        let found = on_the_way((1..60).map(|n| (behind(n), false)));
+        // Behind from the eleventh report on, and for three of them from the thirteenth on.
+        assert_eq!((found[41 - 1], found.iter().sum()), (7, 7));
+        let found = on_the_way((1..30).map(|n| (behind(n), n == 11)));
+        assert_eq!((found[11], found.iter().sum()), (7, 7), "as soon as it is certain");
+    }
+
     #[test]
     fn a_run_that_was_not_sent_explains_one_frame_if_it_is_missing_soon() {
         assert_eq!(lost(120, 0, 4, Some(117), 117), [3, 0, 0, 0]);
@@ -425,6 +503,7 @@ mod tests {
             };
             playback.handle_report(now, frames(offered), withheld, &said).map(|increment| increment.losses)
         };
+        // Nobody asks for anything: what was withheld is reason enough.
         report(60, [0; 3], 0, 60, 60);
         report(120, [20, 0, 0], 0, 95, 90);
         report(180, [20, 0, 0], 0, 155, 150);
@@ -546,11 +625,14 @@ mod tests {
     proptest! {
         /// Whatever players say.
         #[test]
-        fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 9]>(), any::<[u64; 4]>()), 1..20)) {
+        fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 9]>(), any::<[u64; 4]>(), any::<bool>()), 1..20)) {
             let (mut playback, begin) = (Playback::default(), Instant::now());
             let (mut now, mut frozen, mut lost, mut freezes, mut recent) = (begin, Duration::ZERO, 0, 0, [0; 3]);
-            for (milliseconds, said, [frames, bytes, withheld, runs]) in reports {
+            for (milliseconds, said, [frames, bytes, withheld, runs], complains) in reports {
                 now += Duration::from_millis(milliseconds);
+                if complains {
+                    playback.note_complaint();
+                }
                 let [
                     frames_received, frames_decoded, frames_dropped, bytes_received, packets_lost, freeze_count, freezes_ms, jitter_buffer_delay,
                     capture_to_shown_ms,

@@ -230,6 +230,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::super::message::{LayerIndex, LayerOffer, TableId, TrackId};
     use super::super::testing::{roulette, shard_config};
@@ -237,6 +238,8 @@ mod tests {
     use crate::bets::PlayerId;
     use crate::config::MaxLayer;
     use crate::media::{ClearPacket, Codec, Packet, PayloadFacts, Position};
+    use crate::qos::Losses;
+    use crate::rtc::rtcp::Packet as Rtcp;
     use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
     const PUBLISHER: &[u8] = include_bytes!("../../tests/fixtures/offers/chromium-publisher-vp8.sdp");
@@ -295,7 +298,7 @@ mod tests {
         }
 
         fn says(&mut self, player: usize, frames_decoded: u64) {
-            let text = serde_json::json!({ "type": "stats", "framesDecoded": frames_decoded }).to_string();
+            let text = json!({ "type": "stats", "framesDecoded": frames_decoded }).to_string();
             let event = ChannelEvent::Message { id: QOS, data: text.into() };
             self.shard.handle_channel(self.now, self.players[player], event);
         }
@@ -322,6 +325,27 @@ mod tests {
         assert!((0.3..0.7).contains(&seen), "one of two is silent: {seen}");
         table.shard.handle_channel(table.now, table.players[1], ChannelEvent::Lost);
         assert_eq!(table.frames_seen(), 1.0, "without a channel nobody is silent");
+    }
+
+    #[test]
+    fn what_a_player_asks_for_and_never_receives_is_lost_on_the_way() {
+        let lost = |asks: bool| {
+            let mut table = Reporting::with(1);
+            for n in 0..8 {
+                table.play();
+                let received = if n < 3 { 60 * n } else { 60 * n - 7 };
+                if asks && n == 3 {
+                    let pli = Rtcp::Pli { sender: 1, media: roulette().video_ssrc };
+                    table.shard.handle_player_rtcp(table.now, table.now, table.players[0], &pli);
+                }
+                let text = json!({ "type": "stats", "framesReceived": received, "framesDecoded": received });
+                let event = ChannelEvent::Message { id: QOS, data: text.to_string().into() };
+                table.shard.handle_channel(table.now, table.players[0], event);
+            }
+            table.shard.report(table.now).tables["roulette"].qos.losses
+        };
+        assert_eq!(lost(true), Losses { network: 7, ..Losses::default() });
+        assert_eq!(lost(false), Losses::default(), "it may be slow to receive");
     }
 
     #[test]
