@@ -166,6 +166,9 @@ impl Shard {
         let offered = table.bounds.offered(session.bound);
         let Some(player) = session.player_mut() else { return };
         let playback = player.playback.get_or_insert_default();
+        if player.path.has_lost() {
+            playback.note_complaint();
+        }
         if let Some(increment) = playback.handle_report(now, offered, player.withheld, said) {
             table.qos.handle_increment(now, &increment, player.path.round_trip());
         }
@@ -239,7 +242,7 @@ mod tests {
     use crate::config::MaxLayer;
     use crate::media::{ClearPacket, Codec, Packet, PayloadFacts, Position};
     use crate::qos::Losses;
-    use crate::rtc::rtcp::Packet as Rtcp;
+    use crate::rtc::rtcp::{self, FirEntry, ReportBlock, RtcpError, RtcpWriter};
     use crate::rtc::sdp::{Offer, TableMedia, negotiate_player, negotiate_publisher};
 
     const PUBLISHER: &[u8] = include_bytes!("../../tests/fixtures/offers/chromium-publisher-vp8.sdp");
@@ -327,25 +330,44 @@ mod tests {
         assert_eq!(table.frames_seen(), 1.0, "without a channel nobody is silent");
     }
 
-    #[test]
-    fn what_a_player_asks_for_and_never_receives_is_lost_on_the_way() {
-        let lost = |asks: bool| {
-            let mut table = Reporting::with(1);
-            for n in 0..8 {
-                table.play();
-                let received = if n < 3 { 60 * n } else { 60 * n - 7 };
-                if asks && n == 3 {
-                    let pli = Rtcp::Pli { sender: 1, media: roulette().video_ssrc };
-                    table.shard.handle_player_rtcp(table.now, table.now, table.players[0], &pli);
+    /// What is on the ledger of a player that never receives seven frames, and sends this meanwhile.
+    fn lost_with(write: impl Fn(&mut RtcpWriter<'_>) -> Result<(), RtcpError>) -> Losses {
+        let mut table = Reporting::with(1);
+        for n in 0..8 {
+            table.play();
+            let received = if n < 3 { 60 * n } else { 60 * n - 7 };
+            if n == 3 {
+                let mut buffer = [0; 200];
+                let mut writer = RtcpWriter::new(&mut buffer);
+                write(&mut writer).expect("room");
+                for packet in rtcp::packets(writer.as_bytes()) {
+                    let packet = packet.expect("just written");
+                    table.shard.handle_player_rtcp(table.now, table.now, table.players[0], &packet);
                 }
-                let text = json!({ "type": "stats", "framesReceived": received, "framesDecoded": received });
-                let event = ChannelEvent::Message { id: QOS, data: text.to_string().into() };
-                table.shard.handle_channel(table.now, table.players[0], event);
             }
-            table.shard.report(table.now).tables["roulette"].qos.losses
-        };
-        assert_eq!(lost(true), Losses { network: 7, ..Losses::default() });
-        assert_eq!(lost(false), Losses::default(), "it may be slow to receive");
+            let text = json!({ "type": "stats", "framesReceived": received, "framesDecoded": received });
+            let event = ChannelEvent::Message { id: QOS, data: text.to_string().into() };
+            table.shard.handle_channel(table.now, table.players[0], event);
+        }
+        table.shard.report(table.now).tables["roulette"].qos.losses
+    }
+
+    #[test]
+    fn what_a_player_asks_for_or_says_is_lost_and_never_receives_is_lost_on_the_way() {
+        let (video, audio) = (roulette().video_ssrc, roulette().audio_ssrc);
+        let block = |ssrc, fraction_lost| ReportBlock { ssrc, fraction_lost, ..ReportBlock::default() };
+        let on_the_way = Losses { network: 7, ..Losses::default() };
+        assert_eq!(lost_with(|rtcp| rtcp.nack(1, video, [3]).map(drop)), on_the_way);
+        assert_eq!(lost_with(|rtcp| rtcp.pli(1, video)), on_the_way);
+        assert_eq!(lost_with(|rtcp| rtcp.fir(1, &[FirEntry { ssrc: video, command_number: 1 }])), on_the_way);
+        assert_eq!(lost_with(|rtcp| rtcp.receiver_report(1, &[block(audio, 0), block(video, 1)])), on_the_way);
+        let late = Losses::default();
+        assert_eq!(
+            lost_with(|rtcp| rtcp.receiver_report(1, &[block(audio, 1), block(video, 0)])),
+            late,
+            "it may be slow"
+        );
+        assert_eq!(lost_with(|rtcp| rtcp.nack(1, audio, [3]).map(drop)), late, "sound is no picture");
     }
 
     #[test]

@@ -63,18 +63,15 @@ impl Shard {
         let Some(session) = self.sessions[slot as usize].session.as_deref_mut() else { return };
         let id = session.table;
         let Some(table) = self.tables.get_mut(&id) else { return };
-        if let Some(playback) = session.player_mut().and_then(|player| player.playback.as_mut())
-            && is_complaint(packet, table.spec.video_ssrc)
-        {
-            playback.note_complaint();
-        }
         match packet {
             Rtcp::Nack { media, entries, .. } if *media == table.spec.video_ssrc => {
+                session.player_mut().into_iter().for_each(Player::note_complaint);
                 self.repair(now, slot, entries.clone());
             }
             Rtcp::Pli { .. } | Rtcp::Fir { .. } => {
                 table.report.keyframe_requests_received += 1;
                 let Some(player) = session.player_mut() else { return };
+                player.note_complaint();
                 let (layer, allowed) = (player.layer, player.keyframes.take(now));
                 if allowed && !player.rests(now) {
                     self.want_keyframe(now, id, layer);
@@ -443,18 +440,6 @@ fn write_nacks(writer: &mut RtcpWriter<'_>, inbound: &mut Inbound, now: Instant)
     Ok(())
 }
 
-/// Whether a player says by this that something of its picture has not come.
-fn is_complaint(packet: &Rtcp<'_>, video_ssrc: u32) -> bool {
-    match packet {
-        Rtcp::Nack { media, .. } => *media == video_ssrc,
-        Rtcp::Pli { .. } | Rtcp::Fir { .. } => true,
-        Rtcp::ReceiverReport { blocks, .. } | Rtcp::SenderReport { blocks, .. } => {
-            blocks.clone().any(|block| block.ssrc == video_ssrc && block.fraction_lost > 0)
-        }
-        _ => false,
-    }
-}
-
 /// PLI where the publisher takes it, else FIR, else nothing: FFmpeg negotiates neither.
 fn keyframe_request(session: &mut Session, layer: LayerIndex, writer: &mut RtcpWriter<'_>) -> Result<(), RtcpError> {
     let Part::Publisher(publisher) = &mut session.part else { return Ok(()) };
@@ -477,25 +462,6 @@ fn keyframe_request(session: &mut Session, layer: LayerIndex, writer: &mut RtcpW
 mod tests {
     use super::*;
     use crate::media::{ClearPacket, Position, facts};
-
-    #[test]
-    fn who_asks_for_something_of_the_picture_or_says_that_it_was_lost_complains() {
-        let is = |write: &dyn Fn(&mut RtcpWriter<'_>) -> Result<(), RtcpError>| {
-            let mut buffer = [0; 200];
-            let mut writer = RtcpWriter::new(&mut buffer);
-            write(&mut writer).expect("room");
-            let packet = rtcp::packets(writer.as_bytes()).next().expect("written").expect("read");
-            is_complaint(&packet, 7)
-        };
-        let block = |ssrc, fraction_lost| ReportBlock { ssrc, fraction_lost, ..ReportBlock::default() };
-        assert!(
-            is(&|w| w.nack(1, 7, [3]).map(|_| ())) && !is(&|w| w.nack(1, 8, [3]).map(|_| ())),
-            "sound is no picture"
-        );
-        assert!(is(&|w| w.pli(1, 7)) && is(&|w| w.fir(1, &[FirEntry { ssrc: 7, command_number: 1 }])));
-        assert!(is(&|w| w.receiver_report(1, &[block(8, 0), block(7, 1)])));
-        assert!(!is(&|w| w.receiver_report(1, &[block(8, 1), block(7, 0)])), "the picture's share is none");
-    }
 
     #[test]
     fn what_a_receiver_waits_for_is_not_discardable() {

@@ -60,6 +60,11 @@ impl Path {
         Some(Duration::from_millis(u64::from(least)))
     }
 
+    /// Whether reports of the last seconds say that packets of the video were lost.
+    pub(super) const fn has_lost(&self) -> bool {
+        self.loss > 0
+    }
+
     /// Whether it may carry less than is sent: packets get lost, or wait in a queue. To be found out.
     pub(super) fn is_troubled(&self) -> bool {
         // Most reports are of short round trips, and have to look at none before.

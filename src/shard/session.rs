@@ -193,6 +193,13 @@ impl Player {
         }
     }
 
+    /// It has asked for something of its picture that has not come.
+    pub(super) fn note_complaint(&mut self) {
+        if let Some(playback) = &mut self.playback {
+            playback.note_complaint();
+        }
+    }
+
     /// The tracks that it gets.
     pub(super) fn tracks(&self) -> [Option<TrackId>; 2] {
         let video = self.video.as_ref().map(|_| TrackId::Video(self.layer));
