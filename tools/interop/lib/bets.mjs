@@ -65,7 +65,9 @@ export async function keepRounds(page) {
 
 export async function bettingIsOpen(page) {
   await until('bets are taken, with time left', 30, () => page.evaluate(() => {
-    const isOpen = document.querySelector('#spots button')?.disabled === false;
+    // Of a round that opened before they were kept nothing is known.
+    const isKnown = !window.roundEvents || window.roundEvents.at(-1)?.type === 'round.open';
+    const isOpen = isKnown && document.querySelector('#spots button')?.disabled === false;
     return isOpen && parseInt(document.querySelector('#countdown').textContent, 10) >= 4;
   }));
 }
