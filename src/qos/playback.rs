@@ -27,7 +27,7 @@ const OLDEST_PICTURE: Duration = Duration::from_secs(60);
 /// next one or the one after.
 const FOUND_WITHIN: u8 = 5;
 
-/// A minute of our reports: frames that have not come by then are lost also to a player that never asks for anything.
+/// A minute of the SDK's reports: frames that have not come by then are lost also to a player that never asks for anything.
 const HELD_REPORTS: u8 = 30;
 
 /// What a table has offered to each of its players since it began.

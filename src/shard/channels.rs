@@ -301,8 +301,11 @@ mod tests {
         }
 
         fn says(&mut self, player: usize, frames_decoded: u64) {
-            let text = json!({ "type": "stats", "framesDecoded": frames_decoded }).to_string();
-            let event = ChannelEvent::Message { id: QOS, data: text.into() };
+            self.reports(player, &json!({ "type": "stats", "framesDecoded": frames_decoded }));
+        }
+
+        fn reports(&mut self, player: usize, said: &serde_json::Value) {
+            let event = ChannelEvent::Message { id: QOS, data: said.to_string().into() };
             self.shard.handle_channel(self.now, self.players[player], event);
         }
 
@@ -345,9 +348,7 @@ mod tests {
                     table.shard.handle_player_rtcp(table.now, table.now, table.players[0], &packet);
                 }
             }
-            let text = json!({ "type": "stats", "framesReceived": received, "framesDecoded": received });
-            let event = ChannelEvent::Message { id: QOS, data: text.to_string().into() };
-            table.shard.handle_channel(table.now, table.players[0], event);
+            table.reports(0, &json!({ "type": "stats", "framesReceived": received, "framesDecoded": received }));
         }
         table.shard.report(table.now).tables["roulette"].qos.losses
     }

@@ -12,6 +12,12 @@ use super::Node;
 /// by then; else the player is told to ask again, as for a table that nobody publishes.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// The same where a request's body may take so long. Its connection ends twice as long after its head: what the body
+/// leaves of that has room for the wait and the answer.
+fn patience(request_timeout: Duration) -> Duration {
+    WAIT.min(request_timeout / 2)
+}
+
 /// Tells those who wait that some table's state may be another.
 #[derive(Debug, Default)]
 pub(super) struct Changes(watch::Sender<()>);
@@ -32,6 +38,17 @@ impl Node {
         let returned =
             async { while is_paused() && self.admitting(table).is_ok() && changes.changed().await.is_ok() {} };
         // What is the case then is looked at by the caller.
-        let _ = tokio::time::timeout(WAIT, returned).await;
+        let _ = tokio::time::timeout(patience(self.inner.config.http.request_timeout), returned).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_longer_than_a_connection_is_kept_for_its_answer() {
+        assert_eq!(patience(Duration::from_secs(60)), WAIT);
+        assert_eq!(patience(Duration::from_millis(100)), Duration::from_millis(50));
     }
 }

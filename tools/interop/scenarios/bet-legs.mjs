@@ -62,7 +62,7 @@ export async function run(t) {
   // For whatever has to warm up.
   await place(NOTHING, { pauseMs: PAUSE_MS, inTurn: false });
   for (const added of ADDED) {
-    // As far apart without as with, which it is that makes processes that slept in between slower.
+    // As far apart without as with it: processes that slept in between are slower by themselves.
     const pacing = { pauseMs: PAUSE_MS + added.edge, inTurn: added.edge > 0 };
     const [without, withIt] = [[], []];
     for (let round = 0; round < ROUNDS; round += 1) {
