@@ -134,8 +134,7 @@ pub struct Playback {
     expecting: u8,
     /// Reports in a row that found it behind what it was sent without a word of a loss.
     held: u8,
-    /// When the picture may have begun to stand, for all that was reported of it: none stands for longer than there is time.
-    unfrozen_since: Option<Instant>,
+    standing: Standing,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +168,7 @@ impl Playback {
     ) -> Option<Increment> {
         let Some(last) = self.last else {
             self.last = Some(Last { at: now, offered, withheld, statistics: *said });
-            self.unfrozen_since = Some(now);
+            self.standing.unfrozen_since = Some(now);
             return None;
         };
         let elapsed = now.saturating_duration_since(last.at);
@@ -199,21 +198,31 @@ impl Playback {
         let received = grown(|s| s.frames_received);
         let decoded = grown(|s| s.frames_decoded);
         let losses = self.losses(sent, withheld, received, decoded);
-        let at_most = |count: Option<u64>, each_second: u64| {
+        let at_most = |count: u64, each_second: u64| {
             let most = u128::from(each_second) * elapsed.as_millis() / 1000;
-            count.unwrap_or(0).min(u64::try_from(most).unwrap_or(u64::MAX))
+            count.min(u64::try_from(most).unwrap_or(u64::MAX))
         };
+        let said = Stood {
+            times: grown(|s| s.freeze_count).unwrap_or(0),
+            time: Duration::from_millis(grown(|s| s.freezes_ms).unwrap_or(0)),
+        };
+        // A single frame may be on its way.
+        let stands = decoded == Some(0) && offered.frames > 1;
+        let stood = self.standing.take(now, stands.then_some(elapsed), said);
         Some(Increment {
             offered,
             frames_missed: decoded.map(|decoded| self.frames.grow(offered.frames, decoded)),
             losses,
             bytes_missed: grown(|s| s.bytes_received).map(|received| self.bytes.grow(offered.bytes, received)),
             frames_dropped: grown(|s| s.frames_dropped).unwrap_or(0).min(offered.frames),
-            freezes: at_most(grown(|s| s.freeze_count), MOST_FREEZES_PER_SECOND),
-            frozen: self.stood(now, Duration::from_millis(grown(|s| s.freezes_ms).unwrap_or(0))),
-            packets_lost: at_most(grown(|s| s.packets_lost), MOST_PACKETS_PER_SECOND),
-            jitter_buffer: said.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
-            capture_to_shown: said.capture_to_shown_ms.map(Duration::from_millis).filter(|age| *age <= OLDEST_PICTURE),
+            freezes: at_most(stood.times, MOST_FREEZES_PER_SECOND),
+            frozen: stood.time,
+            packets_lost: at_most(grown(|s| s.packets_lost).unwrap_or(0), MOST_PACKETS_PER_SECOND),
+            jitter_buffer: statistics.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
+            capture_to_shown: statistics
+                .capture_to_shown_ms
+                .map(Duration::from_millis)
+                .filter(|age| *age <= OLDEST_PICTURE),
         })
     }
 
@@ -256,14 +265,56 @@ impl Playback {
         }
         self.sent.take(behind, u64::MAX)
     }
+}
 
-    /// The picture is said to have stood for so long, which is counted when it moves again: as much of it as has passed since
-    /// the first report and was not counted yet.
-    fn stood(&mut self, now: Instant, said: Duration) -> Duration {
+/// How often the picture stood, and for how long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stood {
+    times: u64,
+    time: Duration,
+}
+
+/// What of standing pictures is counted.
+///
+/// A browser counts a freeze when the picture moves again, and never if the player leaves or connects anew before that. So a picture
+/// that stood from one report to the next, with something to see, is counted then; and what the browser says of it later is not
+/// counted again.
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    /// When the picture may have begun to stand, for all that was counted of it: none stands for longer than there is time.
+    unfrozen_since: Option<Instant>,
+    /// What was counted and the browser has not said yet.
+    unsaid: Stood,
+    /// The picture has stood for all of the time between the last two reports.
+    stands: bool,
+}
+
+impl Standing {
+    /// A report that arrived at `now`: for how long nothing at all was decoded, if that is since the report before, and what the browser
+    /// counts since that.
+    fn take(&mut self, now: Instant, stood: Option<Duration>, said: Stood) -> Stood {
+        let unsaid = self.unsaid;
+        let mut counted =
+            Stood { times: said.times.saturating_sub(unsaid.times), time: said.time.saturating_sub(unsaid.time) };
+        match stood {
+            Some(time) => {
+                let begins = u64::from(!self.stands);
+                self.unsaid = Stood {
+                    times: unsaid.times.saturating_sub(said.times) + begins,
+                    time: unsaid.time.saturating_sub(said.time) + time,
+                };
+                counted.times += begins;
+                counted.time += time;
+            }
+            // What it has not said by the second report after the picture moved again it never says.
+            None if self.stands && said.times == 0 => {}
+            None => self.unsaid = Stood::default(),
+        }
+        self.stands = stood.is_some();
         let since = self.unfrozen_since.unwrap_or(now);
-        let stood = said.min(now.saturating_duration_since(since));
-        self.unfrozen_since = Some(since + stood);
-        stood
+        counted.time = counted.time.min(now.saturating_duration_since(since));
+        self.unfrozen_since = Some(since + counted.time);
+        counted
     }
 }
 
@@ -544,6 +595,52 @@ mod tests {
             );
         }
         assert_eq!(counted, [0, 4, 2, 2, 1]);
+    }
+
+    /// Frames offered and decoded by then, and how many freezes and seconds of them the browser has counted, if it counts any.
+    type Report = (u64, u64, Option<(u64, u64)>);
+
+    /// Freezes and seconds of them, report by report.
+    fn freezes(reports: &[Report]) -> Vec<(u64, u64)> {
+        let (mut playback, mut now) = (Playback::default(), Instant::now());
+        let each = reports.iter().filter_map(|(offered, frames_decoded, counted)| {
+            now += INTERVAL;
+            let (freeze_count, freezes_ms) = counted.map(|(times, seconds)| (times, 1000 * seconds)).unzip();
+            let said = PlayerStatistics { freeze_count, freezes_ms, ..decoded(*frames_decoded) };
+            let increment = playback.handle_report(now, frames(*offered), Withheld::default(), &said)?;
+            Some((increment.freezes, increment.frozen.as_secs()))
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn a_picture_that_stands_is_counted_while_it_does_and_not_again_when_the_browser_counts_it() {
+        // For 7 s, the first of them after the last frame before a report.
+        let reports =
+            [(60, 60, 0, 0), (120, 90, 0, 0), (180, 90, 0, 0), (240, 90, 0, 0), (300, 100, 1, 7), (360, 160, 2, 8)];
+        let with_counts = reports.map(|(offered, decoded, times, seconds)| (offered, decoded, Some((times, seconds))));
+        assert_eq!(freezes(&with_counts), [(0, 0), (1, 2), (0, 2), (0, 3), (1, 1)]);
+        let without = reports.map(|(offered, decoded, ..)| (offered, decoded, None));
+        assert_eq!(freezes(&without), [(0, 0), (1, 2), (0, 2), (0, 0), (0, 0)], "a browser that counts none");
+    }
+
+    #[test]
+    fn a_browser_that_has_not_counted_a_freeze_when_it_has_decoded_the_frame_after_it_has_a_report_more() {
+        let reports = [(60, 60, 0, 0), (120, 60, 0, 0), (180, 61, 0, 0), (240, 121, 1, 3), (300, 181, 2, 4)];
+        let reports = reports.map(|(offered, decoded, times, seconds)| (offered, decoded, Some((times, seconds))));
+        assert_eq!(freezes(&reports), [(1, 2), (0, 0), (0, 1), (1, 1)]);
+        // What it has not counted by then it never does: the next is another one.
+        let reports = [(60, 60, 0, 0), (120, 60, 0, 0), (180, 90, 0, 0), (240, 150, 0, 0), (300, 180, 1, 1)];
+        let reports = reports.map(|(offered, decoded, times, seconds)| (offered, decoded, Some((times, seconds))));
+        assert_eq!(freezes(&reports), [(1, 2), (0, 0), (0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn where_there_is_nothing_to_see_no_picture_stands() {
+        assert_eq!(
+            freezes(&[(60, 60, None), (60, 60, None), (61, 60, None), (63, 60, None)]),
+            [(0, 0), (0, 0), (1, 2)]
+        );
     }
 
     #[test]

@@ -203,13 +203,13 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "tableside_player_freezes_total",
-        "How often the picture of a player stood, by its browser's count.",
+        "How often the picture of a player stood: by its browser's count, and where nothing was decoded between two reports.",
         &["table"],
         |t| by_table(t, |r| r.qos.freezes as f64),
     ),
     counter(
         "tableside_player_freeze_seconds_total",
-        "Seconds for which pictures of players stood, all players' together.",
+        "Seconds for which pictures of players stood, all players' together; one that still stands is counted report by report.",
         &["table"],
         |t| by_table(t, |r| r.qos.frozen.as_secs_f64()),
     ),

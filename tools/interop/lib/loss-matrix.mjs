@@ -121,7 +121,7 @@ function isMoving(samples) {
  * of the last seconds at which it was least behind, without what its jitter buffer has grown by.
  */
 function shown(samples) {
-  const behind = ({ at, video }) => (FPS * (at - samples[0].at)) / 1000 - (video.framesDecoded - (video.framesDropped ?? 0));
+  const behind = ({ at, video }) => (FPS * (at - samples[0].at)) / 1000 - kept(video);
   const wait = (n) => {
     const [before, after] = [samples[Math.max(0, n - 1)].video, samples[Math.max(1, n)].video];
     const frames = after.jitterBufferEmittedCount - before.jitterBufferEmittedCount;
@@ -135,6 +135,15 @@ function shown(samples) {
   const heldBack = FPS * Math.max(0, wait(last) - wait(first));
   const missing = behind(samples[last]) - behind(samples[first]) - heldBack;
   return Math.min(1, Math.max(0, 1 - missing / sent));
+}
+
+/**
+ * Frames decoded and not dropped. `framesDropped` counts those "dropped prior to decode or dropped because the frame missed its
+ * display deadline" (W3C webrtc-stats): the first are none of those decoded, and must not be taken off them. Chromium drops what a
+ * keyframe has overtaken.
+ */
+function kept({ framesReceived, framesDecoded, framesDropped = 0 }) {
+  return Math.min(framesDecoded, framesReceived - framesDropped);
 }
 
 /** What a series of readings comes to. @returns {Result} */

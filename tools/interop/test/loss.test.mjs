@@ -11,19 +11,22 @@ const SECONDS = 30;
 /**
  * Readings of a player every quarter of a second.
  *
- * @param {{ behind?: (seconds: number) => number, wait?: (seconds: number) => number, dropped?: (seconds: number) => number }} how frames
- * not shown by then; seconds that a frame waits in the jitter buffer; frames decoded and dropped
+ * @typedef {(seconds: number) => number} Course
+ * @param {{ behind?: Course, wait?: Course, dropped?: Course, dropsDecoded?: boolean }} how frames not shown by then; seconds that a frame
+ * waits in the jitter buffer; frames dropped, and whether they were decoded before
  */
-function readings({ behind = () => 0, wait = () => 0, dropped = () => 0 }) {
+function readings({ behind = () => 0, wait = () => 0, dropped = () => 0, dropsDecoded = false }) {
   let delay = 0;
   let emitted = 0;
   return Array.from({ length: (SECONDS * 1000) / EVERY_MS + 1 }, (_, n) => {
     const seconds = (n * EVERY_MS) / 1000;
-    const framesDecoded = 100 + Math.floor(FPS * seconds - behind(seconds));
+    const framesReceived = 100 + Math.floor(FPS * seconds - behind(seconds));
+    const framesDropped = dropped(seconds);
+    const framesDecoded = framesReceived - (dropsDecoded ? 0 : framesDropped);
     delay += (framesDecoded - emitted) * wait(seconds);
     emitted = framesDecoded;
     const jitterBuffer = { jitterBufferDelay: delay, jitterBufferEmittedCount: emitted };
-    return { at: 1e12 + 1000 * seconds, video: { framesDecoded, framesDropped: dropped(seconds), freezeCount: 0, ...jitterBuffer } };
+    return { at: 1e12 + 1000 * seconds, video: { framesReceived, framesDecoded, framesDropped, freezeCount: 0, ...jitterBuffer } };
   });
 }
 
@@ -38,8 +41,10 @@ test('frames that never came are missing', () => {
   near(shown({ behind: (seconds) => (seconds > 15 ? 30 : 0) }), 1 - 30 / (FPS * SECONDS));
 });
 
-test('frames that were decoded and dropped are missing', () => {
-  near(shown({ dropped: (seconds) => (seconds > 15 ? 45 : 0) }), 1 - 45 / (FPS * SECONDS));
+test('frames that were dropped are missing, once, whether they had been decoded or not', () => {
+  for (const dropsDecoded of [true, false]) {
+    near(shown({ dropsDecoded, dropped: (seconds) => (seconds > 15 ? 45 : 0) }), 1 - 45 / (FPS * SECONDS));
+  }
 });
 
 test('what waits for a repair as a reading is made is not lost', () => {
