@@ -25,6 +25,7 @@ use super::handshakes::Handshakes;
 use super::message::{
     Added, LayerIndex, PeerMessage, ShardEvent, ShardId, SlotKey, TableId, TableSpec, TableState, TrackId,
 };
+use super::overtaken::Queue as Overtaken;
 use super::owed::Owed;
 use super::path::Path;
 use super::repairs::Repairs;
@@ -100,6 +101,7 @@ pub struct Shard {
     /// Players that are owed repairs, and when these are tried next.
     pub(super) owing: Vec<u32>,
     pub(super) owed_due: Option<Instant>,
+    pub(super) overtaken: Overtaken,
     pub(super) rounds: Rounds,
     pub(super) scratch: Vec<Arc<Packet>>,
     pub(super) catch_up_layout: crate::fanout::Layout,
@@ -184,6 +186,7 @@ impl Shard {
             probe_due: None,
             owing: Vec::new(),
             owed_due: None,
+            overtaken: Overtaken::new(),
             rounds: Rounds::default(),
             scratch: Vec::new(),
             catch_up_layout: crate::fanout::Layout::default(),
@@ -364,7 +367,8 @@ impl Shard {
     /// for may be late by [`SLACK`](super::SLACK).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let announce = self.rounds.poll_timeout();
-        let sending = [self.catch_up_due, self.probe_due, self.owed_due, self.held_until];
+        let overtaken = self.overtaken.front().map(|again| again.due);
+        let sending = [self.catch_up_due, self.probe_due, self.owed_due, overtaken, self.held_until];
         let due = [self.next_table_tick, self.timers.latest(), announce];
         due.into_iter().chain(sending).flatten().min()
     }

@@ -99,6 +99,12 @@ enum Served {
 }
 
 impl Flush {
+    /// The first packet that it has of a keyframe.
+    fn keyframe(&self) -> Option<&Packet> {
+        let keyframe = self.packets.iter().find(|packet| packet.facts.keyframe).filter(|_| !self.late)?;
+        self.packets.iter().find(|packet| packet.timestamp == keyframe.timestamp).map(|first| &**first)
+    }
+
     /// What is new, for a player at the live edge.
     fn serve(&self, to: &mut Recipient<'_>, layout: &Layout, batch: &mut SendBatch) -> Served {
         let changed = !to.catching_up && self.packets.first().is_some_and(|p| to.down.is_before_epoch(p.epoch));
@@ -195,6 +201,9 @@ impl Shard {
                 return true;
             }
             self.end_flush(now);
+        }
+        if !self.send_overtaken(now, batch) {
+            return true;
         }
         if self.catch_up_due.is_some_and(|at| now >= at) && !self.catch_up(now, batch) {
             return true;
@@ -297,6 +306,9 @@ impl Shard {
 
     fn end_flush(&mut self, now: Instant) {
         let Some(mut flush) = self.flush.take() else { return };
+        if let (TrackId::Video(layer), Some(keyframe)) = (flush.track, flush.keyframe()) {
+            self.note_keyframe(now, flush.table, layer, keyframe);
+        }
         flush.packets.clear();
         self.scratch = flush.packets;
         for slot in flush.behind {

@@ -30,6 +30,7 @@ mod layers;
 mod lead_in;
 mod ledger;
 mod message;
+mod overtaken;
 mod owed;
 mod pacing;
 mod path;

@@ -66,6 +66,11 @@ impl Repairs {
         true
     }
 
+    /// Whether there may be a packet that was not asked for. If it is, that counts for itself.
+    pub(super) fn take_unasked(&mut self, now: Instant) -> bool {
+        self.budget.take(now)
+    }
+
     fn numbers(&self) -> &[(u16, Instant)] {
         self.sent.as_ref().map_or(&[], |sent| &sent.numbers)
     }

@@ -285,6 +285,8 @@ pub(super) struct Track {
     pub(super) lost_before: LostBefore,
     /// Where the last frame was lost.
     pub(super) broken_by: Breach,
+    /// Where the keyframe begins that began to go out last.
+    pub(super) last_keyframe: Option<u64>,
     pub(super) clock: Option<TrackClock>,
     pub(super) pacer: Pacer,
     /// The timestamp of the newest packet, and when it first came.
@@ -319,6 +321,7 @@ impl Track {
             counted: FrameCounts::default(),
             lost_before: LostBefore::default(),
             broken_by: Breach::default(),
+            last_keyframe: None,
             clock: None,
             pacer: Pacer::default(),
             newest: None,

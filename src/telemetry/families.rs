@@ -141,9 +141,12 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("tableside_forwarded_bytes_total", "UDP payload bytes of the forwarded packets.", &["table"], |t| {
         by_table(t, |r| r.bytes_forwarded as f64)
     }),
-    counter("tableside_retransmissions_total", "RTX packets sent to players.", &["table"], |t| {
-        by_table(t, |r| r.retransmissions as f64)
-    }),
+    counter(
+        "tableside_retransmissions_total",
+        "RTX packets sent to players: repairs, and what a keyframe would overtake.",
+        &["table"],
+        |t| by_table(t, |r| r.retransmissions as f64),
+    ),
     counter(
         "tableside_probe_packets_total",
         "RTX packets sent to players as padding, to find out whether their paths carry a better layer.",

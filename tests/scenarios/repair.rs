@@ -163,3 +163,39 @@ fn a_path_that_loses_gets_each_repair_twice() {
     let report = &world.report(0).tables["roulette"];
     assert_eq!((report.retransmissions, report.retransmissions_withheld), (2 + 4 + 2 + 3, 0));
 }
+
+/// Sequence numbers that came again, unasked, since there were so many repairs, in the time of two frames of which the first is a keyframe.
+fn once_more(world: &mut World, publisher: usize, player: usize) -> Vec<u16> {
+    let before = world.peers[player].received_on(VIDEO_RTX_SSRC).len();
+    for keyframe in [true, false] {
+        world.publish_frame(publisher, 9, keyframe);
+        world.run(Duration::from_millis(33));
+    }
+    let repairs = world.peers[player].received_on(VIDEO_RTX_SSRC);
+    repairs[before..].iter().map(|r| u16::from_be_bytes([r.payload[0], r.payload[1]])).collect()
+}
+
+/// A receiver that has a keyframe whole shows nothing any more of what is before it: what is lost there could only be repaired too late.
+#[test]
+fn who_loses_packets_gets_what_a_keyframe_would_overtake_once_more() {
+    let (mut world, publisher, player) = World::watched();
+    world.network = Box::new(|_| Some(Duration::from_millis(20)));
+    world.publish_frame(publisher, 9, true);
+    play(&mut world, publisher, player, 8, 1);
+    assert_eq!(once_more(&mut world, publisher, player), Vec::<u16>::new(), "0.4 % are lost");
+    play(&mut world, publisher, player, 8, 13);
+    let sent = world.peers[player].received_on(VIDEO_SSRC).last().unwrap().sequence_number + 9; // and a frame on its way
+    let numbers = once_more(&mut world, publisher, player);
+    // A round trip of 41 ms, and 30 until a packet is missed: what was sent 33 and 66 ms ago.
+    let two_frames: Vec<u16> = (0..18).map(|n| sent - 17 + n).collect();
+    assert_eq!(numbers, two_frames, "5 % are lost");
+    assert_eq!(
+        once_more(&mut world, publisher, player).len(),
+        18 / 4,
+        "where keyframes are close, not more than a quarter"
+    );
+    let report = &world.report(0).tables["roulette"];
+    assert_eq!((report.retransmissions, report.retransmissions_withheld), (18 + 4, 0));
+    play(&mut world, publisher, player, 16, 0);
+    assert_eq!(once_more(&mut world, publisher, player), Vec::<u16>::new(), "nothing is lost any more");
+}
