@@ -243,8 +243,8 @@ impl Playback {
             (None, Some(decoded)) => self.shown.last(sent, decoded),
             _ => 0,
         };
-        // Nobody has lost more than it was sent, whatever it says.
-        [&mut on_the_way, &mut decoder, &mut unknown].into_iter().for_each(|count| *count = at_most.min(*count));
+        // Nobody has lost more than it was sent, whatever it says: on the way none can be behind by more, and it may be found all at once.
+        [&mut decoder, &mut unknown].into_iter().for_each(|count| *count = at_most.min(*count));
         // Some players count as received what rests on nothing, others do not.
         let mut by_place = self.broken.each_mut().map(|suspects| {
             suspects.explain(&mut on_the_way) + suspects.explain(&mut decoder) + suspects.explain(&mut unknown)
@@ -536,6 +536,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_found_lost_at_once_is_all_that_was_lost_meanwhile() {
+        let behind = |n: u64| 60 * n - 30 * n.saturating_sub(10).min(5);
+        let found = on_the_way((1..30).map(|n| (behind(n), n == 20)));
+        assert_eq!((found[18], found.iter().sum()), (150, 150), "of five reports");
+        let never: u64 = on_the_way((1..100).map(|n| (0, n > 90))).iter().sum();
+        assert_eq!(
+            never,
+            60 * 96,
+            "nothing is received: all that was sent since the first report is lost, and of the last two it is not certain"
+        );
+    }
+
+    #[test]
     fn a_run_that_was_not_sent_explains_one_frame_if_it_is_missing_soon() {
         assert_eq!(lost(120, 0, 4, Some(117), 117), [3, 0, 0, 0]);
         assert_eq!(lost(120, 0, 2, Some(115), 115), [2, 3, 0, 0], "the others were lost elsewhere");
@@ -725,6 +738,7 @@ mod tests {
         fn no_report_says_more_than_can_be(reports in prop::collection::vec((0u64..5000, any::<[Option<u64>; 9]>(), any::<[u64; 4]>(), any::<bool>()), 1..20)) {
             let (mut playback, begin) = (Playback::default(), Instant::now());
             let (mut now, mut frozen, mut lost, mut freezes, mut recent) = (begin, Duration::ZERO, 0, 0, [0; 3]);
+            let (mut offered, mut on_the_way) = (0_u64, 0);
             for (milliseconds, said, [frames, bytes, withheld, runs], complains) in reports {
                 now += Duration::from_millis(milliseconds);
                 if complains {
@@ -741,10 +755,12 @@ mod tests {
                 let withheld = Withheld { frames: withheld, runs, ..Withheld::default() };
                 let Some(increment) = playback.handle_report(now, Offered { frames, bytes }, withheld, &said) else { continue };
                 let Losses { node_queue, network, decoder, unknown, .. } = increment.losses;
-                // A loss is counted two reports later.
+                // A loss is counted two reports later; one on the way when the player complains, but none twice.
                 recent = [recent[1], recent[2], increment.offered.frames];
                 let at_most = recent.into_iter().max().unwrap();
-                prop_assert!(node_queue + network <= at_most);
+                offered = offered.saturating_add(increment.offered.frames);
+                on_the_way += node_queue + network;
+                prop_assert!(on_the_way <= offered);
                 prop_assert!(decoder <= at_most && unknown <= at_most);
                 prop_assert!(increment.frames_missed.is_none_or(|missed| missed <= increment.offered.frames));
                 prop_assert!(increment.bytes_missed.is_none_or(|missed| missed <= increment.offered.bytes));
