@@ -2,8 +2,8 @@
 //!
 //! A keyframe rests on nothing: a receiver that has it whole decodes it, and what was to be shown before it and is not whole then is
 //! never shown (libwebrtc drops it). What is lost just before a keyframe is repaired too late for that: its loss takes a round trip to
-//! be known here. So who loses packets by chance gets what it was sent in the last round trip once more as a keyframe begins, unasked.
-//! That is paid by those alone, and only where it is little beside the group of pictures.
+//! be known here, and longer if what asks for it is lost as well. So who loses packets by chance gets what it was sent in that time once
+//! more as a keyframe begins, unasked. That is paid by those alone, and only where it is little beside the group of pictures.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,10 +17,11 @@ use super::message::{LayerIndex, SlotKey, TableId};
 use super::points::Choice;
 use super::session::{Part, Session};
 
-/// What it takes beside the round trip until a packet is asked for: at the end of a frame one is missed with the next frame.
-const NOTICED: Duration = Duration::from_millis(30);
+/// What it takes beside the round trip until a packet is asked for: at the end of a frame one is missed with the next frame, and what asks
+/// for it may be lost as well, after which Chromium asks again in 100 ms.
+const NOTICED: Duration = Duration::from_millis(150);
 
-/// At most a packet for so many since the keyframe before, and of a player so many: 200 ms of 5 Mbit/s.
+/// At most a packet for so many since the keyframe before, and so many in all: a quarter of a second of 5 Mbit/s.
 const SHARE: u64 = 4;
 const MOST: u64 = 128;
 
@@ -36,8 +37,8 @@ pub(super) type Queue = VecDeque<Again>;
 pub(super) struct Again {
     player: SlotKey,
     layer: LayerIndex,
-    /// Indices of the layer.
-    next: u64,
+    /// Indices of the layer. The newest goes first: of what is older more has been repaired.
+    first: u64,
     end: u64,
     pub(super) due: Instant,
 }
@@ -62,8 +63,8 @@ impl Shard {
             let since = now.checked_sub(player.time_to_miss(now) + NOTICED);
             let packets = (earliest..keyframe).rev().filter_map(|index| track.ring.get(index));
             if let Some(first) = packets.take_while(|packet| Some(packet.arrival) >= since).last() {
-                let (next, end) = (first.index, keyframe);
-                self.overtaken.push_back(Again { player: session.key, layer, next, end, due: now });
+                let (first, end) = (first.index, keyframe);
+                self.overtaken.push_back(Again { player: session.key, layer, first, end, due: now });
             }
         }
     }
@@ -75,9 +76,10 @@ impl Shard {
                 return false;
             }
             let Some(mut again) = self.overtaken.pop_front() else { break };
-            self.send_once_more(now, &again, batch);
-            again.next = again.end.min(again.next + BURST);
-            if again.next < again.end {
+            let from = again.first.max(again.end.saturating_sub(BURST));
+            self.send_once_more(now, &again, from, batch);
+            again.end = from;
+            if again.first < again.end {
                 again.due = now + TICK;
                 self.overtaken.push_back(again);
             }
@@ -85,7 +87,7 @@ impl Shard {
         true
     }
 
-    fn send_once_more(&mut self, now: Instant, again: &Again, batch: &mut SendBatch) {
+    fn send_once_more(&mut self, now: Instant, again: &Again, from: u64, batch: &mut SendBatch) {
         let send_time = self.send_time(now);
         let slot = &mut self.sessions[again.player.slot as usize];
         let is_still = |session: &&mut Session| session.key == again.player;
@@ -104,8 +106,8 @@ impl Shard {
         let (stamps, before) = (track.stamps(&table.spec, send_time), (player.transport_number, batch.bytes().len()));
         let mut sent = 0;
         // What the cursor has not passed was never sent.
-        let end = again.end.min(again.next + BURST).min(down.cursor().unwrap_or(0));
-        for packet in (again.next..end).filter_map(|index| track.ring.get(index)) {
+        let end = again.end.min(down.cursor().unwrap_or(0));
+        for packet in (from..end).filter_map(|index| track.ring.get(index)) {
             let len = packet.payload().len();
             if !down.has_given(packet) {
                 continue;

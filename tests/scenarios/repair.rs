@@ -186,16 +186,17 @@ fn who_loses_packets_gets_what_a_keyframe_would_overtake_once_more() {
     play(&mut world, publisher, player, 8, 13);
     let sent = world.peers[player].received_on(VIDEO_SSRC).last().unwrap().sequence_number + 9; // and a frame on its way
     let numbers = once_more(&mut world, publisher, player);
-    // A round trip of 41 ms, and 30 until a packet is missed: what was sent 33 and 66 ms ago.
-    let two_frames: Vec<u16> = (0..18).map(|n| sent - 17 + n).collect();
-    assert_eq!(numbers, two_frames, "5 % are lost");
+    // A round trip of 41 ms, and 150 until a packet is asked for: what was sent 33 to 165 ms ago, a burst at a time, the newest first.
+    let five_frames: Vec<u16> = (0..45).map(|n| sent - 44 + n).collect();
+    let bursts = [&five_frames[33..], &five_frames[21..33], &five_frames[9..21], &five_frames[..9]];
+    assert_eq!(numbers, bursts.concat(), "5 % are lost");
     assert_eq!(
         once_more(&mut world, publisher, player).len(),
         18 / 4,
         "where keyframes are close, not more than a quarter"
     );
     let report = &world.report(0).tables["roulette"];
-    assert_eq!((report.retransmissions, report.retransmissions_withheld), (18 + 4, 0));
+    assert_eq!((report.retransmissions, report.retransmissions_withheld), (45 + 4, 0));
     play(&mut world, publisher, player, 16, 0);
     assert_eq!(once_more(&mut world, publisher, player), Vec::<u16>::new(), "nothing is lost any more");
 }
