@@ -202,13 +202,13 @@ impl Playback {
             let most = u128::from(each_second) * elapsed.as_millis() / 1000;
             count.min(u64::try_from(most).unwrap_or(u64::MAX))
         };
-        let said = Stood {
+        let frozen = Stood {
             times: grown(|s| s.freeze_count).unwrap_or(0),
             time: Duration::from_millis(grown(|s| s.freezes_ms).unwrap_or(0)),
         };
         // A single frame may be on its way.
         let stands = decoded == Some(0) && offered.frames > 1;
-        let stood = self.standing.take(now, stands.then_some(elapsed), said);
+        let stood = self.standing.take(now, stands.then_some(elapsed), frozen);
         Some(Increment {
             offered,
             frames_missed: decoded.map(|decoded| self.frames.grow(offered.frames, decoded)),
@@ -218,11 +218,8 @@ impl Playback {
             freezes: at_most(stood.times, MOST_FREEZES_PER_SECOND),
             frozen: stood.time,
             packets_lost: at_most(grown(|s| s.packets_lost).unwrap_or(0), MOST_PACKETS_PER_SECOND),
-            jitter_buffer: statistics.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
-            capture_to_shown: statistics
-                .capture_to_shown_ms
-                .map(Duration::from_millis)
-                .filter(|age| *age <= OLDEST_PICTURE),
+            jitter_buffer: said.jitter_buffer_delay.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
+            capture_to_shown: said.capture_to_shown_ms.map(Duration::from_millis).filter(|age| *age <= OLDEST_PICTURE),
         })
     }
 
